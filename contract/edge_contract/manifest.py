@@ -1,0 +1,291 @@
+"""The manifest: the signed description of one bundle.
+
+Guards: a decoded manifest is complete and consistent (every file named once, every tensor's
+features declared, sizes within limits); nobody behind ``decode`` checks that again.
+It must never hold what differs from run to run: no time, path, host or measured figure.
+
+Unknown fields are ignored, so that an agent can read a manifest with additions made after it;
+a change that an old reader must not ignore raises ``SCHEMA``, which every reader checks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from edge_contract.errors import InputFault
+from edge_contract.names import check_name, check_sha256
+
+SCHEMA = 1
+MANIFEST_MAX_BYTES = 120 * 1024
+"""A manifest is one chunk, so that it fits a broker that takes 128 KB a message (AWS IoT Core)."""
+FILES_MAX = 64
+FEATURES_MAX = 20_000
+FILE_MAX_BYTES = 2 * 1024**3
+
+Dtype = Literal[
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64", "bool", "string",
+]  # fmt: skip
+Task = Literal["classification", "regression", "clustering", "outliers", "tensors"]
+Label = int | float | str | bool
+
+
+class Feature(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One named input of a table model, as the reference data showed it.
+
+    Attributes:
+        type: ``number`` or ``category`` (text from a closed list).
+        unit: as the user declared it; never inferred.
+        minimum, maximum: range in the reference rows; None when all were missing.
+        resolution: greatest common step of the reference values; None when there is none.
+        categories: known values of a category, sorted.
+        missing: ``allow`` when the model was shown missing values, else ``refuse``.
+    """
+
+    name: str
+    type: Literal["number", "category"] = "number"
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    resolution: float | None = None
+    categories: tuple[str, ...] = ()
+    missing: Literal["allow", "refuse"] = "refuse"
+
+
+class Tensor(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One input tensor of the model: name, element type, shape (None: any), and its columns.
+
+    ``features`` names the features that fill a rank-2 tensor ``[rows, len(features)]``; it is
+    empty for a tensor that a caller passes whole.
+    """
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int | None, ...]
+    features: tuple[str, ...] = ()
+
+
+class Outputs(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the output tensors mean.
+
+    Attributes:
+        label: tensor with one label a row, or "" (then the label is the best score's).
+        scores: tensor ``[rows, len(labels)]`` of probabilities, or "".
+        value: tensor ``[rows]`` or ``[rows, 1]`` of a regression, or "".
+        labels: label of each score column, in order.
+        threshold: decision threshold on the last label's score of a two-class model.
+        tensors: every output tensor of the model, in order.
+    """
+
+    tensors: tuple[str, ...]
+    label: str = ""
+    scores: str = ""
+    value: str = ""
+    labels: tuple[Label, ...] = ()
+    threshold: float | None = None
+
+
+class File(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One member of the bundle.
+
+    Attributes:
+        name: the file's name on the device, such as ``model.onnx``.
+        size, sha256: of the stored (compressed) bytes: what travels.
+        raw_size, raw_sha256: of the decoded bytes: what is used.
+        index: SHA-256 of the list of chunk digests when the stored bytes exceed one chunk.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    raw_size: int
+    raw_sha256: str
+    index: str = ""
+
+
+class Runtime(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The least runtime that can run this bundle; an agent refuses before the first chunk.
+
+    ``ram_bytes`` is an estimate from the graph (deterministic), not a measurement.
+    """
+
+    ir: int
+    opsets: dict[str, int]
+    ops: tuple[str, ...]
+    onnxruntime: str
+    ram_bytes: int
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+
+
+class Compression(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How the model was made small. ``stock_bytes``: the plain float32 conversion's size."""
+
+    mode: Literal["none", "int8-storage"]
+    stock_bytes: int
+    tensors: int = 0
+
+
+class Parity(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The bundle against the original model on the same raw rows.
+
+    Attributes:
+        rows: rows compared. ``synthetic`` when they were drawn, not given.
+        flips: rows whose label changed; ``flips_max`` is the budget as a share.
+        diff_max, diff_p99: absolute difference of probability, or of the value divided by the
+            original outputs' standard deviation; ``diff_budget`` bounds ``diff_max``.
+        forced: the budget was exceeded and the user insisted.
+    """
+
+    rows: int
+    flips: int
+    flips_max: float
+    diff_max: float
+    diff_p99: float
+    diff_budget: float
+    synthetic: bool = False
+    forced: bool = False
+
+
+class Metric(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One quality figure of the original model and of the bundle on the same rows."""
+
+    name: str
+    original: float
+    bundle: float
+
+
+class Provenance(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Where the bundle came from. Digests are SHA-256 of the files as given."""
+
+    source_sha256: str
+    source_type: str
+    libraries: dict[str, str]
+    data_sha256: str = ""
+    data_rows: int = 0
+    commit: str = ""
+    run_id: str = ""
+
+
+class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The signed description of one bundle. See the field types for units and meaning."""
+
+    schema: int
+    name: str
+    version: str
+    task: Task
+    features: tuple[Feature, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: Outputs
+    files: tuple[File, ...]
+    runtime: Runtime
+    compression: Compression
+    parity: Parity
+    provenance: Provenance
+    metrics: tuple[Metric, ...] = ()
+    licence: str = ""
+    intended_use: str = ""
+
+    def file(self, name: str) -> File:
+        """The member called ``name``. Raises InputFault when the manifest has none."""
+        for file in self.files:
+            if file.name == name:
+                return file
+        raise InputFault(f"bundle {self.name} {self.version} has no file {name!r}")
+
+
+MODEL_FILE = "model.onnx"
+GOLDEN_FILE = "golden.json"
+PROFILE_FILE = "profile.json"
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Manifest)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """JSON in the fields' declared order: equal manifests give equal bytes.
+
+    Raises InputFault when the manifest breaks a rule that ``decode`` holds.
+    """
+    _check(manifest)
+    data = _ENCODER.encode(manifest)
+    if len(data) > MANIFEST_MAX_BYTES:
+        raise InputFault(
+            f"the manifest is {len(data)} bytes, over the limit of {MANIFEST_MAX_BYTES}",
+            advice="Fewer or shorter feature names and categories make it smaller.",
+        )
+    return data
+
+
+def decode(data: bytes) -> Manifest:
+    """The manifest in ``data``, whole and consistent. Raises InputFault, and nothing else."""
+    if len(data) > MANIFEST_MAX_BYTES:
+        raise InputFault(
+            f"the manifest is {len(data)} bytes, over the limit of {MANIFEST_MAX_BYTES}"
+        )
+    try:
+        manifest = _DECODER.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InputFault(f"the manifest is not valid: {error}") from error
+    _check(manifest)
+    return manifest
+
+
+def digest(data: bytes) -> str:
+    """The bundle's identity: SHA-256 of its manifest's bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check(manifest: Manifest) -> None:
+    if manifest.schema != SCHEMA:
+        raise InputFault(
+            f"the manifest has schema {manifest.schema}, this reader knows {SCHEMA}",
+            advice="Update edge-pack on this machine.",
+        )
+    check_name(manifest.name, "bundle name")
+    check_name(manifest.version, "bundle version")
+    _check_files(manifest.files)
+    _check_inputs(manifest)
+    produced = set(manifest.outputs.tensors)
+    for tensor in (manifest.outputs.label, manifest.outputs.scores, manifest.outputs.value):
+        if tensor and tensor not in produced:
+            raise InputFault(f"output {tensor!r} is not among the model's output tensors")
+    if manifest.outputs.scores and not manifest.outputs.labels:
+        raise InputFault("the manifest has scores but no labels")
+
+
+def _check_files(files: tuple[File, ...]) -> None:
+    if not 1 <= len(files) <= FILES_MAX:
+        raise InputFault(f"the manifest names {len(files)} files, not 1 to {FILES_MAX}")
+    names = [check_name(file.name, "file name") for file in files]
+    if len(set(names)) != len(names):
+        raise InputFault("the manifest names a file twice")
+    if MODEL_FILE not in names:
+        raise InputFault(f"the manifest names no {MODEL_FILE}")
+    for file in files:
+        check_sha256(file.sha256, f"digest of {file.name}")
+        check_sha256(file.raw_sha256, f"raw digest of {file.name}")
+        if file.index:
+            check_sha256(file.index, f"index of {file.name}")
+        if not (0 <= file.size <= FILE_MAX_BYTES and 0 <= file.raw_size <= FILE_MAX_BYTES):
+            raise InputFault(f"file {file.name} has a size out of range: {file.size}")
+
+
+def _check_inputs(manifest: Manifest) -> None:
+    names = [feature.name for feature in manifest.features]
+    if len(names) > FEATURES_MAX:
+        raise InputFault(f"{len(names)} features, over the limit of {FEATURES_MAX}")
+    declared = set(names)
+    if len(declared) != len(names):
+        raise InputFault("the manifest declares a feature twice")
+    if not manifest.inputs:
+        raise InputFault("the manifest declares no input tensor")
+    used = [name for tensor in manifest.inputs for name in tensor.features]
+    unknown = sorted(set(used) - declared)
+    if unknown:
+        raise InputFault(f"input features without a declaration: {', '.join(unknown[:5])}")
+    if len(set(used)) != len(used):
+        raise InputFault("a feature fills two columns")

@@ -1,0 +1,181 @@
+"""The JSON messages between publisher, device and fleet.
+
+Each has a schema version and a size bound; ``decode(data, Kind)`` validates all of it or raises
+InputFault. Times are milliseconds since 1970-01-01 UTC by the sender's clock.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from msgspec import Meta, Struct
+
+from edge_contract import wire
+from edge_contract.names import check_name, check_sha256
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Meta(max_length=2000)]
+Short = Annotated[str, Meta(max_length=200)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Labels = Annotated[dict[Name, Short], Meta(max_length=64)]
+
+Phase = Literal[
+    "idle", "fetching", "staged", "self-testing", "trial", "committed", "rolling-back"
+]  # fmt: skip
+
+
+class Release(Struct, frozen=True, kw_only=True):
+    """A signed version: its manifest's path among the TUF targets and its SHA-256."""
+
+    version: Name
+    path: Short
+    sha256: Sha256
+
+
+class Track(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a channel says of one model.
+
+    Attributes:
+        stable: what every device follows unless its ``desired`` says otherwise.
+        candidate: what a rollout may choose.
+        others: older or newer released versions that ``desired`` may name, newest first.
+        floor: the oldest version that a device may run, or "".
+    """
+
+    stable: Release
+    candidate: Release | None = None
+    others: Annotated[tuple[Release, ...], Meta(max_length=32)] = ()
+    floor: str = ""
+
+    def releases(self) -> tuple[Release, ...]:
+        """Every release that the channel names."""
+        candidate = (self.candidate,) if self.candidate else ()
+        return (self.stable, *candidate, *self.others)
+
+
+class Pointer(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The signed pointer of a channel: TUF target ``fleet/<fleet>/<channel>.json``."""
+
+    schema: int = 1
+    fleet: Name
+    channel: Name
+    models: Annotated[dict[Name, Track], Meta(max_length=256)]
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """Retained birth and last will; one boot number pairs them."""
+
+    schema: int = 1
+    online: bool
+    boot: Count
+    agent: Short
+
+
+class Desired(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the fleet wants of one device: per model ``stable``, ``candidate`` or a version.
+
+    It only chooses among signed releases. ``revision`` only rises; an older one is ignored.
+    """
+
+    schema: int = 1
+    revision: Count
+    models: Annotated[dict[Name, Name], Meta(max_length=256)] = {}
+
+
+class Hardware(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The machine that a device is."""
+
+    machine: Short
+    cpus: Count
+    ram_bytes: Count
+    system: Short
+    python: Short
+    onnxruntime: Short
+
+
+class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The state of one model on a device. Versions are "" where there is none."""
+
+    phase: Phase
+    active: Short = ""
+    digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    previous: Short = ""
+    candidate: Short = ""
+    progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    reason: Text = ""
+    quarantined: Annotated[tuple[Short, ...], Meta(max_length=32)] = ()
+
+
+class Reported(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Retained: what a device runs and how it is."""
+
+    schema: int = 1
+    boot: Count
+    at_ms: Count
+    agent: Short
+    hardware: Hardware
+    revision: Count = 0
+    freshness: Literal["verified", "unverified", "expired", "none"] = "none"
+    labels: Labels = {}
+    models: Annotated[dict[Name, ModelReport], Meta(max_length=256)] = {}
+
+
+class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Something happened on a device. Idempotent by (device, boot, seq)."""
+
+    schema: int = 1
+    boot: Count
+    seq: Count
+    at_ms: Count
+    kind: Name
+    model: Short = ""
+    version: Short = ""
+    detail: Text = ""
+
+
+MAX_BYTES: dict[type[Struct], int] = {
+    Pointer: 120 * 1024,
+    Status: 1024,
+    Desired: 32 * 1024,
+    Reported: 64 * 1024,
+    Event: 8 * 1024,
+}
+
+T = TypeVar("T", bound=Struct)
+
+
+def encode(message: Struct) -> bytes:
+    """JSON in the fields' declared order."""
+    return wire.encode_json(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """A ``kind`` from JSON, bounded by ``MAX_BYTES``. Raises InputFault, and nothing else."""
+    return wire.decode_json(data, kind, size_max=MAX_BYTES[kind])
+
+
+def manifest_path(name: str, version: str) -> str:
+    """Where a manifest lies among the TUF targets."""
+    return f"models/{check_name(name, 'model')}/{check_name(version, 'version')}.json"
+
+
+def pointer_path(fleet: str, channel: str) -> str:
+    """Where a channel's pointer lies among the TUF targets."""
+    return f"fleet/{check_name(fleet, 'fleet')}/{check_name(channel, 'channel')}.json"
+
+
+def release(name: str, version: str, sha256: str) -> Release:
+    """The release of a bundle by name, version and manifest digest."""
+    return Release(
+        version=version, path=manifest_path(name, version), sha256=check_sha256(sha256, "manifest")
+    )
+
+
+SCHEMA_KINDS: tuple[type[Struct], ...] = (Pointer, Status, Desired, Reported, Event)
+
+__all__ = [
+    "MAX_BYTES", "SCHEMA_KINDS", "Desired", "Event", "Hardware", "ModelReport", "Phase", "Pointer",
+    "Release", "Reported", "Status", "Track", "decode", "encode", "manifest_path",
+    "pointer_path", "release",
+]  # fmt: skip

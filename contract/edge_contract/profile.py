@@ -1,0 +1,210 @@
+"""The profile: the reference distributions of a model's inputs and outputs, in fixed bins.
+
+Cells of one monitor, in order:
+
+    quantile  one a bin [edge i, edge i+1), the last closed; then under, over, off, missing, infinite
+    lattice   one a value; then under, over, off (between values), missing, infinite
+    category  one a category; then other (known, not listed), unseen, missing
+    score     one a (predicted label, score bin); then missing
+
+The vectors of all monitors, one after the other, are what a telemetry window counts; the same
+profile on both sides makes the counts mean something, so a record names its bundle's digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from edge_contract import wire
+from edge_contract.errors import InputFault
+
+PROFILE_MAX_BYTES = 16 * 1024**2
+BINS_MAX = 32
+LATTICE_MAX = 31
+CATEGORIES_MAX = 63
+SCORE_BINS = 16
+
+NUMBER_SPECIALS = ("under", "over", "off", "missing", "infinite")
+CATEGORY_SPECIALS = ("other", "unseen", "missing")
+SCORE_SPECIALS = ("missing",)
+
+Kind = Literal["quantile", "lattice", "category", "score"]
+Cell = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Monitor(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is counted of one feature or output.
+
+    Attributes:
+        name: the feature's name, or ``prediction`` for an output.
+        source: ``feature`` or ``output``.
+        edges: ascending; bin edges (quantile, score) or the values themselves (lattice).
+        categories, others: listed categories, and known ones counted together.
+        labels: how many labels a score monitor has.
+        counts: the reference rows in this monitor's cells.
+        mean, std: of the finite reference values; 0 for categories and scores.
+        design_effect: how many times fewer independent rows the reference holds than it
+            counts, from time-ordered blocks; 1 when the rows are independent or have no order.
+    """
+
+    name: str
+    kind: Kind
+    source: Literal["feature", "output"] = "feature"
+    edges: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    labels: int = 0
+    counts: tuple[Cell, ...]
+    mean: float = 0.0
+    std: float = 0.0
+    design_effect: float = 1.0
+
+    @property
+    def regular(self) -> int:
+        """How many cells hold ordinary values."""
+        match self.kind:
+            case "quantile":
+                return len(self.edges) - 1
+            case "lattice":
+                return len(self.edges)
+            case "category":
+                return len(self.categories)
+            case "score":
+                return self.labels * (len(self.edges) - 1)
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """Names of the cells behind the regular ones."""
+        match self.kind:
+            case "quantile" | "lattice":
+                return NUMBER_SPECIALS
+            case "category":
+                return CATEGORY_SPECIALS
+            case "score":
+                return SCORE_SPECIALS
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are."""
+        return self.regular + len(self.specials)
+
+
+class Profile(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The reference of one bundle.
+
+    ``rows``: how many reference rows were counted. ``time_ordered``: they had an order in time,
+    so that the design effects mean something.
+    """
+
+    schema: int = 1
+    rows: Annotated[int, Meta(ge=0, le=2**53)]
+    time_ordered: bool = False
+    monitors: tuple[Monitor, ...]
+
+    @property
+    def cells(self) -> int:
+        """Length of a window's count vector."""
+        return sum(monitor.cells for monitor in self.monitors)
+
+    def offsets(self) -> tuple[int, ...]:
+        """Where each monitor's cells begin in the count vector."""
+        starts, at = [], 0
+        for monitor in self.monitors:
+            starts.append(at)
+            at += monitor.cells
+        return tuple(starts)
+
+
+def encode(profile: Profile) -> bytes:
+    """The member ``profile.json``."""
+    return wire.encode_json(profile)
+
+
+def decode(data: bytes) -> Profile:
+    """A profile, consistent in itself. Raises InputFault, and nothing else."""
+    profile = wire.decode_json(data, Profile, size_max=PROFILE_MAX_BYTES)
+    names = [(monitor.source, monitor.name) for monitor in profile.monitors]
+    if len(set(names)) != len(names):
+        raise InputFault("the profile monitors one thing twice")
+    for monitor in profile.monitors:
+        _check(monitor, profile.rows)
+    return profile
+
+
+def _check(monitor: Monitor, rows: int) -> None:
+    ascending = all(low < high for low, high in zip(monitor.edges, monitor.edges[1:], strict=False))
+    if not ascending or monitor.design_effect < 1:
+        raise InputFault(f"monitor {monitor.name!r}: edges must ascend, design effect be >= 1")
+    needs = {"quantile": 2, "lattice": 1, "category": 0, "score": 2}[monitor.kind]
+    if len(monitor.edges) < needs or (monitor.kind == "score" and monitor.labels < 1):
+        raise InputFault(f"monitor {monitor.name!r} has too few edges or labels")
+    if len(monitor.counts) != monitor.cells:
+        raise InputFault(
+            f"monitor {monitor.name!r} has {len(monitor.counts)} counts for {monitor.cells} cells"
+        )
+    if sum(monitor.counts) != rows:
+        raise InputFault(f"monitor {monitor.name!r}: its counts do not add up to {rows} rows")
+
+
+def count_numbers(monitor: Monitor, values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Counts of ``values`` (any number of float64) in the cells of a quantile or lattice."""
+    edges = np.asarray(monitor.edges)
+    regular = monitor.regular
+    if monitor.kind == "quantile":
+        cells = np.searchsorted(edges, values, side="right") - 1
+        cells[values == edges[-1]] = regular - 1
+    else:
+        cells = _nearest(edges, values)
+        off = np.abs(values - edges[cells]) > 1e-6 * np.maximum(1.0, np.abs(edges[cells]))
+        cells[off] = regular + 2
+    cells[values < edges[0] - _slack(monitor, edges[0])] = regular
+    cells[values > edges[-1] + _slack(monitor, edges[-1])] = regular + 1
+    cells[np.isnan(values)] = regular + 3
+    cells[np.isinf(values)] = regular + 4
+    return np.bincount(cells, minlength=monitor.cells)
+
+
+def _slack(monitor: Monitor, edge: float) -> float:
+    return 1e-6 * max(1.0, abs(edge)) if monitor.kind == "lattice" else 0.0
+
+
+def _nearest(edges: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index of the edge nearest to each value."""
+    above = np.clip(np.searchsorted(edges, values), 1, max(len(edges) - 1, 1))
+    above = np.minimum(above, len(edges) - 1)
+    below = np.maximum(above - 1, 0)
+    return np.where(values - edges[below] <= edges[above] - values, below, above)
+
+
+def count_categories(monitor: Monitor, values: Sequence[str | None]) -> NDArray[np.int64]:
+    """Counts of ``values`` (None or "": missing) in the cells of a category."""
+    where = {name: cell for cell, name in enumerate(monitor.categories)}
+    regular = monitor.regular
+    where.update(dict.fromkeys(monitor.others, regular))
+    counts = np.zeros(monitor.cells, dtype=np.int64)
+    for value in values:
+        cell = regular + 2 if value is None or value == "" else where.get(value, regular + 1)
+        counts[cell] += 1
+    return counts
+
+
+def count_scores(
+    monitor: Monitor, labels: NDArray[np.int64], scores: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Counts of predictions in the cells of a score monitor.
+
+    Args:
+        labels: index of the predicted label, one a row.
+        scores: the score of that label (for two labels: of the last one), one a row.
+    """
+    edges = np.asarray(monitor.edges)
+    bins = len(edges) - 1
+    column = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
+    cells = labels * bins + column
+    cells[~np.isfinite(scores) | (labels < 0) | (labels >= monitor.labels)] = monitor.regular
+    return np.bincount(cells, minlength=monitor.cells)

@@ -1,0 +1,188 @@
+"""The telemetry record: the counts of one window, in MessagePack.
+
+A record is an array of fixed positions (see ``Record``). Counts are unsigned LEB128 integers
+(DWARF 4, section 7.6), a run of zeros written as 0 followed by the run's length less one;
+``coding`` says so, and a later coding gets another number. Records are idempotent by
+(device, boot, seq): a broker may deliver one twice, a store keeps it once.
+
+Never a row, a value or a name that a person typed: counts only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from edge_contract.errors import InputFault
+from edge_contract.messages import Count, Name
+from edge_contract.profile import Profile
+
+SCHEMA = 1
+RECORD_MAX_BYTES = 64 * 1024
+CODING_LEB128 = 1
+COUNT_MAX = 2**53
+CELLS_MAX = 1_000_000
+
+LATENCY_BUCKETS = 48
+"""Bucket i holds latencies in [2^(i/2), 2^((i+1)/2)) microseconds; the ends are open."""
+
+
+class Record(Struct, frozen=True, array_like=True):
+    """One window of one model on one device.
+
+    Attributes:
+        device: who. boot: its boot number. seq: rises by one a record within a boot.
+        model, version: what answered. bundle: SHA-256 of its manifest, 32 bytes.
+        start_ms, end_ms: the window by the device's clock, UTC. synchronised: trust that clock.
+        rows: predictions made. refused: rows turned away for bad input. failed: runtime errors.
+        coding, counts: the cells of the bundle's profile. latency: the log buckets.
+        dropped: records that the device had to drop from its spool since it booted.
+    """
+
+    schema: int
+    device: Name
+    boot: Count
+    seq: Count
+    model: Name
+    version: Name
+    bundle: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    start_ms: Count
+    end_ms: Count
+    synchronised: bool
+    rows: Count
+    refused: Count
+    failed: Count
+    coding: Count
+    counts: bytes
+    latency: bytes
+    dropped: Count = 0
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """MessagePack. Raises InputFault when the record is over ``RECORD_MAX_BYTES``."""
+    data = _ENCODER.encode(record)
+    if len(data) > RECORD_MAX_BYTES:
+        raise InputFault(f"record of {len(data)} bytes, over the limit of {RECORD_MAX_BYTES}")
+    return data
+
+
+def decode(data: bytes) -> Record:
+    """A record whose header is valid. Raises InputFault, and nothing else.
+
+    The counts are checked against their profile by ``counts_of``, once that is known.
+    """
+    if len(data) > RECORD_MAX_BYTES:
+        raise InputFault(f"record of {len(data)} bytes, over the limit of {RECORD_MAX_BYTES}")
+    try:
+        record = _DECODER.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InputFault(f"not a valid record: {error}") from error
+    if record.schema != SCHEMA or record.coding != CODING_LEB128:
+        raise InputFault(f"record of schema {record.schema}, coding {record.coding}")
+    if record.end_ms < record.start_ms:
+        raise InputFault("the record's window ends before it starts")
+    return record
+
+
+def counts_of(record: Record, profile: Profile) -> NDArray[np.int64]:
+    """The count vector, in the profile's cells.
+
+    Raises InputFault when a count is malformed or a monitor's counts do not add up to ``rows``.
+    """
+    counts = np.array(unpack_counts(record.counts, profile.cells), dtype=np.int64)
+    for monitor, start in zip(profile.monitors, profile.offsets(), strict=True):
+        total = int(counts[start : start + monitor.cells].sum())
+        if total != record.rows:
+            raise InputFault(
+                f"counts of {monitor.name!r} add up to {total}, the record says {record.rows} rows"
+            )
+    return counts
+
+
+def latency_of(record: Record) -> NDArray[np.int64]:
+    """The latency buckets, ``LATENCY_BUCKETS`` counts. Raises InputFault when malformed."""
+    return np.array(unpack_counts(record.latency, LATENCY_BUCKETS), dtype=np.int64)
+
+
+def latency_bucket(nanoseconds: int) -> int:
+    """The bucket of a latency: 2 * log2 of its microseconds, by integer arithmetic.
+
+    0.7 us and less falls into bucket 0, 11.9 s and more into the last one.
+    """
+    squared = (nanoseconds * nanoseconds) // 1_000_000
+    return min(max(squared.bit_length() - 1, 0), LATENCY_BUCKETS - 1)
+
+
+def pack_counts(counts: Sequence[int] | NDArray[np.int64]) -> bytes:
+    """LEB128 with zero runs. Raises InputFault for a count below 0 or above 2^53."""
+    out = bytearray()
+    zeros = 0
+    for count in np.asarray(counts).tolist():
+        if count == 0:
+            zeros += 1
+            continue
+        if not 0 < count <= COUNT_MAX:
+            raise InputFault(f"a count of {count} is out of range")
+        _flush_zeros(out, zeros)
+        zeros = 0
+        _leb128(out, count)
+    _flush_zeros(out, zeros)
+    return bytes(out)
+
+
+def unpack_counts(data: bytes, cells: int) -> list[int]:
+    """``cells`` counts. Raises InputFault when there are more, fewer, or one is malformed."""
+    counts: list[int] = []
+    at = 0
+    while at < len(data):
+        value, at = _read_leb128(data, at)
+        if value:
+            counts.append(value)
+        else:
+            run, at = _read_leb128(data, at)
+            if run >= cells - len(counts):
+                raise InputFault(f"more counts than the profile's {cells} cells")
+            counts.extend([0] * (run + 1))
+        if len(counts) > cells:
+            raise InputFault(f"more counts than the profile's {cells} cells")
+    if len(counts) != cells:
+        raise InputFault(f"{len(counts)} counts for the profile's {cells} cells")
+    return counts
+
+
+def _flush_zeros(out: bytearray, zeros: int) -> None:
+    if zeros:
+        out.append(0)
+        _leb128(out, zeros - 1)
+
+
+def _leb128(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value > COUNT_MAX:
+                break
+            return value, at
+        shift += 7
+        if shift > 56:
+            break
+    raise InputFault("a count is cut off or too large")
