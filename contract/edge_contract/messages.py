@@ -13,8 +13,10 @@ from msgspec import Meta, Struct
 from edge_contract import wire
 from edge_contract.names import check_name, check_sha256
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# The look-ahead stands for the end: `$` would let a trailing newline through, and JSON Schema's
+# regular expressions know no `\Z`.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?![\s\S])")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
 Text = Annotated[str, Meta(max_length=2000)]
 Short = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -99,7 +101,7 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     phase: Phase
     active: Short = ""
-    digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?(?![\s\S])")] = ""
     previous: Short = ""
     candidate: Short = ""
     progress: Annotated[float, Meta(ge=0, le=1)] = 0.0

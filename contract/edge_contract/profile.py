@@ -2,7 +2,8 @@
 
 Cells of one monitor, in order:
 
-    quantile  one a bin [edge i, edge i+1), the last closed; then under, over, off, missing, infinite
+    quantile  one a bin [edge i, edge i+1), the last closed; then under, over, off, missing,
+              infinite
     lattice   one a value; then under, over, off (between values), missing, infinite
     category  one a category; then other (known, not listed), unseen, missing
     score     one a (predicted label, score bin); then missing

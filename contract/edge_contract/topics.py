@@ -105,7 +105,7 @@ class Topics:
             case ["d", device, kind] if kind in _DEVICE_KINDS:
                 return Address(kind, check_name(device, "device"))  # type: ignore[arg-type]
             case ["d", device, ("in" | "out") as way, model]:
-                return Address(way, check_name(device, "device"), check_name(model, "model"))  # type: ignore[arg-type]
+                return Address(way, check_name(device, "device"), check_name(model, "model"))
         raise InputFault(f"topic {topic[:120]!r} is none of a device's")
 
     def _device(self, device: str, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Decoding of what arrives from outside: bounded in bytes and depth, typed, one declared error.
+"""Decoding of what arrives from outside: bounded in bytes, typed, one declared error.
 
 Unknown fields are ignored: a newer sender may say more than this reader knows. A change that an
 old reader must not ignore raises the message's ``schema``.
@@ -15,7 +15,6 @@ from edge_contract.errors import InputFault
 T = TypeVar("T", bound=msgspec.Struct)
 
 _ENCODER = msgspec.json.Encoder()
-_NESTING_MAX = 64
 
 
 def encode_json(message: msgspec.Struct) -> bytes:
@@ -26,14 +25,12 @@ def encode_json(message: msgspec.Struct) -> bytes:
 def decode_json(data: bytes, kind: type[T], *, size_max: int) -> T:
     """A ``kind`` from JSON.
 
-    Raises InputFault, and nothing else: more than ``size_max`` bytes, nested deeper than 64,
-    not JSON, a field missing, of the wrong type or out of its declared bounds.
+    Raises InputFault, and nothing else: more than ``size_max`` bytes, not JSON, nested
+    too deeply, a field missing, of the wrong type or out of its declared bounds.
     """
     what = kind.__name__.lower()
     if len(data) > size_max:
         raise InputFault(f"{what} of {len(data)} bytes, over the limit of {size_max}")
-    if _nesting(data) > _NESTING_MAX:
-        raise InputFault(f"{what} is nested deeper than {_NESTING_MAX}")
     try:
         message = msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -50,29 +47,3 @@ def check_schema(message: msgspec.Struct, what: str) -> None:
             f"{what} has schema {schema}, this reader knows 1",
             advice="Update edge-pack on this machine.",
         )
-
-
-def _nesting(data: bytes) -> int:
-    """An upper bound of the nesting depth; brackets within strings only raise it."""
-    if data.count(b"[") + data.count(b"{") <= _NESTING_MAX:
-        return 0
-    depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > _NESTING_MAX:
-                return deepest
-        elif byte in b"]}":
-            depth -= 1
-    return deepest

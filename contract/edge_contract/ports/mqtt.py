@@ -1,0 +1,380 @@
+"""One MQTT 5 connection, as every side of this project makes it.
+
+Guards: MQTT 5 only, so that a refused right or a full quota is said and not swallowed; a
+Maximum Packet Size at CONNECT, so that no peer can make this process hold a message that nobody
+asked for; every SUBACK and PUBACK reason code is read.
+
+The network runs in paho's own thread. ``on_message`` runs there too and must not block; hand
+longer work to another thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as _PahoProperties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_contract.broker_url import BrokerUrl
+from edge_contract.errors import PeerFault
+
+log = logging.getLogger(__name__)
+
+Properties: Callable[[int], Any] = _PahoProperties
+"""Paho sets MQTT 5 properties as attributes and declares none of them."""
+
+PACKET_MAX_BYTES = 1024 * 1024
+"""Without it 100 MB of junk on one topic took a client to 423 MB; with it, 35 MB."""
+KEEPALIVE_S = 30
+RECONNECT_MIN_S = 1
+RECONNECT_MAX_S = 60
+FILTERS_MAX = 8
+"""Filters in one SUBSCRIBE (AWS IoT Core's limit)."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message received, or a last will."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    response_topic: str = ""
+    correlation: bytes = b""
+    subscriptions: tuple[int, ...] = ()
+    mid: int = 0
+
+
+@dataclass(frozen=True)
+class LinkConfig:
+    """How to connect.
+
+    Attributes:
+        session_expiry_s: how long the broker keeps the session; 0 ends it with the connection.
+        will, will_delay_s: published by the broker when this side dies.
+        manual_ack: QoS 1 messages are acknowledged by ``Link.acknowledge`` only.
+        receive_maximum: unacknowledged messages that the broker may send at once.
+        ca_file, cert_file, key_file: TLS; the system's authorities when ``ca_file`` is "".
+    """
+
+    broker: BrokerUrl
+    client_id: str
+    session_expiry_s: int = 0
+    keepalive_s: int = KEEPALIVE_S
+    packet_max_bytes: int = PACKET_MAX_BYTES
+    receive_maximum: int = 64
+    manual_ack: bool = False
+    will: Message | None = None
+    will_delay_s: int = 0
+    reconnect_min_s: int = RECONNECT_MIN_S
+    reconnect_max_s: int = RECONNECT_MAX_S
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+class Ticket:
+    """A publish or subscribe under way: ``wait`` returns when the broker said yes."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._done = threading.Event()
+        self._error = ""
+        self._callbacks: list[Callable[[bool], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def done(self) -> bool:
+        """The broker answered, for good or ill."""
+        return self._done.is_set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Block until the broker answered. Raises PeerFault when it refused or stayed silent."""
+        if not self._done.wait(timeout_s):
+            raise PeerFault(
+                f"the broker did not acknowledge {self._what} within {timeout_s:g} s",
+                advice="Check that it is reachable and not overloaded.",
+            )
+        if self._error:
+            raise PeerFault(
+                f"the broker refused {self._what}: {self._error}",
+                advice="Check this user's rights on that topic and the broker's limits.",
+            )
+
+    def then(self, callback: Callable[[bool], None]) -> None:
+        """Call ``callback(accepted)`` in the network thread once the broker answered."""
+        with self._lock:
+            if not self._done.is_set():
+                self._callbacks.append(callback)
+                return
+        callback(not self._error)
+
+    def settle(self, error: str = "") -> None:
+        """The broker answered; ``error`` is its reason, or "" for success."""
+        with self._lock:
+            if self._done.is_set():
+                return
+            self._error = error
+            self._done.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(not error)
+
+
+class Link:
+    """A connection that reconnects by itself; see the module's docstring.
+
+    Args:
+        on_message: called for each message, in the network thread.
+        on_up: called after each CONNACK with whether the broker kept the session.
+        on_down: called with the reason after each loss.
+    """
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        *,
+        on_message: Callable[[Message], None] | None = None,
+        on_up: Callable[[bool], None] | None = None,
+        on_down: Callable[[str], None] | None = None,
+    ) -> None:
+        self.config = config
+        self._on_message = on_message
+        self._on_up = on_up
+        self._on_down = on_down
+        self._up = threading.Event()
+        self._refusal = ""
+        self._lock = threading.Lock()
+        self._tickets: dict[tuple[str, int], Ticket] = {}
+        self._settled: dict[tuple[str, int], str] = {}
+        self._client = self._make_client()
+
+    # -- life ------------------------------------------------------------------------------
+
+    def start(self, timeout_s: float | None = None) -> None:
+        """Begin to connect; with ``timeout_s``, wait for it.
+
+        Raises PeerFault when the broker refused or was not there within ``timeout_s``.
+        """
+        broker = self.config.broker
+        self._client.connect_async(
+            broker.host,
+            broker.port,
+            keepalive=self.config.keepalive_s,
+            clean_start=self.config.session_expiry_s == 0,
+            properties=self._connect_properties(),
+        )
+        self._client.loop_start()
+        if timeout_s is None:
+            return
+        if not self._up.wait(timeout_s):
+            self.stop()
+            raise PeerFault(
+                f"no connection to {broker} within {timeout_s:g} s"
+                + (f": {self._refusal}" if self._refusal else ""),
+                advice="Check the address, that a broker runs there, and user and password.",
+            )
+
+    def stop(self) -> None:
+        """Disconnect properly (no last will) and end the network thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._up.clear()
+        with self._lock:
+            tickets, self._tickets = list(self._tickets.values()), {}
+        for ticket in tickets:
+            ticket.settle("the connection was closed")
+
+    @property
+    def up(self) -> bool:
+        """Connected at this moment, as far as this side knows."""
+        return self._up.is_set()
+
+    # -- messages --------------------------------------------------------------------------
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        content_type: str = "",
+        correlation: bytes = b"",
+        response_topic: str = "",
+    ) -> Ticket:
+        """Send one message. While off line paho keeps it in memory until connected."""
+        properties = Properties(PacketTypes.PUBLISH)
+        if expiry_s is not None:
+            properties.MessageExpiryInterval = expiry_s
+        if content_type:
+            properties.ContentType = content_type
+        if correlation:
+            properties.CorrelationData = correlation
+        if response_topic:
+            properties.ResponseTopic = response_topic
+        ticket = Ticket(f"a message on {topic}")
+        info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            ticket.settle(paho.error_string(info.rc))
+        else:
+            self._register("publish", info.mid, ticket)
+        return ticket
+
+    def subscribe(
+        self,
+        filters: Sequence[str],
+        *,
+        qos: int = 1,
+        identifier: int | None = None,
+        retain_handling: int = 0,
+        no_local: bool = False,
+    ) -> Ticket:
+        """Subscribe to up to ``FILTERS_MAX`` filters in one packet."""
+        assert 1 <= len(filters) <= FILTERS_MAX
+        properties = Properties(PacketTypes.SUBSCRIBE)
+        if identifier is not None:
+            properties.SubscriptionIdentifier = identifier
+        options = SubscribeOptions(qos=qos, retainHandling=retain_handling, noLocal=no_local)
+        ticket = Ticket(f"the subscription to {', '.join(filters)}")
+        code, mid = self._client.subscribe([(f, options) for f in filters], properties=properties)
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            ticket.settle(paho.error_string(code))
+        else:
+            self._register("subscribe", mid, ticket)
+        return ticket
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Stop receiving; nobody waits for the answer."""
+        self._client.unsubscribe(list(filters))
+
+    def acknowledge(self, message: Message) -> None:
+        """Acknowledge a QoS 1 message (with ``manual_ack``)."""
+        self._client.ack(message.mid, message.qos)
+
+    # -- paho ------------------------------------------------------------------------------
+
+    def _make_client(self) -> paho.Client:
+        config = self.config
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=config.client_id,
+            protocol=paho.MQTTv5,
+            manual_ack=config.manual_ack,
+        )
+        client.reconnect_delay_set(config.reconnect_min_s, config.reconnect_max_s)
+        client.max_inflight_messages_set(64)
+        if config.broker.user:
+            client.username_pw_set(config.broker.user, config.broker.password)
+        if config.broker.tls:
+            context = ssl.create_default_context(cafile=config.ca_file or None)
+            if config.cert_file:
+                context.load_cert_chain(config.cert_file, config.key_file or None)
+            client.tls_set_context(context)
+        if config.will:
+            properties = Properties(PacketTypes.WILLMESSAGE)
+            properties.WillDelayInterval = config.will_delay_s
+            client.will_set(
+                config.will.topic,
+                config.will.payload,
+                qos=config.will.qos,
+                retain=config.will.retain,
+                properties=properties,
+            )
+        client.on_connect = self._connected
+        client.on_connect_fail = self._connect_failed
+        client.on_disconnect = self._disconnected
+        client.on_message = self._received
+        client.on_publish = self._published
+        client.on_subscribe = self._subscribed
+        return client
+
+    def _connect_properties(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)
+        properties.MaximumPacketSize = self.config.packet_max_bytes
+        properties.ReceiveMaximum = self.config.receive_maximum
+        if self.config.session_expiry_s:
+            properties.SessionExpiryInterval = self.config.session_expiry_s
+        return properties
+
+    def _register(self, kind: str, mid: int, ticket: Ticket) -> None:
+        with self._lock:
+            settled = self._settled.pop((kind, mid), None)
+            if settled is None:
+                self._tickets[kind, mid] = ticket
+        if settled is not None:
+            ticket.settle(settled)
+
+    def _settle(self, kind: str, mid: int, error: str) -> None:
+        """The answer may come before ``publish`` returned the message's number to us."""
+        with self._lock:
+            ticket = self._tickets.pop((kind, mid), None)
+            if ticket is None:
+                self._settled[kind, mid] = error
+        if ticket is not None:
+            ticket.settle(error)
+
+    def _connected(
+        self, _client: Any, _user: Any, flags: paho.ConnectFlags, code: ReasonCode, _props: Any
+    ) -> None:
+        if code.is_failure:
+            self._refusal = str(code)
+            log.warning("%s refused %s: %s", self.config.broker, self.config.client_id, code)
+            return
+        self._up.set()
+        log.info("connected to %s as %s", self.config.broker, self.config.client_id)
+        if self._on_up:
+            self._on_up(flags.session_present)
+
+    def _connect_failed(self, _client: Any, _user: Any) -> None:
+        self._refusal = "the connection was refused or timed out"
+
+    def _disconnected(
+        self, _client: Any, _user: Any, _flags: Any, code: ReasonCode, _props: Any
+    ) -> None:
+        self._up.clear()
+        with self._lock:
+            lost = [key for key in self._tickets if key[0] == "subscribe"]
+            tickets = [self._tickets.pop(key) for key in lost]
+        for ticket in tickets:
+            ticket.settle("the connection was lost")
+        log.info("disconnected from %s: %s", self.config.broker, code)
+        if self._on_down:
+            self._on_down(str(code))
+
+    def _received(self, _client: Any, _user: Any, message: paho.MQTTMessage) -> None:
+        if self._on_message is None:
+            return
+        properties = message.properties
+        self._on_message(
+            Message(
+                topic=message.topic,
+                payload=bytes(message.payload),
+                qos=message.qos,
+                retain=message.retain,
+                response_topic=getattr(properties, "ResponseTopic", ""),
+                correlation=getattr(properties, "CorrelationData", b""),
+                subscriptions=tuple(getattr(properties, "SubscriptionIdentifier", ())),
+                mid=message.mid,
+            )
+        )
+
+    def _published(self, _client: Any, _user: Any, mid: int, code: ReasonCode, _props: Any) -> None:
+        self._settle("publish", mid, str(code) if code.is_failure else "")
+
+    def _subscribed(
+        self, _client: Any, _user: Any, mid: int, codes: list[ReasonCode], _props: Any
+    ) -> None:
+        failed = [str(code) for code in codes if code.is_failure]
+        self._settle("subscribe", mid, failed[0] if failed else "")
