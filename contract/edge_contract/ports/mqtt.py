@@ -20,7 +20,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties as _PahoProperties
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
@@ -29,7 +29,7 @@ from edge_contract.errors import PeerFault
 
 log = logging.getLogger(__name__)
 
-Properties: Callable[[int], Any] = _PahoProperties
+_properties: Callable[[int], Any] = Properties
 """Paho sets MQTT 5 properties as attributes and declares none of them."""
 
 PACKET_MAX_BYTES = 1024 * 1024
@@ -215,7 +215,7 @@ class Link:
         response_topic: str = "",
     ) -> Ticket:
         """Send one message. While off line paho keeps it in memory until connected."""
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = _properties(PacketTypes.PUBLISH)
         if expiry_s is not None:
             properties.MessageExpiryInterval = expiry_s
         if content_type:
@@ -243,7 +243,7 @@ class Link:
     ) -> Ticket:
         """Subscribe to up to ``FILTERS_MAX`` filters in one packet."""
         assert 1 <= len(filters) <= FILTERS_MAX
-        properties = Properties(PacketTypes.SUBSCRIBE)
+        properties = _properties(PacketTypes.SUBSCRIBE)
         if identifier is not None:
             properties.SubscriptionIdentifier = identifier
         options = SubscribeOptions(qos=qos, retainHandling=retain_handling, noLocal=no_local)
@@ -283,7 +283,7 @@ class Link:
                 context.load_cert_chain(config.cert_file, config.key_file or None)
             client.tls_set_context(context)
         if config.will:
-            properties = Properties(PacketTypes.WILLMESSAGE)
+            properties = _properties(PacketTypes.WILLMESSAGE)
             properties.WillDelayInterval = config.will_delay_s
             client.will_set(
                 config.will.topic,
@@ -300,8 +300,8 @@ class Link:
         client.on_subscribe = self._subscribed
         return client
 
-    def _connect_properties(self) -> Properties:
-        properties = Properties(PacketTypes.CONNECT)
+    def _connect_properties(self) -> Any:
+        properties = _properties(PacketTypes.CONNECT)
         properties.MaximumPacketSize = self.config.packet_max_bytes
         properties.ReceiveMaximum = self.config.receive_maximum
         if self.config.session_expiry_s:
