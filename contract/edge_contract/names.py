@@ -49,8 +49,14 @@ def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
         if number:
             parts.append((2, int(number), ""))
         elif word:
+            _drop_zeros(parts)
             parts.append((0, 0, word.lower()))
-    while parts and parts[-1] == (2, 0, ""):
-        parts.pop()
+    _drop_zeros(parts)
     parts.append((1, 0, ""))
     return tuple(parts)
+
+
+def _drop_zeros(parts: list[tuple[int, int, str]]) -> None:
+    """``1.0`` and ``1`` are one version, and so are ``1.0rc1`` and ``1rc1``."""
+    while parts and parts[-1] == (2, 0, ""):
+        parts.pop()

@@ -1,0 +1,148 @@
+"""A telemetry record reads back as written, and nothing malformed reads at all."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_contract import telemetry
+from edge_contract.errors import InputFault
+from edge_contract.profile import Monitor, Profile
+from edge_contract.telemetry import COUNT_MAX, Record
+
+PROFILE = Profile(
+    rows=6,
+    monitors=(
+        Monitor(name="a", kind="quantile", edges=(0.0, 1.0, 2.0), counts=(3, 3, 0, 0, 0, 0, 0)),
+        Monitor(name="b", kind="category", categories=("x",), counts=(6, 0, 0, 0)),
+    ),
+)
+
+
+VECTOR = [3, 2, 0, 0, 0, 0, 0, 4, 0, 0, 1]
+
+
+def record(**changes: object) -> Record:
+    fields = Record(
+        schema=1,
+        device="pi1",
+        boot=3,
+        seq=2,
+        model="pump",
+        version="1.0",
+        bundle=b"\xab" * 32,
+        start_ms=1000,
+        end_ms=2000,
+        synchronised=True,
+        rows=5,
+        refused=1,
+        failed=0,
+        coding=telemetry.CODING_LEB128,
+        counts=telemetry.pack_counts(VECTOR),
+        latency=telemetry.pack_counts([0] * 10 + [5] + [0] * 37),
+        dropped=0,
+    )
+    return msgspec.structs.replace(fields, **changes)
+
+
+def test_a_record_survives_a_round_trip() -> None:
+    read = telemetry.decode(telemetry.encode(record()))
+    assert read == record()
+    assert telemetry.counts_of(read, PROFILE).tolist() == VECTOR
+    assert telemetry.latency_of(read)[10] == 5
+
+
+def test_version_one_keeps_its_bytes() -> None:
+    """A golden vector: a change of these bytes needs a new schema or coding number."""
+    data = telemetry.encode(record())
+    assert data.hex() == (
+        "dc0011" "01" "a3706931" "03" "02" "a470756d70" "a3312e30"
+        "c420" + "ab" * 32 + "cd03e8" "cd07d0" "c3" "05" "01" "00" "01"
+        "c408" "0302" "0004" "04" "0001" "01"
+        "c405" "0009" "05" "0024" "00"
+    )  # fmt: skip
+
+
+def test_a_record_cut_off_at_any_length_is_refused() -> None:
+    data = telemetry.encode(record())
+    for length in range(len(data)):
+        with pytest.raises(InputFault):
+            telemetry.decode(data[:length])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": 2},
+        {"coding": 9},
+        {"device": "a/b"},
+        {"device": "#"},
+        {"bundle": b"short"},
+        {"boot": -1},
+        {"rows": 2**60},
+        {"start_ms": 2001},
+        {"counts": "text"},
+        {"synchronised": 1},
+    ],
+)
+def test_a_record_with_a_wrong_field_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(InputFault):
+        telemetry.decode(msgspec.msgpack.encode(record(**changes)))
+
+
+def test_counts_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(InputFault, match="'b' add up to 4"):
+        telemetry.counts_of(record(counts=telemetry.pack_counts([*VECTOR[:-1], 0])), PROFILE)
+
+
+@pytest.mark.parametrize("cells", [10, 12])
+def test_counts_of_another_profile_are_refused(cells: int) -> None:
+    with pytest.raises(InputFault):
+        telemetry.unpack_counts(telemetry.pack_counts([1] * cells), 11)
+
+
+def test_a_hostile_zero_run_is_refused_before_it_is_expanded() -> None:
+    with pytest.raises(InputFault):
+        telemetry.unpack_counts(b"\x00\xff\xff\xff\xff\xff\xff\xff\x0f", 100)
+
+
+def test_an_oversized_record_is_refused_both_ways() -> None:
+    with pytest.raises(InputFault, match="over the limit"):
+        telemetry.encode(record(counts=telemetry.pack_counts([2**50] * 10_000)))
+    with pytest.raises(InputFault, match="over the limit"):
+        telemetry.decode(bytes(telemetry.RECORD_MAX_BYTES + 1))
+
+
+@given(st.lists(st.integers(0, COUNT_MAX) | st.just(0), max_size=80))
+def test_counts_survive_packing(counts: list[int]) -> None:
+    assert telemetry.unpack_counts(telemetry.pack_counts(counts), len(counts)) == counts
+
+
+@settings(max_examples=500)
+@given(st.binary(max_size=60), st.integers(0, 200))
+def test_only_the_declared_error_escapes_the_count_decoder(data: bytes, cells: int) -> None:
+    with contextlib.suppress(InputFault):
+        assert len(telemetry.unpack_counts(data, cells)) == cells
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_only_the_declared_error_escapes_the_record_decoder(data: st.DataObject) -> None:
+    altered = bytearray(telemetry.encode(record()))
+    for _ in range(data.draw(st.integers(1, 4))):
+        altered[data.draw(st.integers(0, len(altered) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(InputFault):
+        telemetry.counts_of(telemetry.decode(bytes(altered)), PROFILE)
+
+
+@given(st.integers(1, 10**13))
+def test_a_latency_falls_into_the_bucket_of_its_logarithm(nanoseconds: int) -> None:
+    bucket = telemetry.latency_bucket(nanoseconds)
+    exact = math.floor(2 * math.log2(nanoseconds / 1000) + 1e-12)
+    assert abs(bucket - np.clip(exact, 0, telemetry.LATENCY_BUCKETS - 1)) == 0
