@@ -1,0 +1,73 @@
+"""What a device should run, from the signed pointer and the unsigned ``desired``. Pure.
+
+Guards: nothing but a release that the signed pointer names is ever wanted; ``desired`` only
+chooses among them; nothing below the signed floor is wanted; a revision only rises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_contract.messages import Desired, Pointer, Release, Track
+from edge_contract.names import version_key
+
+STABLE = "stable"
+CANDIDATE = "candidate"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The wanted release of one model, or None with the ``reason``.
+
+    ``revision`` is that of the ``desired`` that was looked at; 0 without one.
+    """
+
+    release: Release | None
+    reason: str = ""
+    revision: int = 0
+
+
+def newer(current: Desired | None, heard: Desired) -> bool:
+    """Whether ``heard`` replaces ``current``: brokers repeat retained messages at will."""
+    return current is None or heard.revision > current.revision
+
+
+def models(pointer: Pointer, followed: tuple[str, ...]) -> tuple[str, ...]:
+    """The models that a device following ``followed`` (empty: all) runs, sorted."""
+    return tuple(sorted(followed or pointer.models))
+
+
+def choose(pointer: Pointer, model: str, desired: Desired | None) -> Choice:
+    """The release of ``model`` that is wanted.
+
+    ``desired`` says ``stable`` (also when it says nothing), ``candidate`` (stable while there
+    is none, as after a promotion) or a version. A version that the pointer does not name is not
+    replaced by another one: the device stays where it is until the pointer names it. One
+    below the floor is: the floor says what no device may run.
+    """
+    revision = desired.revision if desired else 0
+    track = pointer.models.get(model)
+    if track is None:
+        return Choice(None, f"channel {pointer.channel} has no model {model}", revision)
+    word = desired.models.get(model, STABLE) if desired else STABLE
+    named = _named(track, word)
+    if named is None:
+        return Choice(None, f"version {word} of {model} is not released", revision)
+    if not _below(named, track.floor):
+        return Choice(named, "", revision)
+    reason = f"version {named.version} is below the floor {track.floor}"
+    if _below(track.stable, track.floor):
+        return Choice(None, reason, revision)
+    return Choice(track.stable, f"{reason}; following stable", revision)
+
+
+def _named(track: Track, word: str) -> Release | None:
+    if word == STABLE:
+        return track.stable
+    if word == CANDIDATE:
+        return track.candidate or track.stable
+    return next((r for r in track.releases() if r.version == word), None)
+
+
+def _below(release: Release, floor: str) -> bool:
+    return bool(floor) and version_key(release.version) < version_key(floor)

@@ -1,0 +1,38 @@
+"""Whether this machine's clock may be believed.
+
+A Raspberry Pi has no battery behind its clock: after a power cut it wakes up in the past. The
+kernel knows whether a time service disciplines the clock (adjtimex(2), STA_UNSYNC).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import ClassVar
+
+STA_UNSYNC = 0x0040
+TIME_ERROR = 5
+
+
+class _Timex(ctypes.Structure):
+    """``struct timex`` up to ``status``; the rest (tail) is larger than any libc's."""
+
+    _fields_: ClassVar = [
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("tail", ctypes.c_byte * 256),
+    ]
+
+
+def synchronised() -> bool:
+    """True when the kernel says that a time service keeps the clock; unknown is False."""
+    try:
+        adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return False
+    timex = _Timex()  # modes 0: read only, needs no right
+    state = adjtimex(ctypes.byref(timex))
+    return 0 <= state < TIME_ERROR and not timex.status & STA_UNSYNC

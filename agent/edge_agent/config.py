@@ -1,0 +1,254 @@
+"""``agent.toml``: read once, every fault in it reported at once, passed on as one frozen struct.
+
+The only setting taken from the environment is the broker's password, ``EDGE_AGENT_PASSWORD``:
+secrets do not belong into a file that is copied from device to device.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace as with_fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from edge_agent.steps import Rules, TrialRules
+from edge_contract import broker_url
+from edge_contract.broker_url import BrokerUrl
+from edge_contract.errors import InputFault
+from edge_contract.messages import Labels, Name
+from edge_contract.ports.disk import read_bounded
+from edge_contract.topics import DEFAULT_PREFIX, Topics
+
+CONFIG_MAX_BYTES = 256 * 1024
+PASSWORD_MAX_BYTES = 4096
+PASSWORD_VARIABLE = "EDGE_AGENT_PASSWORD"  # noqa: S105 - the name of a variable
+DEFAULT_PATH = Path("/etc/edge-agent/agent.toml")
+DEFAULT_FOLDER = "/var/lib/edge-agent"
+
+Bytes = Annotated[int, Meta(ge=64 * 1024, le=2**40)]
+Seconds = Annotated[float, Meta(gt=0, le=10**7)]
+Models = Annotated[tuple[Name, ...], Meta(max_length=256)]
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """``[agent]``: who this device is, what it follows, and where it keeps its state."""
+
+    device: Name
+    fleet: Name
+    channel: Name = "stable"
+    folder: str = DEFAULT_FOLDER
+    labels: Labels = {}
+    prefix: str = DEFAULT_PREFIX
+
+
+class Broker(Struct, frozen=True, kw_only=True):
+    """``[broker]``: where it is. TLS with ``mqtts://``; ``ca`` "" trusts the system's.
+
+    ``password_file`` holds the password, with nothing else in it but a line end.
+    """
+
+    url: str
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    password_file: str = ""
+
+
+class Telemetry(Struct, frozen=True, kw_only=True):
+    """``[telemetry]``: a window ends after this many seconds or rows, whichever is first."""
+
+    window_s: Seconds = 300.0
+    window_rows: Annotated[int, Meta(ge=1, le=10**9)] = 100_000
+    spool_bytes: Bytes = 16 * 1024**2
+
+
+class Update(Struct, frozen=True, kw_only=True):
+    """``[update]``: how updates are fetched and tested.
+
+    Attributes:
+        poll_s: look for new metadata this often, though nothing rang the doorbell.
+        report_s: publish ``reported`` this often, though nothing changed.
+        attempts_max: of a self-test or trial that is cut off.
+        backoff_min_s, backoff_max_s: wait after a failed fetch.
+        self_test_timeout_s: a test that takes longer has failed.
+        self_test_runs: latency is measured over this many single-row runs.
+        ram_bytes_max: most memory that a bundle may say it needs; 0: what the machine has.
+        latency_max_ms: most that the 99th percentile of a golden run may take; 0: any.
+    """
+
+    poll_s: Seconds = 3600.0
+    report_s: Seconds = 900.0
+    attempts_max: Annotated[int, Meta(ge=1, le=100)] = 3
+    backoff_min_s: Annotated[float, Meta(gt=0, le=3600)] = 2.0
+    backoff_max_s: Annotated[float, Meta(gt=0, le=86400)] = 300.0
+    self_test_timeout_s: Annotated[float, Meta(gt=0, le=86400)] = 120.0
+    self_test_runs: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    ram_bytes_max: Annotated[int, Meta(ge=0, le=2**50)] = 0
+    latency_max_ms: Annotated[float, Meta(ge=0, le=10**6)] = 0.0
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings of one agent; see each section. ``models`` empty: all of the channel's."""
+
+    agent: Identity
+    broker: Broker
+    models: Models = ()
+    telemetry: Telemetry = Telemetry()
+    trial: TrialRules = TrialRules()
+    update: Update = Update()
+    password: str = field(default="", name="-")
+
+    @property
+    def folder(self) -> Path:
+        """Where the agent keeps its state."""
+        return Path(self.agent.folder)
+
+    @property
+    def topics(self) -> Topics:
+        """The topics of this device's fleet."""
+        return Topics(self.agent.fleet, self.agent.prefix)
+
+    @property
+    def broker_url(self) -> BrokerUrl:
+        """The broker with the password in place."""
+        url = broker_url.parse(self.broker.url)
+        return with_fields(url, password=self.password) if self.password else url
+
+    @property
+    def rules(self) -> Rules:
+        """What the update machine decides by."""
+        return Rules(
+            attempts_max=self.update.attempts_max,
+            backoff_min_s=self.update.backoff_min_s,
+            backoff_max_s=self.update.backoff_max_s,
+            trial=self.trial,
+        )
+
+    def __repr__(self) -> str:
+        return f"Config(device={self.agent.device!r}, fleet={self.agent.fleet!r})"
+
+
+_SECTIONS: dict[str, type[Struct]] = {
+    "agent": Identity,
+    "broker": Broker,
+    "telemetry": Telemetry,
+    "trial": TrialRules,
+    "update": Update,
+}
+_REQUIRED = ("agent", "broker")
+
+_NAME_RULE = "expected 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
+
+S = TypeVar("S", bound=Struct)
+
+
+def load(path: Path, environment: Mapping[str, str]) -> Config:
+    """The settings in ``path``. Raises InputFault that lists every fault in it."""
+    config, faults = parse(read_bounded(path, CONFIG_MAX_BYTES))
+    password = environment.get(PASSWORD_VARIABLE, "")
+    if config and config.broker.password_file and not password:
+        try:
+            raw = read_bounded(Path(config.broker.password_file), PASSWORD_MAX_BYTES)
+            password = raw.decode().rstrip("\r\n")
+        except (InputFault, UnicodeDecodeError) as error:
+            faults.append(f"[broker] password_file: {error}")
+    if config is None or faults:
+        listed = "".join(f"\n  - {fault}" for fault in faults)
+        plural = "faults" if len(faults) > 1 else "fault"
+        raise InputFault(
+            f"{path} has {len(faults)} {plural}:{listed}",
+            advice="agent.example.toml shows every setting with its default.",
+        )
+    return msgspec.structs.replace(config, password=password)
+
+
+def parse(data: bytes) -> tuple[Config | None, list[str]]:
+    """The settings in a TOML document, or None, and every fault found."""
+    try:
+        document = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return None, [f"not TOML: {error}"]
+    faults = _unknown(document, ("models", *_SECTIONS), "")
+    values: dict[str, Any] = {}
+    for name, kind in _SECTIONS.items():
+        if name in document or name in _REQUIRED:
+            values[name] = _section(document.get(name, {}), kind, name, faults)
+    if "models" in document:
+        values["models"] = _value(document["models"], Models, "models", faults)
+    if faults:
+        return None, faults
+    config = Config(**values)
+    faults = _cross_check(config)
+    return (None, faults) if faults else (config, [])
+
+
+def _section(table: object, kind: type[S], name: str, faults: list[str]) -> S | None:
+    if not isinstance(table, dict):
+        faults.append(f"[{name}]: expected a table, got {type(table).__name__}")
+        return None
+    fields = msgspec.structs.fields(kind)
+    faults.extend(_unknown(table, tuple(f.name for f in fields), f"[{name}] "))
+    values: dict[str, Any] = {}
+    sound = True
+    for each in fields:
+        if each.name in table:
+            before = len(faults)
+            values[each.name] = _value(table[each.name], each.type, f"[{name}] {each.name}", faults)
+            sound = sound and len(faults) == before
+        elif each.required:
+            faults.append(f"[{name}] {each.name} is missing")
+            sound = False
+    return kind(**values) if sound else None
+
+
+def _value(value: object, kind: Any, where: str, faults: list[str]) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        said, _, at = str(error).partition(" - at ")
+        if "matching regex" in said:
+            said = _NAME_RULE
+        faults.append(f"{where} = {value!r}: {said}{f' (at {at})' if at else ''}")
+        return None
+
+
+def _unknown(table: Mapping[str, object], known: tuple[str, ...], prefix: str) -> list[str]:
+    faults = []
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            faults.append(f"{prefix}unknown setting {key!r}{hint}")
+    return faults
+
+
+def _cross_check(config: Config) -> list[str]:
+    """What single values cannot show."""
+    faults = []
+    for check in (lambda: config.broker_url, lambda: config.topics):
+        try:
+            check()
+        except InputFault as error:
+            faults.append(error.what)
+    broker = config.broker
+    if broker.key and not broker.cert:
+        faults.append("[broker] key without cert")
+    if (broker.ca or broker.cert) and not broker.url.startswith("mqtts:"):
+        faults.append("[broker] ca or cert without TLS: write the url as mqtts://")
+    faults.extend(
+        f"[broker] {name}: no such file: {path}"
+        for name, path in (("ca", broker.ca), ("cert", broker.cert), ("key", broker.key))
+        if path and not Path(path).is_file()
+    )
+    if config.update.backoff_min_s > config.update.backoff_max_s:
+        faults.append("[update] backoff_min_s is over backoff_max_s")
+    if config.trial.seconds > config.trial.deadline_s:
+        faults.append("[trial] seconds is over deadline_s")
+    if len(set(config.models)) != len(config.models):
+        faults.append("models names a model twice")
+    return faults

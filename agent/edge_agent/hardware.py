@@ -1,0 +1,71 @@
+"""The machine that this agent runs on, as far as the system tells."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+
+from edge_agent import runtime
+from edge_contract.messages import Hardware
+
+_CGROUP_RAM = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def read() -> Hardware:
+    """Processor, memory, system and the libraries that compute."""
+    return Hardware(
+        machine=platform.machine(),
+        cpus=_cpus(),
+        ram_bytes=ram_bytes(),
+        system=f"{platform.system()} {platform.release()}"[:200],
+        python=platform.python_version(),
+        onnxruntime=runtime.versions()["onnxruntime"],
+    )
+
+
+def ram_bytes(cgroup: tuple[Path, ...] = _CGROUP_RAM) -> int:
+    """Memory that this process may use: the machine's, or its container's limit if lower."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in cgroup:
+        with contextlib.suppress(OSError, ValueError):
+            total = min(total, int(path.read_text()))
+    return total
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user can still write below ``folder``. Raises OSError."""
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def total_bytes(folder: Path) -> int:
+    """Size of the file system that holds ``folder``. Raises OSError."""
+    stat = os.statvfs(folder)
+    return stat.f_blocks * stat.f_frsize
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process, or 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def peak_rss_bytes() -> int:
+    """Most resident memory that this process ever had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,338 @@
+"""The update of one model as a pure machine: ``step(state, event) -> state, effects``.
+
+Guards: a release answers requests only after its slot was verified and its self-test passed; a
+release that failed is not tried again until it is named anew; what answered before keeps
+answering until its successor has proven itself, and is returned to when it does not.
+
+The shell persists the state, then performs the effects. After any restart it feeds ``Started``:
+``plan`` derives from the state alone what is to be done, so nothing is ever "resumed". An event
+that does not fit the state changes nothing.
+
+It must never read a clock, a disk or a random source; what it needs of them comes in events.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from edge_agent import trial
+from edge_agent.steps import (
+    BEFORE_TRIAL,
+    QUARANTINE_MAX,
+    REASON_MAX_CHARS,
+    RESTING,
+    Answer,
+    Answering,
+    AwaitTurn,
+    Cancel,
+    Damaged,
+    Effect,
+    Event,
+    Evidence,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    LoadFailed,
+    Online,
+    Phase,
+    Prune,
+    Quarantined,
+    Rules,
+    SelfTest,
+    SelfTestFailed,
+    SelfTestPassed,
+    Started,
+    State,
+    Step,
+    Stopping,
+    Tell,
+    TurnCame,
+    Wanted,
+    Watch,
+)
+from edge_contract.messages import Release
+
+_COUNTED = frozenset({Phase.SELF_TESTING, Phase.TRIAL})
+"""Phases in which a crash may be the candidate's fault: their attempts are limited."""
+
+
+def step(state: State, event: Event, rules: Rules) -> Step:
+    """The next state and what to do then; the same state and nothing when ``event`` is stale."""
+    match event:
+        case Started():
+            return _started(state, rules)
+        case Stopping() if state.phase in _COUNTED and state.attempts:
+            return replace(state, attempts=state.attempts - 1), ()
+        case Online() if state.candidate and state.phase is Phase.FETCHING and state.delay_s:
+            return replace(state, delay_s=0.0), (Fetch(state.candidate),)
+        case Wanted():
+            return _wanted(state, event)
+        case Damaged():
+            return _damaged(state, event.sha256)
+        case Answering() if state.phase is Phase.ROLLING_BACK:
+            return _rolled_back(state) if event.sha256 == _digest(state.active) else (state, ())
+        case LoadFailed() if state.phase is not Phase.TRIAL and state.active:
+            return _load_failed(state, state.active, event)
+        case Stopping() | Online():
+            return state, ()
+        case _ if state.candidate and event.sha256 == state.candidate.sha256:
+            return _of_candidate(state, state.candidate, event, rules)
+        case _:
+            return state, ()
+
+
+def _of_candidate(state: State, candidate: Release, event: Event, rules: Rules) -> Step:
+    """What happened to the candidate moves it on, in the one phase that waits for it."""
+    match state.phase, event:
+        case Phase.FETCHING, Fetched():
+            staged = _enter(state, Phase.STAGED)
+            return staged, (Tell("staged", candidate.version), AwaitTurn(candidate))
+        case Phase.FETCHING, FetchFailed():
+            return _fetch_failed(state, candidate, event, rules)
+        case Phase.STAGED, TurnCame():
+            testing = replace(_enter(state, Phase.SELF_TESTING), attempts=1)
+            return testing, (SelfTest(candidate),)
+        case Phase.SELF_TESTING, SelfTestPassed():
+            told = Tell("self-test-passed", candidate.version, _cut(event.evidence))
+            trying = replace(_enter(state, Phase.TRIAL, event.evidence), attempts=1)
+            return trying, (told, Answer(candidate))
+        case Phase.SELF_TESTING, SelfTestFailed():
+            return _self_test_failed(state, candidate, event, rules)
+        case Phase.TRIAL, Answering():
+            return state, (Tell("trial", candidate.version), Watch(candidate))
+        case Phase.TRIAL, LoadFailed():
+            return _roll_back(_condemn(state, candidate, event.reason), event.reason)
+        case Phase.TRIAL, Evidence():
+            return _evidence(state, candidate, event, rules)
+        case _:
+            return state, ()
+
+
+def plan(state: State) -> tuple[Effect, ...]:
+    """What is to be done in this state, whatever happened before."""
+    answer = Answer(state.answering)
+    candidate = state.candidate
+    match state.phase:
+        case Phase.FETCHING if candidate:
+            return answer, Fetch(candidate, state.delay_s)
+        case Phase.STAGED if candidate:
+            return answer, AwaitTurn(candidate)
+        case Phase.SELF_TESTING if candidate:
+            return answer, SelfTest(candidate, state.delay_s)
+        case _:
+            return (answer,)
+
+
+# -- restart ----------------------------------------------------------------------------------
+
+
+def _started(state: State, rules: Rules) -> Step:
+    """Count the attempt that begins now; a candidate that used them all up is condemned."""
+    candidate = state.candidate
+    if candidate is None or state.phase not in _COUNTED:
+        return state, plan(state)
+    if state.attempts < rules.attempts_max:
+        begun = replace(state, attempts=state.attempts + 1)
+        return begun, plan(begun)
+    reason = f"{state.phase} was cut off {state.attempts} times"
+    condemned = _condemn(state, candidate, reason)
+    if state.phase is Phase.TRIAL:
+        return _roll_back(condemned, reason)
+    rested, effects = _rest(condemned, reason, Tell("self-test-failed", candidate.version, reason))
+    return rested, (Answer(rested.answering), *effects)
+
+
+# -- what is wanted ---------------------------------------------------------------------------
+
+
+def _wanted(state: State, event: Wanted) -> Step:
+    """Take note of what is wanted; a release that is named anew leaves quarantine."""
+    wanted = event.release
+    quarantine = state.quarantine
+    if wanted:
+        changed = wanted.sha256 != _digest(state.wanted)
+        quarantine = tuple(
+            q
+            for q in quarantine
+            if q.sha256 != wanted.sha256 or not (changed or event.revision > q.revision)
+        )
+    noted = replace(state, wanted=wanted, revision=event.revision, quarantine=quarantine)
+    if noted == state:
+        noted = state
+    return _pursue(noted)
+
+
+def _pursue(state: State) -> Step:
+    """Go after what is wanted from where we are, leaving behind what is not."""
+    target = _target(state)
+    candidate = state.candidate
+    if state.phase in RESTING:
+        if target and target.sha256 != _digest(state.active):
+            fetching = replace(_enter(state, Phase.FETCHING), candidate=target)
+            return fetching, (Tell("fetching", target.version), Fetch(target))
+        if target and state.phase is Phase.IDLE:
+            return replace(state, phase=Phase.COMMITTED, reason=""), ()
+        return state, ()
+    if candidate is None or (target and target.sha256 == candidate.sha256):
+        return state, ()
+    if state.phase in BEFORE_TRIAL:
+        told = Tell("superseded", candidate.version)
+        rested, effects = _rest(state, f"{candidate.version} is no longer wanted", told)
+        return rested, (Cancel(candidate.sha256), *effects)
+    if state.phase is Phase.TRIAL and state.active:
+        return _roll_back(state, f"{candidate.version} is no longer wanted")
+    return state, ()  # Rolling back ends soon; a first version's trial has nothing to go back to.
+
+
+def _target(state: State) -> Release | None:
+    wanted = state.wanted
+    return None if wanted is None or state.quarantined(wanted) else wanted
+
+
+# -- before the trial -------------------------------------------------------------------------
+
+
+def _fetch_failed(state: State, candidate: Release, event: FetchFailed, rules: Rules) -> Step:
+    reason = event.reason
+    if event.lasting:
+        told = Tell("refused", candidate.version, _cut(reason))
+        return _rest(_condemn(state, candidate, reason), reason, told)
+    attempts = state.attempts + 1
+    delay_s = min(rules.backoff_min_s * 2.0 ** min(attempts - 1, 30), rules.backoff_max_s)
+    delay_s *= 0.5 + event.jitter / 2
+    waiting = replace(state, attempts=attempts, delay_s=delay_s, reason=_cut(reason))
+    first = (Tell("fetch-failed", candidate.version, _cut(reason)),) if attempts == 1 else ()
+    return waiting, (*first, Fetch(candidate, delay_s))
+
+
+def _self_test_failed(
+    state: State, candidate: Release, event: SelfTestFailed, rules: Rules
+) -> Step:
+    if not event.lasting and state.attempts < rules.attempts_max:
+        again = replace(
+            state,
+            attempts=state.attempts + 1,
+            delay_s=rules.backoff_min_s * 2.0 ** (state.attempts - 1),
+            reason=_cut(event.reason),
+        )
+        return again, (SelfTest(candidate, again.delay_s),)
+    told = Tell("self-test-failed", candidate.version, _cut(event.reason))
+    return _rest(_condemn(state, candidate, event.reason), event.reason, told)
+
+
+# -- trial and after --------------------------------------------------------------------------
+
+
+def _evidence(state: State, candidate: Release, seen: Evidence, rules: Rules) -> Step:
+    match trial.judge(seen, rules.trial):
+        case "wait":
+            return state, ()
+        case "fail":
+            reason = f"the trial failed: {trial.describe(seen)}"
+            return _roll_back(_condemn(state, candidate, reason), reason)
+        case "commit":
+            committed = replace(
+                _enter(state, Phase.COMMITTED),
+                active=candidate,
+                previous=state.active or state.previous,
+                candidate=None,
+            )
+            told = Tell("committed", candidate.version, trial.describe(seen))
+            pursued, effects = _pursue(committed)
+            return pursued, (told, Prune(), *effects)
+
+
+def _roll_back(state: State, reason: str, *told: Effect) -> Step:
+    back = _enter(state, Phase.ROLLING_BACK, reason)
+    version = back.candidate.version if back.candidate else ""
+    return back, (*told, Tell("rolling-back", version, back.reason), Answer(back.active))
+
+
+def _rolled_back(state: State) -> Step:
+    version = state.candidate.version if state.candidate else ""
+    return _rest(state, state.reason, Tell("rolled-back", version, state.reason))
+
+
+def _load_failed(state: State, active: Release, event: LoadFailed) -> Step:
+    """The proven release no longer loads: fall back to the one before it, if there is one."""
+    if event.sha256 != active.sha256:
+        return state, ()
+    reason = f"{active.version} no longer loads: {event.reason}"
+    told = Tell("load-failed", active.version, _cut(reason))
+    if state.previous:
+        fallback = state.previous
+        return _fall_back(_condemn(state, active, reason), fallback, reason, told)
+    if state.phase is Phase.ROLLING_BACK:
+        return _rest(state, reason, told)
+    return replace(state, reason=_cut(reason)), (told,)
+
+
+def _damaged(state: State, sha256: str) -> Step:
+    """Bytes on disk went bad: use what is sound, and fetch again what is wanted."""
+    if sha256 == _digest(state.previous):
+        state = replace(state, previous=None)
+    candidate, active = state.candidate, state.active
+    if candidate and candidate.sha256 == sha256:
+        reason = f"the slot of {candidate.version} was damaged"
+        told = Tell("slot-damaged", candidate.version)
+        if state.phase in (Phase.STAGED, Phase.SELF_TESTING):
+            fetching = _enter(state, Phase.FETCHING, reason)
+            return fetching, (told, Cancel(sha256), Fetch(candidate))
+        if state.phase is Phase.TRIAL:
+            return _roll_back(state, reason, told)
+    if active and active.sha256 == sha256:
+        reason = f"the slot of {active.version} was damaged"
+        return _fall_back(state, state.previous, reason, Tell("slot-damaged", active.version))
+    return state, ()
+
+
+def _fall_back(state: State, fallback: Release | None, reason: str, *told: Effect) -> Step:
+    """Let ``fallback`` take the place of ``active``, and answer unless a candidate does."""
+    fallen = replace(state, active=fallback, previous=None)
+    candidate = state.candidate
+    if state.phase in RESTING:
+        rested, effects = _rest(fallen, reason, *told)
+        return rested, (Answer(fallback), *effects)
+    if candidate and candidate.sha256 == _digest(fallback):
+        # On the way back to the former version, which now is all there is.
+        rested, effects = _rest(fallen, reason, *told, Cancel(candidate.sha256))
+        return rested, (Answer(fallback), *effects)
+    if state.phase is Phase.TRIAL:
+        return fallen, told
+    return fallen, (*told, Answer(fallback))
+
+
+# -- small steps ------------------------------------------------------------------------------
+
+
+def _enter(state: State, phase: Phase, reason: str = "") -> State:
+    return replace(state, phase=phase, attempts=0, delay_s=0.0, reason=_cut(reason))
+
+
+def _rest(state: State, reason: str, *told: Effect) -> Step:
+    """End what was under way without success, then go after what is wanted."""
+    rested, effects = _pursue(replace(_enter(state, Phase.IDLE, reason), candidate=None))
+    return rested, (*told, Prune(), *effects)
+
+
+def _condemn(state: State, release: Release, reason: str) -> State:
+    """Not to be tried again until it is named anew."""
+    entry = Quarantined(
+        sha256=release.sha256,
+        version=release.version,
+        reason=_cut(reason),
+        revision=state.revision,
+    )
+    others = tuple(q for q in state.quarantine if q.sha256 != release.sha256)
+    previous = state.previous
+    if previous and previous.sha256 == release.sha256:
+        previous = None
+    return replace(state, quarantine=(*others, entry)[-QUARANTINE_MAX:], previous=previous)
+
+
+def _digest(release: Release | None) -> str:
+    return release.sha256 if release else ""
+
+
+def _cut(reason: str) -> str:
+    return reason[:REASON_MAX_CHARS]
