@@ -1,0 +1,296 @@
+"""Rows in, tensors out: every value is checked by name, type and range before the model sees it.
+
+Guards: no feature is guessed, reordered or silently converted; text never becomes a number; an
+infinite value, one beyond the tensor's type, or a missing one that the model was not trained on
+is refused with the name of its row and feature. An unknown category passes: the model decides,
+the telemetry counts it.
+
+Pure: no clock, disk or runtime. One row from a dict takes about 2 us for 20 numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from edge_agent import columns
+from edge_contract.errors import InputFault
+from edge_contract.manifest import Manifest
+
+ROWS_MAX = 10_000
+_PACKS = {"float32": "f", "float64": "d"}
+
+
+class Batch(Struct, frozen=True, gc=False):
+    """Checked rows, ready for the model and for counting.
+
+    Attributes:
+        feeds: tensor name -> array of the tensor's type and shape.
+        rows: how many. ``single``: the caller gave one row, not a list of one.
+        numbers: float64 values as given, C order ``[rows, number features]``, in the
+            manifest's order; bytes, because nobody can alter them before they are counted.
+        categories: a tuple a row of the category features' text, "" where missing.
+    """
+
+    feeds: dict[str, NDArray[Any]]
+    rows: int
+    single: bool
+    numbers: bytes = b""
+    categories: tuple[tuple[str, ...], ...] = ()
+
+
+class Inputs:
+    """Turns what callers hand in into a ``Batch``, as one manifest declares it."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._features = {feature.name: feature for feature in manifest.features}
+        self._order = tuple(self._features)
+        self._tensors = {tensor.name: tensor for tensor in manifest.inputs}
+        self._whole = tuple(t for t in manifest.inputs if not t.features)
+        self._numbers = tuple(f.name for f in manifest.features if f.type == "number")
+        self._texts = tuple(f.name for f in manifest.features if f.type == "category")
+        for tensor in manifest.inputs:
+            columns.check_types(tensor, self._features)
+        self._quick = self._plan_quick(manifest)
+
+    def read(self, rows: object) -> Batch:
+        """The batch of ``rows``: a dict, a list of dicts or lists, a matrix, a table, tensors.
+
+        Raises InputFault that names the row and the feature.
+        """
+        if type(rows) is dict:
+            if self._quick is not None:
+                batch = self._quick(rows)
+                if batch is not None:
+                    return batch
+        elif isinstance(rows, np.ndarray):
+            return self._from_array(rows)
+        if isinstance(rows, Mapping):
+            return self._from_mapping(rows)
+        if hasattr(rows, "columns") and hasattr(rows, "__getitem__"):
+            return self._from_table(rows)
+        if isinstance(rows, Sequence) and not isinstance(rows, str | bytes | bytearray):
+            return self._from_sequence(rows)
+        raise InputFault(
+            f"rows are a {type(rows).__name__}",
+            advice="Pass a dict by feature name, a list of them, a 2-D array or a table.",
+        )
+
+    # -- one dict of numbers for one tensor: the hot path -----------------------------------
+
+    def _plan_quick(self, manifest: Manifest) -> Callable[[dict[str, Any]], Batch | None] | None:
+        """A reader of one dict where one float tensor takes all features, else None."""
+        if len(manifest.inputs) != 1 or self._texts or len(self._order) < 2:
+            return None
+        tensor = manifest.inputs[0]
+        if tensor.dtype not in _PACKS or set(tensor.features) != set(self._order):
+            return None
+        count = len(self._order)
+        take_all = itemgetter(*self._order)
+        pack = struct.Struct(f"{count}{_PACKS[tensor.dtype]}").pack
+        keep = struct.Struct(f"{count}d").pack
+        dtype = np.dtype(tensor.dtype)
+        shape, name = (1, count), tensor.name
+        reorder = None if tensor.features == self._order else itemgetter(*tensor.features)
+        isfinite, array = math.isfinite, np.ndarray
+
+        def quick(row: dict[str, Any]) -> Batch | None:
+            # A NaN or an infinity survives in the sum; text, None and a value over float32's
+            # range raise. Whatever is wrong, the slow path finds out what and says so.
+            try:
+                values = take_all(row)
+                if len(row) != count or not isfinite(sum(values)):
+                    return None
+                buffer = pack(*values) if reorder is None else pack(*reorder(row))
+                return Batch({name: array(shape, dtype, buffer)}, 1, True, keep(*values))
+            except (KeyError, TypeError, ValueError, OverflowError, struct.error):
+                return None
+
+        return quick
+
+    # -- the forms --------------------------------------------------------------------------
+
+    def _from_mapping(self, row: Mapping[Any, Any]) -> Batch:
+        if self._is_tensors(row):
+            return self._from_tensors(row)
+        self._check_names(row, "")
+        return self._from_columns({name: (row[name],) for name in self._order}, 1, single=True)
+
+    def _from_array(self, array: NDArray[Any]) -> Batch:
+        self._need_features("an array")
+        single = array.ndim == 1
+        matrix = array.reshape(1, -1) if single else array
+        if matrix.ndim != 2 or matrix.shape[1] != len(self._order):
+            raise InputFault(
+                f"array of shape {array.shape}, expected [rows, {len(self._order)}] in the "
+                f"manifest's order of features"
+            )
+        _check_count(len(matrix))
+        if self._texts or matrix.dtype.kind not in "fiub" or len(self._tensors) > 1:
+            taken = {name: matrix[:, i] for i, name in enumerate(self._order)}
+            return self._from_columns(taken, len(matrix), single=single)
+        return self._from_matrix(matrix, single)
+
+    def _from_matrix(self, matrix: NDArray[Any], single: bool) -> Batch:
+        """Numbers only, all for one tensor: checked at once, and by column if that fails."""
+        (tensor,) = self._tensors.values()
+        values = matrix.astype(np.float64)
+        flat = values.ravel()
+        fits = tensor.dtype in _PACKS and tensor.features == self._order
+        # The sum of squares is finite only if every value is, and far within the type.
+        if fits and np.dot(flat, flat) < columns.SQUARES_MAX[tensor.dtype]:
+            feed = values if tensor.dtype == "float64" else values.astype(tensor.dtype)
+            return Batch({tensor.name: feed}, len(matrix), single, values.tobytes())
+        taken = {name: matrix[:, i] for i, name in enumerate(self._order)}
+        return self._from_columns(taken, len(matrix), single=single)
+
+    def _from_table(self, table: Any) -> Batch:
+        self._need_features("a table")
+        names = [str(name) for name in table.columns]
+        if len(set(names)) != len(names):
+            raise InputFault("the table has two columns of one name")
+        self._check_names(dict.fromkeys(names), "")
+        rows = len(table)
+        _check_count(rows)
+        taken = {name: np.asarray(table[name]) for name in self._order}
+        return self._from_columns(taken, rows, single=False)
+
+    def _from_sequence(self, rows: Sequence[Any]) -> Batch:
+        self._need_features("a list of rows")
+        _check_count(len(rows))
+        if not isinstance(rows[0], Mapping | Sequence | np.ndarray) or isinstance(rows[0], str):
+            values = self._row_values(rows, "")
+            return self._from_columns(
+                {name: (value,) for name, value in zip(self._order, values, strict=True)},
+                1,
+                single=True,
+            )
+        table = [self._row_values(row, f"row {i}: ") for i, row in enumerate(rows)]
+        taken = dict(zip(self._order, zip(*table, strict=True), strict=True))
+        return self._from_columns(taken, len(rows), single=False)
+
+    def _row_values(self, row: object, where: str) -> tuple[Any, ...]:
+        if isinstance(row, Mapping):
+            self._check_names(row, where)
+            return tuple(row[name] for name in self._order)
+        if isinstance(row, str | bytes) or not isinstance(row, Sequence | np.ndarray):
+            raise InputFault(f"{where}a {type(row).__name__} is no row")
+        if len(row) != len(self._order):
+            raise InputFault(f"{where}{len(row)} values for {len(self._order)} features")
+        return tuple(row)
+
+    # -- columns and tensors ----------------------------------------------------------------
+
+    def _from_columns(self, taken: Mapping[str, Any], rows: int, *, single: bool) -> Batch:
+        ready: dict[str, columns.Column] = {
+            name: columns.read(self._features[name], values, numbered=not single)
+            for name, values in taken.items()
+        }
+        feeds = {
+            tensor.name: columns.fill(tensor, ready, rows, numbered=not single)
+            for tensor in self._tensors.values()
+        }
+        numbers = np.empty((rows, len(self._numbers)))
+        for i, name in enumerate(self._numbers):
+            numbers[:, i] = ready[name].values
+        texts = [ready[name].values.tolist() for name in self._texts]
+        return Batch(
+            feeds, rows, single, numbers.tobytes(), tuple(zip(*texts, strict=True))
+        )  # fmt: skip
+
+    def _is_tensors(self, row: Mapping[Any, Any]) -> bool:
+        """Whole tensors by name, rather than values by feature name."""
+        if self._whole:
+            return True
+        return (
+            set(row) == set(self._tensors)
+            and all(isinstance(value, np.ndarray) and value.ndim == 2 for value in row.values())
+            and not set(row) & set(self._order)
+        )
+
+    def _from_tensors(self, given: Mapping[Any, Any]) -> Batch:
+        _check_keys(set(given), set(self._tensors), "", "tensor")
+        feeds = {
+            tensor.name: columns.whole(tensor, given[tensor.name])
+            for tensor in self._tensors.values()
+        }
+        counts = {len(feeds[t.name]) for t in self._tensors.values() if t.features}
+        if not counts:
+            first = next(iter(feeds.values()))
+            return Batch(feeds, len(first) if first.ndim else 1, False)
+        if len(counts) > 1:
+            raise InputFault(f"tensors of different numbers of rows: {sorted(counts)}")
+        rows = counts.pop()
+        taken = {
+            name: feeds[tensor.name][:, i]
+            for tensor in self._tensors.values()
+            for i, name in enumerate(tensor.features)
+        }
+        batch = self._from_columns_beside(taken, rows)
+        return Batch(feeds, rows, False, batch[0], batch[1])
+
+    def _from_columns_beside(
+        self, taken: Mapping[str, Any], rows: int
+    ) -> tuple[bytes, tuple[tuple[str, ...], ...]]:
+        """Numbers and categories for counting where the tensors were given whole."""
+        ready = {
+            name: columns.read(self._features[name], values, numbered=True)
+            for name, values in taken.items()
+        }
+        numbers = np.full((rows, len(self._numbers)), np.nan)
+        for i, name in enumerate(self._numbers):
+            if name in ready:
+                numbers[:, i] = ready[name].values
+        texts = [
+            ready[name].values.tolist() if name in ready else [""] * rows for name in self._texts
+        ]
+        return numbers.tobytes(), tuple(zip(*texts, strict=True))
+
+    def _need_features(self, what: str) -> None:
+        if self._whole:
+            raise InputFault(
+                f"{what} for a model of whole tensors",
+                advice=f"Pass a dict of arrays by tensor name: {', '.join(self._tensors)}.",
+            )
+
+    def _check_names(self, row: Mapping[Any, Any], where: str) -> None:
+        if len(row) != len(self._order) or any(name not in row for name in self._order):
+            _check_keys(set(row), set(self._order), where, "feature")
+
+
+def row_count(rows: object) -> int:
+    """How many rows a caller meant, for counting those that were refused."""
+    if isinstance(rows, Mapping | str | bytes) or not hasattr(rows, "__len__"):
+        return 1
+    return max(len(rows), 1)
+
+
+def _check_count(rows: int) -> None:
+    if not 1 <= rows <= ROWS_MAX:
+        raise InputFault(
+            f"{rows} rows, expected 1 to {ROWS_MAX}", advice="Send them in several parts."
+        )
+
+
+def _check_keys(got: set[Any], expected: set[str], where: str, what: str) -> None:
+    missing = sorted(expected - got)
+    if missing:
+        raise InputFault(f"{where}{what} {_listed(missing)} is missing")
+    extra = sorted(str(name) for name in got - expected)
+    if extra:
+        raise InputFault(
+            f"{where}unknown {what} {_listed(extra)}",
+            advice=f"The model takes {_listed(sorted(expected))}.",
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:80]) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

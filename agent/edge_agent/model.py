@@ -1,0 +1,215 @@
+"""A bundle ready to answer: checked rows in, predictions out, each counted where asked.
+
+Guards: the bytes that run are the ones whose digest the manifest names; a prediction is never
+made from unchecked rows; every call is counted once, as answered, refused or failed.
+
+Usable in a service, a notebook or a test, without a broker or an agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+from numpy.typing import NDArray
+
+from edge_agent.inputs import Batch, Inputs, row_count
+from edge_agent.outputs import Outputs, Prediction
+from edge_agent.runtime import Session
+from edge_contract import bundle as bundles
+from edge_contract import golden as goldens
+from edge_contract import manifest as manifests
+from edge_contract import profile as profiles
+from edge_contract.bundle import Bundle
+from edge_contract.errors import EdgeError, InputFault
+from edge_contract.golden import Golden
+from edge_contract.manifest import GOLDEN_FILE, MODEL_FILE, PROFILE_FILE, Manifest
+from edge_contract.ports import disk
+from edge_contract.profile import Profile
+
+_now_ns = time.perf_counter_ns
+Scalar = float | str | None
+
+
+class Observer(Protocol):
+    """Who counts: a telemetry window. Called from any thread; must be quick."""
+
+    def observe(
+        self, batch: Batch, labels: Sequence[int], scores: Sequence[float], latency_ns: int
+    ) -> None:
+        """One call was answered."""
+
+    def refused(self, rows: int) -> None:
+        """Rows were turned away for bad input."""
+
+    def failed(self, rows: int) -> None:
+        """The model failed on rows that were fit."""
+
+
+class Model:
+    """One version of one model in memory. Thread-safe.
+
+    Make one by ``open``, ``from_bundle`` or ``from_slot``.
+
+    Attributes:
+        manifest, digest: what it is; the digest is the bundle's identity.
+        profile, golden: its reference distributions and sample outputs, where the bundle has
+            them.
+        observer: counts every call, when set.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        digest: str,
+        session: Session,
+        *,
+        profile: Profile | None = None,
+        golden: Golden | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self.profile = profile
+        self.golden = golden
+        self.observer: Observer | None = None
+        self._session = session
+        self._inputs = Inputs(manifest)
+        self._check_tensors()
+        self._outputs = Outputs(manifest, [output.name for output in session.outputs])
+
+    @classmethod
+    def open(cls, path: str | Path, *, threads: int = 1) -> Model:
+        """The model in an ``.edgepack`` file. Raises InputFault when it is not a sound one."""
+        data = disk.read_bounded(Path(path), bundles.BUNDLE_MAX_BYTES)
+        return cls.from_bundle(bundles.read(data), threads=threads)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, *, threads: int = 1) -> Model:
+        """The model in a bundle that was read. Raises InputFault."""
+        names = {file.name for file in bundle.manifest.files}
+        return cls(
+            bundle.manifest,
+            bundle.digest,
+            Session(bundle.file(MODEL_FILE), threads=threads),
+            profile=profiles.decode(bundle.file(PROFILE_FILE)) if PROFILE_FILE in names else None,
+            golden=goldens.decode(bundle.file(GOLDEN_FILE)) if GOLDEN_FILE in names else None,
+        )
+
+    @classmethod
+    def from_slot(cls, folder: Path, *, threads: int = 1) -> Model:
+        """The model whose decoded files lie in ``folder``, each checked by its digest again.
+
+        Raises InputFault when a file is missing or was damaged on the disk.
+        """
+        data = disk.read_bounded(folder / bundles.MANIFEST_MEMBER, manifests.MANIFEST_MAX_BYTES)
+        manifest = manifests.decode(data)
+        names = {file.name for file in manifest.files}
+        for file in manifest.files:
+            _check_digest(folder / file.name, file.raw_sha256)
+        profile = golden = None
+        if PROFILE_FILE in names:
+            raw = disk.read_bounded(folder / PROFILE_FILE, profiles.PROFILE_MAX_BYTES)
+            profile = profiles.decode(raw)
+        if GOLDEN_FILE in names:
+            raw = disk.read_bounded(folder / GOLDEN_FILE, goldens.GOLDEN_MAX_BYTES)
+            golden = goldens.decode(raw)
+        session = Session(folder / MODEL_FILE, threads=threads)
+        return cls(manifest, manifests.digest(data), session, profile=profile, golden=golden)
+
+    @overload
+    def predict(self, rows: Mapping[str, Scalar]) -> Prediction: ...
+    @overload
+    def predict(self, rows: object) -> Prediction | list[Prediction]: ...
+    def predict(self, rows: object) -> Prediction | list[Prediction]:
+        """The answer for one row (a dict or a flat list), or the list of answers for many.
+
+        Args:
+            rows: a dict by feature name; a list of them; a 2-D array or list of lists in the
+                manifest's order of features; a table with ``columns``; or a dict of arrays by
+                tensor name.
+
+        Raises:
+            InputFault: a row does not fit; the message names row and feature.
+            MachineFault: the model failed, or answered NaN.
+        """
+        begin = _now_ns()
+        observer = self.observer
+        try:
+            batch = self._inputs.read(rows)
+            outputs = self._session.call(batch.feeds)
+            reading = self._outputs.read(outputs, batch.rows)
+        except InputFault:
+            if observer is not None:
+                observer.refused(row_count(rows))
+            raise
+        except EdgeError:
+            if observer is not None:
+                observer.failed(row_count(rows))
+            raise
+        if observer is not None:
+            observer.observe(batch, reading.labels, reading.scores, _now_ns() - begin)
+        return self._shape(batch, reading.predictions)
+
+    async def apredict(self, rows: object) -> Prediction | list[Prediction]:
+        """As ``predict``, without holding up the event loop."""
+        return await asyncio.to_thread(self.predict, rows)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The output tensors for input tensors, neither interpreted nor counted."""
+        return self._session.run(feeds)
+
+    def check_golden(self, machine: str | None = None) -> Sequence[str]:
+        """What this machine computes otherwise than the packager did; empty when all is well.
+
+        Args:
+            machine: whose tolerance applies; this machine's when None.
+
+        Raises MachineFault when the model fails on its own samples.
+        """
+        if self.golden is None:
+            return ("the bundle has no golden samples",)
+        feeds = {array.name: goldens.unpack(array) for array in self.golden.inputs}
+        return goldens.compare(self.golden, self.run(feeds), machine or platform.machine())
+
+    def close(self) -> None:
+        """Give the memory back; calls after this raise MachineFault."""
+        self._session.close()
+
+    def _shape(self, batch: Batch, predictions: list[Prediction]) -> Prediction | list[Prediction]:
+        single = batch.single or self.manifest.task == "tensors"
+        return predictions[0] if single else predictions
+
+    def _check_tensors(self) -> None:
+        """The manifest's input tensors are the model's: name, type and rank."""
+        actual = {info.name: info for info in self._session.inputs}
+        declared = {tensor.name for tensor in self.manifest.inputs}
+        if set(actual) != declared:
+            raise InputFault(
+                f"the manifest declares the inputs {sorted(declared)}, the model has "
+                f"{sorted(actual)}"
+            )
+        for tensor in self.manifest.inputs:
+            info = actual[tensor.name]
+            if info.dtype != tensor.dtype or len(info.shape) != len(tensor.shape):
+                raise InputFault(
+                    f"input {tensor.name!r} is {info.dtype} {info.shape} in the model, "
+                    f"{tensor.dtype} {tensor.shape} in the manifest"
+                )
+
+
+def _check_digest(path: Path, sha256: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputFault(f"cannot read {path}: {error.strerror or error}") from error
+    if found != sha256:
+        raise InputFault(
+            f"{path} is not what its manifest names: damaged on the disk",
+            advice="Remove the slot: the agent fetches it again.",
+        )

@@ -1,0 +1,193 @@
+"""Tensors out of the model become predictions: a label, probabilities by label, or a value.
+
+Guards: every figure that leaves here is finite; a label is one that the manifest declares; the
+decision threshold of a two-class model is applied in this one place. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from edge_contract.errors import InputFault, MachineFault
+from edge_contract.manifest import Label, Manifest
+
+NO_LABEL = -1
+
+
+class Prediction(Struct, frozen=True, omit_defaults=True):
+    """The answer for one row.
+
+    Attributes:
+        label: of a classifier, a clustering or an outlier model.
+        probabilities: by ``str(label)``, in the manifest's order.
+        value: of a regression.
+        outputs: every output tensor of a model without declared meaning.
+    """
+
+    label: Label | None = None
+    probabilities: dict[str, float] = {}
+    value: float | None = None
+    outputs: dict[str, NDArray[Any]] = {}
+
+
+class Reading(Struct, frozen=True, gc=False):
+    """Predictions, and what telemetry counts of them.
+
+    Attributes:
+        labels: index of each row's label in the manifest's labels, -1 for none.
+        scores: its score a row (for two labels: of the last one), or the value; NaN for none.
+    """
+
+    predictions: list[Prediction]
+    labels: Sequence[int]
+    scores: Sequence[float]
+
+
+class Outputs:
+    """Reads a model's output tensors as one manifest declares them.
+
+    Raises InputFault when the manifest names a tensor that the model does not have.
+
+    Args:
+        tensors: names of the model's outputs in order.
+    """
+
+    def __init__(self, manifest: Manifest, tensors: Sequence[str]) -> None:
+        declared = manifest.outputs
+        self._tensors = tuple(tensors)
+        self._label = _position(declared.label, tensors)
+        self._scores = _position(declared.scores, tensors)
+        self._value = _position(declared.value, tensors)
+        self._labels = declared.labels
+        self._keys = tuple(str(label) for label in declared.labels)
+        if len(set(self._keys)) != len(self._keys):
+            raise InputFault(f"two labels of one name: {', '.join(self._keys[:20])}")
+        self._where = {label: i for i, label in enumerate(declared.labels)}
+        self._threshold = declared.threshold if len(declared.labels) == 2 else None
+        self._read = self._plan()
+
+    def read(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
+        """Interpret ``outputs``, in the order of ``tensors``.
+
+        Raises MachineFault when the model answered NaN, infinity, another number of rows, or a
+        label that the manifest does not know.
+        """
+        return self._read(outputs, rows)
+
+    def _plan(self) -> Callable[[Sequence[NDArray[Any]], int], Reading]:
+        if self._scores is not None:
+            return self._classify
+        if self._label is not None:
+            return self._label_only
+        if self._value is not None:
+            return self._regress
+        return self._whole
+
+    def _classify(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
+        assert self._scores is not None
+        table = outputs[self._scores].tolist()
+        given = outputs[self._label].tolist() if self._label is not None else None
+        if len(table) != rows or (given is not None and len(given) != rows):
+            raise _wrong_rows(len(table), rows)
+        keys, labels, threshold = self._keys, self._labels, self._threshold
+        predictions: list[Prediction] = []
+        indices: list[int] = []
+        kept: list[float] = []
+        for i, scores in enumerate(table):
+            if len(scores) != len(keys) or not math.isfinite(sum(scores)):
+                raise _not_scores(scores, len(keys), i)
+            if threshold is not None:
+                index = int(scores[1] >= threshold)
+            elif given is not None:
+                index = self._index(given[i])
+            else:
+                index = scores.index(max(scores))
+            predictions.append(
+                Prediction(labels[index], dict(zip(keys, scores, strict=True)))
+            )  # fmt: skip
+            indices.append(index)
+            kept.append(scores[1] if len(scores) == 2 else scores[index])
+        if self._value is not None:
+            predictions = self._with_values(predictions, outputs)
+        return Reading(predictions, indices, kept)
+
+    def _label_only(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
+        """Clusters and outliers: a label, and a value where there is one (a distance)."""
+        assert self._label is not None
+        given = outputs[self._label].reshape(-1).tolist()
+        if len(given) != rows:
+            raise _wrong_rows(len(given), rows)
+        if self._labels:
+            indices = [self._index(label) for label in given]
+            predictions = [Prediction(self._labels[index]) for index in indices]
+        else:
+            indices = [label if isinstance(label, int) else NO_LABEL for label in given]
+            predictions = [Prediction(label) for label in given]
+        if self._value is None:
+            return Reading(predictions, indices, [math.nan] * rows)
+        values = self._values(outputs, rows)
+        return Reading(self._with_values(predictions, outputs), indices, values)
+
+    def _regress(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
+        values = self._values(outputs, rows)
+        return Reading([Prediction(value=value) for value in values], [NO_LABEL] * rows, values)
+
+    def _whole(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
+        """A model whose tensors mean nothing declared: one prediction with all of them."""
+        named = dict(zip(self._tensors, outputs, strict=True))
+        return Reading([Prediction(outputs=named)], [NO_LABEL] * rows, [math.nan] * rows)
+
+    def _values(self, outputs: Sequence[NDArray[Any]], rows: int) -> list[float]:
+        assert self._value is not None
+        values: list[float] = outputs[self._value].reshape(-1).tolist()
+        if len(values) != rows:
+            raise _wrong_rows(len(values), rows)
+        if not math.isfinite(sum(values)):
+            for i, value in enumerate(values):
+                if not math.isfinite(value):
+                    raise _not_finite(value, i)
+        return values
+
+    def _with_values(
+        self, predictions: list[Prediction], outputs: Sequence[NDArray[Any]]
+    ) -> list[Prediction]:
+        values = self._values(outputs, len(predictions))
+        return [
+            Prediction(one.label, one.probabilities, value)
+            for one, value in zip(predictions, values, strict=True)
+        ]
+
+    def _index(self, label: Label) -> int:
+        index = self._where.get(label)
+        if index is None:
+            raise MachineFault(
+                f"the model answered the label {label!r}, which its manifest does not know"
+            )
+        return index
+
+
+def _position(name: str, tensors: Sequence[str]) -> int | None:
+    if not name:
+        return None
+    if name not in tensors:
+        raise InputFault(f"the manifest names the output {name!r}, the model has none of that name")
+    return list(tensors).index(name)
+
+
+def _wrong_rows(got: int, rows: int) -> MachineFault:
+    return MachineFault(f"the model answered {got} rows for {rows}")
+
+
+def _not_scores(scores: Sequence[float], labels: int, row: int) -> MachineFault:
+    if len(scores) != labels:
+        return MachineFault(f"the model answered {len(scores)} scores for {labels} labels")
+    return _not_finite(next(s for s in scores if not math.isfinite(s)), row)
+
+
+def _not_finite(value: float, row: int) -> MachineFault:
+    return MachineFault(f"the model answered {value} for row {row}, not a number")
