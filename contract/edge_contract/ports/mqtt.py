@@ -153,6 +153,7 @@ class Link:
         self._on_up = on_up
         self._on_down = on_down
         self._up = threading.Event()
+        self._answered = threading.Event()
         self._refusal = ""
         self._lock = threading.Lock()
         self._tickets: dict[tuple[str, int], Ticket] = {}
@@ -164,7 +165,7 @@ class Link:
     def start(self, timeout_s: float | None = None) -> None:
         """Begin to connect; with ``timeout_s``, wait for it.
 
-        Raises PeerFault when the broker refused or was not there within ``timeout_s``.
+        Raises PeerFault at once when the broker refused, or when none was there in time.
         """
         broker = self.config.broker
         self._client.connect_async(
@@ -177,12 +178,17 @@ class Link:
         self._client.loop_start()
         if timeout_s is None:
             return
-        if not self._up.wait(timeout_s):
+        self._answered.wait(timeout_s)
+        if not self._up.is_set():
             self.stop()
+            if self._answered.is_set():
+                raise PeerFault(
+                    f"{broker} refused the connection: {self._refusal}",
+                    advice="Check user and password, and that the broker speaks MQTT 5.",
+                )
             raise PeerFault(
-                f"no connection to {broker} within {timeout_s:g} s"
-                + (f": {self._refusal}" if self._refusal else ""),
-                advice="Check the address, that a broker runs there, and user and password.",
+                f"no connection to {broker} within {timeout_s:g} s",
+                advice="Check the address and that a broker runs there.",
             )
 
     def stop(self) -> None:
@@ -293,7 +299,6 @@ class Link:
                 properties=properties,
             )
         client.on_connect = self._connected
-        client.on_connect_fail = self._connect_failed
         client.on_disconnect = self._disconnected
         client.on_message = self._received
         client.on_publish = self._published
@@ -331,14 +336,13 @@ class Link:
         if code.is_failure:
             self._refusal = str(code)
             log.warning("%s refused %s: %s", self.config.broker, self.config.client_id, code)
+            self._answered.set()
             return
         self._up.set()
+        self._answered.set()
         log.info("connected to %s as %s", self.config.broker, self.config.client_id)
         if self._on_up:
             self._on_up(flags.session_present)
-
-    def _connect_failed(self, _client: Any, _user: Any) -> None:
-        self._refusal = "the connection was refused or timed out"
 
     def _disconnected(
         self, _client: Any, _user: Any, _flags: Any, code: ReasonCode, _props: Any
