@@ -1,0 +1,1 @@
+"""Drift on binned counts: pure; see ``edetector`` for the promise."""

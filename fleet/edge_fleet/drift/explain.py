@@ -1,0 +1,231 @@
+"""What an alarm means, in words and with the cells before and after.
+
+The detector says that a monitor left its reference; which of its components holds the evidence
+says how. Figures come from bins, so they are as fine as the bins are: a median within a bin is
+interpolated, a shift beyond the reference's range is "at least".
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from statistics import NormalDist
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from edge_contract.profile import Monitor
+from edge_fleet.drift.components import (
+    Component,
+    Floats,
+    group_probabilities,
+    groups_of,
+)
+from edge_fleet.drift.edetector import MonitorTable
+
+CELLS_SHOWN = 5
+STUCK_SHARE = 0.95
+"""A single value in so many rows, which the reference held in less than half: stuck."""
+STUCK_ROWS_MIN = 20
+
+_SPECIAL_WORDS = {
+    "under": "below the reference's range",
+    "over": "above the reference's range",
+    "off": "between the known values",
+    "missing": "missing",
+    "infinite": "infinite",
+    "other": "rare known categories",
+    "unseen": "unseen categories",
+}
+_DEGREE_WORDS = {
+    ("mean", 1): ("mean-up", "mean up"),
+    ("mean", -1): ("mean-down", "mean down"),
+    ("spread", 1): ("spread-up", "wider spread"),
+    ("spread", -1): ("spread-down", "narrower spread"),
+    ("skew", 1): ("tail-up", "weight towards the upper tail"),
+    ("skew", -1): ("tail-down", "weight towards the lower tail"),
+    ("shape", 1): ("shape", "shape changed: more in shoulders and tails"),
+    ("shape", -1): ("shape", "shape changed: less in shoulders and tails"),
+}
+
+
+class CellChange(Struct, frozen=True):
+    """One cell's share of the rows, in the reference and since the change."""
+
+    cell: str
+    before: float
+    after: float
+
+
+class Explanation(Struct, frozen=True):
+    """What changed.
+
+    Attributes:
+        kind: ``mean-up``, ``missing``, ``category``, ``stuck``, ... for a program.
+        text: the same for a person.
+        rows: rows seen since the change began.
+        cells: the cells that changed most, largest first.
+    """
+
+    kind: str
+    text: str
+    rows: Annotated[int, Meta(ge=0)]
+    cells: tuple[CellChange, ...]
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Explanation)
+
+
+def encode(explanation: Explanation) -> bytes:
+    """JSON for the store."""
+    return _ENCODER.encode(explanation)
+
+
+def decode(data: bytes) -> Explanation:
+    """Back from the store. Raises msgspec.DecodeError."""
+    return _DECODER.decode(data)
+
+
+def explain(
+    table: MonitorTable, entry: int, counts: NDArray[np.int64], labels: tuple[str, ...] = ()
+) -> Explanation:
+    """Say what entry ``entry`` of ``table`` holds evidence of.
+
+    Args:
+        counts: rows since the change, ``[cells]`` of the monitor.
+        labels: the model's labels as text, for a monitor of its scores.
+    """
+    monitor = table.monitor
+    names = cell_names(monitor, labels)
+    rows = int(counts.sum())
+    before = np.asarray(monitor.counts) / max(sum(monitor.counts), 1)
+    after = counts / max(rows, 1)
+    bet = table.entries[entry]
+    component = table.components[bet.component]
+    if component.degree:
+        kind, text = _how_it_moved(component, bet.sign, monitor, after)
+    else:
+        kind, text = _whose_share(component, monitor, before, after, labels)
+    stuck = _stuck(monitor, before, after, rows, names)
+    if stuck:
+        kind, text = "stuck", stuck
+    order = np.argsort(-np.abs(after - before), kind="stable")[:CELLS_SHOWN]
+    cells = tuple(
+        CellChange(names[i], round(float(before[i]), 6), round(float(after[i]), 6))
+        for i in order
+        if before[i] != after[i]
+    )
+    return Explanation(kind, text, rows, cells)
+
+
+def cell_names(monitor: Monitor, labels: tuple[str, ...] = ()) -> list[str]:
+    """A name for each cell of ``monitor``, for a person."""
+    edges = [f"{edge:.4g}" for edge in monitor.edges]
+    bins = [f"{low} to {high}" for low, high in pairwise(edges)]
+    match monitor.kind:
+        case "quantile":
+            regular = bins
+        case "lattice":
+            regular = edges
+        case "category":
+            regular = list(monitor.categories)
+        case "score":
+            regular = [
+                f"{label_name(label, labels)}, score {interval}"
+                for label in range(monitor.labels)
+                for interval in bins
+            ]
+    return [*regular, *monitor.specials]
+
+
+def label_name(label: int, labels: tuple[str, ...]) -> str:
+    """The label's name where it is known, else its number."""
+    return labels[label] if label < len(labels) else f"label {label}"
+
+
+def median_of(monitor: Monitor, counts: NDArray[np.int64]) -> float | None:
+    """The median of ordinary values, from bins; None when there is none or it is out of range."""
+    regular = monitor.regular
+    inside = counts[:regular].astype(np.float64)
+    under, over = float(counts[regular]), float(counts[regular + 1])
+    half = (inside.sum() + under + over) / 2
+    if half == 0 or half < under or half < over:
+        return None
+    reached = under + np.cumsum(inside)
+    at = min(int(np.searchsorted(reached, half)), regular - 1)
+    if monitor.kind == "lattice":
+        return float(monitor.edges[at])
+    low, high = monitor.edges[at], monitor.edges[at + 1]
+    within = (half - (reached[at] - inside[at])) / max(inside[at], 1.0)
+    return float(low + (high - low) * min(max(within, 0.0), 1.0))
+
+
+def shift_in_sigmas(monitor: Monitor, after: Floats) -> float:
+    """How far the values moved, in standard deviations of the reference, by normal scores."""
+    groups = groups_of(monitor)
+    ordered = groups >= 0
+    probabilities = group_probabilities(monitor)
+    ranks = np.cumsum(probabilities) - probabilities / 2
+    scores = np.array([NormalDist().inv_cdf(float(rank)) for rank in ranks])
+    mean = float(probabilities @ scores)
+    spread = float(np.sqrt(probabilities @ (scores - mean) ** 2)) or 1.0
+    share = np.bincount(groups[ordered], weights=after[ordered], minlength=len(probabilities))
+    total = float(share.sum())
+    return (float(share @ scores) / total - mean) / spread if total else 0.0
+
+
+def _how_it_moved(
+    component: Component, sign: int, monitor: Monitor, after: Floats
+) -> tuple[str, str]:
+    kind, text = _DEGREE_WORDS[component.name, sign]
+    if monitor.kind == "score":
+        return kind, f"{text} of the score"
+    return kind, text + (_moved(monitor, after) if component.name == "mean" else "")
+
+
+def _whose_share(
+    component: Component,
+    monitor: Monitor,
+    before: Floats,
+    after: Floats,
+    labels: tuple[str, ...],
+) -> tuple[str, str]:
+    inside = component.values > 0
+    was, now = float(before[inside].sum()), float(after[inside].sum())
+    change = f"{_percent(now)} of rows, was {_percent(was)}"
+    if component.name == "category":
+        return "category", f"category {monitor.categories[component.index]!r}: {change}"
+    if component.name == "label":
+        return "label", f"predicted {label_name(component.index, labels)}: {change}"
+    kind = "out-of-range" if component.name in ("under", "over") else component.name
+    return kind, f"{_SPECIAL_WORDS[component.name]}: {change}"
+
+
+def _moved(monitor: Monitor, after: Floats) -> str:
+    """`` by about 0.5 sigma (median 21.3, was 20.1)``."""
+    shift = abs(shift_in_sigmas(monitor, after))
+    text = f" by about {shift:.2g} sigma"
+    was = median_of(monitor, np.asarray(monitor.counts))
+    now = median_of(monitor, np.round(after * 1_000_000).astype(np.int64))
+    if was is not None:
+        moved = f"{now:.4g}" if now is not None else "out of the reference's range"
+        text += f" (median {moved}, was {was:.4g})"
+    return text
+
+
+def _stuck(monitor: Monitor, before: Floats, after: Floats, rows: int, names: list[str]) -> str:
+    if monitor.source != "feature" or monitor.kind not in ("quantile", "lattice"):
+        return ""
+    if rows < STUCK_ROWS_MIN:
+        return ""
+    at = int(np.argmax(after[: monitor.regular]))
+    if after[at] < STUCK_SHARE or before[at] >= 0.5:
+        return ""
+    return f"stuck at {names[at]}: {_percent(float(after[at]))}, was {_percent(float(before[at]))}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
