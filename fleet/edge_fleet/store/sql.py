@@ -1,0 +1,216 @@
+"""The store in SQLite or PostgreSQL, by SQLAlchemy Core.
+
+Guards: what a transaction kept is on disk when it returns (SQLite: WAL with synchronous=FULL), and
+every error of the library leaves here as one of ours. Passwords never stand in a message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from edge_contract.errors import InputFault, MachineFault
+from edge_fleet.store import migrations
+from edge_fleet.store.tables import settings
+from edge_fleet.store.transaction import SqlTransaction
+
+BUSY_TIMEOUT_MS = 10_000
+_LOCK_SPACE = 0x65646765
+"""First key of PostgreSQL's advisory locks of ours: "edge"."""
+_URL_ADVICE = "Write sqlite:///FILE or postgresql://user:password@host/database."
+_CLAIMED = "fleet"
+
+
+def open_store(url: str, *, create: bool) -> SqlStore:
+    """The store at ``url``.
+
+    Args:
+        create: make or upgrade its tables (the collector); without it (a report) a store that
+            is not there, or of another schema version, is refused.
+
+    Raises:
+        InputFault: the URL is wrong, or there is no store of ours.
+        MachineFault: it cannot be reached, or its driver is not installed.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite" and not create:
+        _check_file(parsed)
+    try:
+        engine = create_engine(parsed)
+    except ModuleNotFoundError as error:
+        raise MachineFault(
+            f"no driver for {parsed.get_backend_name()}: {error}",
+            advice="Install it: pip install 'psycopg[binary]'",
+        ) from error
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine)
+    store = SqlStore(engine)
+    store.set_up(create=create)
+    return store
+
+
+class SqlStore:
+    """See ``base.Store``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __str__(self) -> str:
+        return self._engine.url.render_as_string(hide_password=True)
+
+    def set_up(self, *, create: bool) -> None:
+        """Create or check the tables."""
+        with self._connect(reading=not create) as connection:
+            if create:
+                migrations.migrate(connection)
+                return
+            version = migrations.stored_version(connection)
+            if version is None:
+                raise InputFault(
+                    f"{self} holds no fleet yet", advice="Start `edge-fleet serve` with this --db."
+                )
+            migrations.check_version(version)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[SqlTransaction]:
+        with self._connect(reading=False) as connection:
+            yield SqlTransaction(connection)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[SqlTransaction]:
+        with self._connect(reading=True) as connection:
+            yield SqlTransaction(connection)
+
+    @contextlib.contextmanager
+    def lock(self, ordinal: int) -> Iterator[None]:
+        taken = self._lock_file if self._engine.dialect.name == "sqlite" else self._lock_advisory
+        with taken(ordinal):
+            yield
+
+    def claim(self, fleet: str) -> None:
+        with self._connect(reading=False) as connection:
+            owner = _settings_of(connection).get(_CLAIMED)
+            if owner is None:
+                connection.execute(settings.insert().values(name=_CLAIMED, value=fleet))
+            elif owner != fleet:
+                raise InputFault(
+                    f"{self} belongs to fleet {owner!r}, not {fleet!r}",
+                    advice="Give each fleet a database of its own with --db.",
+                )
+
+    def settings(self) -> dict[str, str]:
+        with self._connect(reading=True) as connection:
+            return _settings_of(connection)
+
+    def put_settings(self, values: dict[str, str]) -> None:
+        with self._connect(reading=False) as connection:
+            names = [name for name in values if name != _CLAIMED]
+            connection.execute(settings.delete().where(settings.c.name.in_(names)))
+            rows = [{"name": name, "value": values[name]} for name in names]
+            connection.execute(settings.insert(), rows)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _connect(self, *, reading: bool) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                options: dict[str, Any] = {"edge_reading": reading}
+                if reading and self._engine.dialect.name == "postgresql":
+                    options["isolation_level"] = "REPEATABLE READ"
+                connection.execution_options(**options)
+                with connection.begin():
+                    yield connection
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise MachineFault(
+                f"the store {self} failed: {str(cause).strip().splitlines()[0]}",
+                advice="Check that it is reachable, writable and that its disk is not full.",
+            ) from error
+
+    @contextlib.contextmanager
+    def _lock_file(self, ordinal: int) -> Iterator[None]:
+        """Held by this process until it ends, however it ends."""
+        path = Path(f"{self._engine.url.database}.collector-{ordinal}.lock")
+        try:
+            file = path.open("a")
+        except OSError as error:
+            raise MachineFault(f"cannot open {path}: {error.strerror or error}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _already_running(str(self), ordinal) from None
+            yield
+
+    @contextlib.contextmanager
+    def _lock_advisory(self, ordinal: int) -> Iterator[None]:
+        try:
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        except SQLAlchemyError as error:
+            raise MachineFault(f"the store {self} failed: {error}") from error
+        with connection:
+            keys = {"space": _LOCK_SPACE, "ordinal": ordinal}
+            taken = text("SELECT pg_try_advisory_lock(:space, :ordinal)")
+            if not connection.execute(taken, keys).scalar_one():
+                raise _already_running(str(self), ordinal)
+            yield
+
+
+def _already_running(store: str, ordinal: int) -> InputFault:
+    return InputFault(
+        f"a collector with ordinal {ordinal} already works on {store}",
+        advice="Stop it first, or start this one with another --ordinal.",
+    )
+
+
+def _settings_of(connection: Connection) -> dict[str, str]:
+    rows = connection.execute(select(settings.c.name, settings.c.value))
+    return {row.name: row.value for row in rows}
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise InputFault("the database URL is not valid", advice=_URL_ADVICE) from error
+    if backend not in ("sqlite", "postgresql"):
+        raise InputFault(f"no store for a database of kind {backend!r}", advice=_URL_ADVICE)
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise InputFault("the SQLite URL names no file", advice=_URL_ADVICE)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _check_file(url: URL) -> None:
+    if not Path(str(url.database)).is_file():
+        raise InputFault(
+            f"there is no database {url.database}",
+            advice="Name it with --db or EDGE_FLEET_DB; `edge-fleet serve` creates it.",
+        )
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    """Durable commits, and transactions that begin where we say (SQLAlchemy, "pysqlite")."""
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL",
+        ):  # fmt: skip
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("edge_reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,416 @@
+"""What a transaction of the SQL store can do; see ``base.Transaction`` for the promises.
+
+The statements are the same for SQLite and PostgreSQL: both know ``ON CONFLICT`` and
+``RETURNING``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, func, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from edge_contract import telemetry
+from edge_fleet.store.base import (
+    Alarm,
+    Counted,
+    Detector,
+    Device,
+    EventSeen,
+    Fault,
+    FaultCount,
+    Key,
+    ReportSeen,
+    StatusSeen,
+    Totals,
+    Unknown,
+    Window,
+)
+from edge_fleet.store.tables import alarms, blobs, detectors, devices, events, faults, windows
+
+DETAIL_MAX_CHARS = 500
+_IN_MAX = 400
+"""Values in one statement; SQLite takes 32,766, an older one 999."""
+
+
+class SqlTransaction:
+    """One open transaction on ``connection``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        self._insert: Any = dialect.insert
+
+    # -- windows ---------------------------------------------------------------------------
+
+    def add_windows(self, new: Sequence[Window]) -> list[Window]:
+        if not new:
+            return []
+        by_key: dict[Key, Window] = {}
+        for window in new:
+            by_key.setdefault(window.key, window)
+        statement = (
+            self._insert(windows)
+            .on_conflict_do_nothing()
+            .returning(windows.c.device, windows.c.boot, windows.c.seq)
+        )
+        rows = [
+            {
+                "device": window.device,
+                "boot": window.boot,
+                "seq": window.seq,
+                "bundle": bytes.fromhex(window.bundle),
+                "counted": Counted.PENDING,
+                "received_ms": window.received_ms,
+                "record": window.record,
+            }
+            for window in by_key.values()
+        ]
+        kept = {tuple(row) for row in self._connection.execute(statement, rows)}
+        fresh = [window for key, window in by_key.items() if key in kept]
+        self._count_devices(fresh)
+        return fresh
+
+    def _count_devices(self, fresh: Sequence[Window]) -> None:
+        by_device: dict[str, list[Window]] = {}
+        for window in fresh:
+            by_device.setdefault(window.device, []).append(window)
+        rows = []
+        for device, seen in by_device.items():
+            last = max(seen, key=lambda window: (window.boot, window.seq))
+            rows.append(
+                {
+                    "device": device,
+                    "seen_ms": max(window.received_ms for window in seen),
+                    "windows": len(seen),
+                    "rows": sum(window.rows for window in seen),
+                    "dropped": last.dropped,
+                    "lag_ms": last.received_ms - last.end_ms if last.synchronised else 0,
+                    "window_ms": last.end_ms - last.start_ms,
+                }
+            )
+        if not rows:
+            return
+        statement = self._insert(devices)
+        new, old = statement.excluded, devices.c
+        self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[old.device],
+                set_={
+                    "seen_ms": new.seen_ms,
+                    "windows": old.windows + new.windows,
+                    "rows": old.rows + new.rows,
+                    "dropped": new.dropped,
+                    "lag_ms": new.lag_ms,
+                    "window_ms": new.window_ms,
+                },
+            ),
+            rows,
+        )
+
+    def same_record(self, window: Window) -> bool:
+        kept = self._connection.execute(
+            select(windows.c.record).where(_key_is(window.key))
+        ).scalar_one_or_none()
+        return kept is not None and bytes(kept) == window.record
+
+    def mark(self, keys: Iterable[Key], counted: Counted) -> None:
+        for some in _parts(list(keys)):
+            key = tuple_(windows.c.device, windows.c.boot, windows.c.seq)
+            self._connection.execute(
+                update(windows).where(key.in_(some)).values(counted=int(counted))
+            )
+
+    def pending(self, bundle: str, limit: int) -> list[Window]:
+        order = (windows.c.device, windows.c.boot, windows.c.seq)
+        return self._windows(
+            select(windows)
+            .where(windows.c.bundle == bytes.fromhex(bundle), windows.c.counted == Counted.PENDING)
+            .order_by(*order)
+            .limit(limit)
+        )
+
+    def pending_bundles(self) -> list[Unknown]:
+        found = self._connection.execute(
+            select(
+                windows.c.bundle,
+                func.count(),
+                func.count(windows.c.device.distinct()),
+                func.max(windows.c.received_ms),
+            )
+            .where(windows.c.counted == Counted.PENDING)
+            .group_by(windows.c.bundle)
+            .order_by(func.max(windows.c.received_ms).desc())
+        ).all()
+        return [self._unknown(bytes(row[0]).hex(), row[1], row[2]) for row in found]
+
+    def _unknown(self, bundle: str, count: int, device_count: int) -> Unknown:
+        example = self.pending(bundle, 1)[0]
+        return Unknown(bundle, example.model, example.version, count, device_count)
+
+    def history(self, device: str, bundle: str, until: tuple[int, int], limit: int) -> list[Window]:
+        boot, seq = until
+        earlier = (windows.c.boot < boot) | and_(windows.c.boot == boot, windows.c.seq <= seq)
+        newest_first = self._windows(
+            select(windows)
+            .where(
+                windows.c.device == device,
+                earlier,
+                windows.c.bundle == bytes.fromhex(bundle),
+                windows.c.counted != Counted.REFUSED,
+            )
+            .order_by(windows.c.boot.desc(), windows.c.seq.desc())
+            .limit(limit)
+        )
+        return newest_first[::-1]
+
+    def _windows(self, statement: Select[Any]) -> list[Window]:
+        return [
+            window_of(bytes(row.record), row.received_ms)
+            for row in self._connection.execute(statement)
+        ]
+
+    # -- devices ---------------------------------------------------------------------------
+
+    def status(self, seen: StatusSeen) -> None:
+        known = self._device(seen.device)
+        if not seen.online and known is not None and known.boot != seen.boot:
+            return  # the last will of a boot that is over
+        seen_ms = 0 if seen.retained else seen.received_ms
+        self._put_device(
+            seen.device,
+            {"online": seen.online, "boot": seen.boot, "agent": seen.agent,
+             "status_ms": seen.received_ms},
+            seen_ms if seen.online else 0,
+        )  # fmt: skip
+
+    def report(self, seen: ReportSeen) -> None:
+        self._put_device(
+            seen.device,
+            {"reported": seen.reported, "reported_ms": seen.received_ms},
+            0 if seen.retained else seen.received_ms,
+        )
+
+    def _device(self, device: str) -> Row[Any] | None:
+        return self._connection.execute(
+            select(devices).where(devices.c.device == device)
+        ).one_or_none()
+
+    def _put_device(self, device: str, values: dict[str, Any], seen_ms: int) -> None:
+        if seen_ms:
+            values = {**values, "seen_ms": seen_ms}
+        self._connection.execute(
+            self._insert(devices)
+            .values(device=device, **values)
+            .on_conflict_do_update(index_elements=[devices.c.device], set_=values)
+        )
+
+    def devices(self) -> list[Device]:
+        found = self._connection.execute(select(devices).order_by(devices.c.device))
+        return [Device(**{**row._mapping, "reported": bytes(row.reported)}) for row in found]
+
+    # -- events and faults -----------------------------------------------------------------
+
+    def add_events(self, new: Sequence[EventSeen]) -> None:
+        if not new:
+            return
+        self._connection.execute(
+            self._insert(events).on_conflict_do_nothing(), [vars(event) for event in new]
+        )
+        latest = {event.device: event.received_ms for event in new}
+        for device, received_ms in latest.items():
+            self._put_device(device, {}, received_ms)
+
+    def events(self, limit: int) -> list[EventSeen]:
+        found = self._connection.execute(
+            select(events).order_by(events.c.received_ms.desc(), events.c.seq.desc()).limit(limit)
+        )
+        return [EventSeen(**row._mapping) for row in found]
+
+    def add_faults(self, new: Sequence[Fault]) -> None:
+        if not new:
+            return
+        counts = Counter((fault.device, fault.kind) for fault in new)
+        newest = {(fault.device, fault.kind): fault for fault in new}
+        rows = [
+            {
+                "device": device,
+                "kind": kind,
+                "count": counts[device, kind],
+                "first_ms": fault.received_ms,
+                "last_ms": fault.received_ms,
+                "detail": fault.detail.replace("\0", "")[:DETAIL_MAX_CHARS],
+            }
+            for (device, kind), fault in newest.items()
+        ]
+        statement = self._insert(faults)
+        self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[faults.c.device, faults.c.kind],
+                set_={
+                    "count": faults.c["count"] + statement.excluded["count"],
+                    "last_ms": statement.excluded.last_ms,
+                    "detail": statement.excluded.detail,
+                },
+            ),
+            rows,
+        )
+
+    def faults(self) -> list[FaultCount]:
+        found = self._connection.execute(select(faults).order_by(faults.c.device, faults.c.kind))
+        return [FaultCount(**row._mapping) for row in found]
+
+    # -- evidence --------------------------------------------------------------------------
+
+    def detectors(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Detector]:
+        found: dict[tuple[str, str], Detector] = {}
+        wanted = [(device, bytes.fromhex(bundle)) for device, bundle in keys]
+        for some in _parts(wanted):
+            key = tuple_(detectors.c.device, detectors.c.bundle)
+            for row in self._connection.execute(select(detectors).where(key.in_(some))):
+                detector = _detector(row)
+                found[detector.device, detector.bundle] = detector
+        return found
+
+    def put_detectors(self, changed: Sequence[Detector]) -> None:
+        if not changed:
+            return
+        rows = [{**vars(one), "bundle": bytes.fromhex(one.bundle)} for one in changed]
+        statement = self._insert(detectors)
+        fresh = ("state", "monitors", "windows", "rows", "boot", "seq", "updated_ms")
+        self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[detectors.c.device, detectors.c.bundle],
+                set_={name: statement.excluded[name] for name in fresh},
+            ),
+            rows,
+        )
+
+    def all_detectors(self) -> list[Detector]:
+        order = (detectors.c.device, detectors.c.model, detectors.c.updated_ms)
+        return [
+            _detector(row) for row in self._connection.execute(select(detectors).order_by(*order))
+        ]
+
+    def streams(self, since_ms: int) -> int:
+        total = self._connection.execute(
+            select(func.sum(detectors.c.monitors)).where(detectors.c.updated_ms >= since_ms)
+        ).scalar_one()
+        return int(total or 0)
+
+    def add_alarm(self, alarm: Alarm) -> int:
+        values = {**vars(alarm), "bundle": bytes.fromhex(alarm.bundle)}
+        del values["id"]
+        return int(
+            self._connection.execute(
+                insert(alarms).values(values).returning(alarms.c.id)
+            ).scalar_one()
+        )
+
+    def resolved(self, ids: Iterable[int]) -> set[int]:
+        asked = set(ids)
+        still_open: set[int] = set()
+        for some in _parts(sorted(asked)):
+            still_open |= set(
+                self._connection.execute(
+                    select(alarms.c.id).where(alarms.c.id.in_(some), alarms.c.resolved_ms.is_(None))
+                ).scalars()
+            )
+        return asked - still_open
+
+    def resolve(self, ids: Sequence[int], now_ms: int, comment: str) -> list[int]:
+        closed: list[int] = []
+        for some in _parts(sorted(set(ids))):
+            closed += self._connection.execute(
+                update(alarms)
+                .where(alarms.c.id.in_(some), alarms.c.resolved_ms.is_(None))
+                .values(resolved_ms=now_ms, comment=comment)
+                .returning(alarms.c.id)
+            ).scalars()
+        return sorted(closed)
+
+    def alarms(self, *, open_only: bool) -> list[Alarm]:
+        statement = select(alarms).order_by(alarms.c.opened_ms.desc(), alarms.c.id.desc())
+        if open_only:
+            statement = statement.where(alarms.c.resolved_ms.is_(None))
+        return [
+            Alarm(**{**row._mapping, "bundle": bytes(row.bundle).hex(),
+                     "explanation": bytes(row.explanation)})
+            for row in self._connection.execute(statement)
+        ]  # fmt: skip
+
+    # -- the whole -------------------------------------------------------------------------
+
+    def totals(self) -> Totals:
+        def one(statement: Select[Any]) -> int:
+            return int(self._connection.execute(statement).scalar_one() or 0)
+
+        def counted(as_what: Counted) -> Select[Any]:
+            return select(func.count()).select_from(windows).where(windows.c.counted == as_what)
+
+        return Totals(
+            devices=one(select(func.count()).select_from(devices)),
+            windows=one(select(func.sum(devices.c.windows))),
+            rows=one(select(func.sum(devices.c.rows))),
+            pending=one(counted(Counted.PENDING)),
+            refused=one(counted(Counted.REFUSED)),
+            open_alarms=one(
+                select(func.count()).select_from(alarms).where(alarms.c.resolved_ms.is_(None))
+            ),
+            faults=one(select(func.sum(faults.c["count"]))),
+            newest_ms=one(select(func.max(devices.c.seen_ms))),
+        )
+
+    def put_blob(self, sha256: str, data: bytes, now_ms: int) -> None:
+        self._connection.execute(
+            self._insert(blobs)
+            .values(sha256=bytes.fromhex(sha256), data=data, stored_ms=now_ms)
+            .on_conflict_do_nothing()
+        )
+
+    def blob(self, sha256: str) -> bytes | None:
+        data = self._connection.execute(
+            select(blobs.c.data).where(blobs.c.sha256 == bytes.fromhex(sha256))
+        ).scalar_one_or_none()
+        return None if data is None else bytes(data)
+
+
+def window_of(record_bytes: bytes, received_ms: int) -> Window:
+    """The window that a record is. Raises InputFault when it is not a valid record."""
+    record = telemetry.decode(record_bytes)
+    return Window(
+        device=record.device,
+        boot=record.boot,
+        seq=record.seq,
+        bundle=record.bundle.hex(),
+        model=record.model,
+        version=record.version,
+        start_ms=record.start_ms,
+        end_ms=record.end_ms,
+        synchronised=record.synchronised,
+        rows=record.rows,
+        refused=record.refused,
+        failed=record.failed,
+        dropped=record.dropped,
+        received_ms=received_ms,
+        record=record_bytes,
+    )
+
+
+def _detector(row: Row[Any]) -> Detector:
+    detector = Detector(**{**row._mapping, "bundle": bytes(row.bundle).hex()})
+    return replace(detector, state=bytes(row.state))
+
+
+def _key_is(key: Key) -> Any:
+    device, boot, seq = key
+    return and_(windows.c.device == device, windows.c.boot == boot, windows.c.seq == seq)
+
+
+def _parts(values: list[Any]) -> Iterable[list[Any]]:
+    for at in range(0, len(values), _IN_MAX):
+        yield values[at : at + _IN_MAX]
