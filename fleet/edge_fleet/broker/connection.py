@@ -251,7 +251,7 @@ class Connection:
         elif qos == 2:
             if reason < _FAILURE:
                 session.received.add(packet_id)
-                self._engine.dirty |= session.persistent
+                self._engine.sessions_changed |= session.persistent
             self._acknowledge(packet, topic, encode.encode(Pubrec(packet_id, reason)))
 
     def _acknowledge(self, packet: Publish, topic: str, answer: bytes) -> None:
@@ -291,7 +291,7 @@ class Connection:
         """§3.6: the identifier is free again."""
         known = packet.packet_id in session.received
         session.received.discard(packet.packet_id)
-        self._engine.dirty |= session.persistent
+        self._engine.sessions_changed |= session.persistent
         reason = ReasonCode.SUCCESS if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
         self._link.write(encode.encode(Pubcomp(packet.packet_id, reason)))
 
@@ -318,7 +318,7 @@ class Connection:
 
     def _moved_on(self, session: Session) -> None:
         if session.expiry_s:
-            self._engine.dirty = True
+            self._engine.sessions_changed = True
         self._engine.flush(session)
 
     # The rest ------------------------------------------------------------------------------
@@ -376,7 +376,7 @@ class Connection:
         if expiry_s is not None:
             if expiry_s and not session.expiry_s:
                 raise violation("a session that was to end cannot be prolonged")  # §3.14.2.2.2
-            self._engine.dirty |= session.persistent
+            self._engine.sessions_changed |= session.persistent
             session.expiry_s = expiry_s
         _log.info("%s disconnects (0x%02x)", self.client_id, packet.reason)
         self._detach(with_will=packet.reason != ReasonCode.SUCCESS)

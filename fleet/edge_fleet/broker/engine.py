@@ -46,7 +46,7 @@ class Counters:
 class Engine:
     """Sessions, subscriptions and retained messages of one broker.
 
-    `dirty` is set by each change that a restart must not lose.
+    `sessions_changed` and `retained_changed` are set by each change that a restart must not lose.
     """
 
     def __init__(self, config: BrokerConfig, clock: Clock, taps: TapChain) -> None:
@@ -57,7 +57,8 @@ class Engine:
         self.router = Router()
         self.retained = RetainedStore(config.max_retained_bytes)
         self.counters = Counters()
-        self.dirty = False
+        self.sessions_changed = False
+        self.retained_changed = False
 
     # Sessions ------------------------------------------------------------------------------
 
@@ -79,12 +80,13 @@ class Engine:
         session.will = connect.will
         session.expiry_s = connect.properties.session_expiry or 0
         session.peer = peer
+        session.ends_at = None
         limit = connect.properties.receive_maximum or 65_535
         session.outbox.connected(
             min(limit, self.config.max_inflight), connect.properties.maximum_packet_size or 0
         )
         self.counters.connects += 1
-        self.dirty |= session.persistent
+        self.sessions_changed |= session.persistent
         return session, present
 
     def detach(self, session: Session, peer: Peer, with_will: bool) -> None:
@@ -98,7 +100,7 @@ class Engine:
         if not session.persistent:
             self.end(session)
             return
-        self.dirty = True
+        self.sessions_changed = True
         if session.will is not None:
             delay_s = session.will.properties.will_delay or 0
             if delay_s == 0:
@@ -106,6 +108,7 @@ class Engine:
             else:
                 self._later(session, delay_s, self._publish_will)
         if session.expiry_s != NEVER_EXPIRES:
+            session.ends_at = self.clock.now() + session.expiry_s
             self._later(session, session.expiry_s, self.end)
 
     def end(self, session: Session) -> None:
@@ -117,15 +120,21 @@ class Engine:
         self._publish_will(session)
         self._redistribute(session.outbox.withdraw())
         self.counters.dropped += session.outbox.dropped
-        self.dirty |= session.persistent
+        self.sessions_changed |= session.persistent
 
-    def adopt(self, session: Session, expires_in_s: float | None) -> None:
+    def adopt(self, session: Session) -> None:
         """Take in a session that a restart has kept."""
         self.sessions[session.client_id] = session
         for whole, subscription in session.subscriptions.items():
             self.router.subscribe(session.client_id, *split_shared(whole), subscription)
-        if expires_in_s is not None:
-            self._later(session, expires_in_s, self.end)
+        if session.ends_at is not None:
+            self._later(session, session.ends_at - self.clock.now(), self.end)
+
+    def silence(self) -> None:
+        """The broker goes: no session ends and no will is published by that."""
+        for session in self.sessions.values():
+            session.cancel_timers()
+            session.will = None
 
     def _begin(self, client_id: str, username: str | None) -> Session:
         if len(self.sessions) >= self.config.max_sessions:
@@ -161,7 +170,7 @@ class Engine:
             if not self.retained.put(message):
                 _log.warning("no room to retain %s", message.topic)
                 return ReasonCode.QUOTA_EXCEEDED
-            self.dirty = True
+            self.retained_changed = True
         plan = self.router.plan(message.topic)
         for client_id, copy, own in plan.targets:
             if client_id == message.origin:
@@ -198,7 +207,7 @@ class Engine:
                 "the queue of %s is full: %d dropped", session.client_id, session.outbox.dropped
             )
         if delivery.qos and session.expiry_s:
-            self.dirty = True
+            self.sessions_changed = True
         if session.peer is not None:
             self.flush(session)
 
@@ -254,7 +263,7 @@ class Engine:
         new = whole not in session.subscriptions
         session.subscriptions[whole] = subscription
         self.router.subscribe(session.client_id, group, topic_filter, subscription)
-        self.dirty |= session.persistent
+        self.sessions_changed |= session.persistent
         if group is not None or retain_handling == 2 or (retain_handling == 1 and not new):
             return []
         ids = () if subscription.identifier is None else (subscription.identifier,)
@@ -270,7 +279,7 @@ class Engine:
             return False
         group, topic_filter = split_shared(whole)
         self.router.unsubscribe(session.client_id, group, topic_filter)
-        self.dirty |= session.persistent
+        self.sessions_changed |= session.persistent
         if group is not None:
             self._redistribute(session.outbox.withdraw(GroupKey(group, topic_filter)))
         return True

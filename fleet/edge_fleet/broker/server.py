@@ -11,7 +11,7 @@ from edge_fleet.broker.config import BrokerConfig
 from edge_fleet.broker.engine import Counters, Engine
 from edge_fleet.broker.errors import BrokerError
 from edge_fleet.broker.message import Message
-from edge_fleet.broker.persistence import StateFile
+from edge_fleet.broker.persistence import StateFiles
 from edge_fleet.broker.reasons import ReasonCode
 from edge_fleet.broker.sockets import Socket
 from edge_fleet.broker.taps import Tap, TapChain
@@ -45,7 +45,7 @@ class Broker:
         self._server: asyncio.Server | None = None
         self._engine: Engine | None = None
         self._sockets: set[Socket] = set()
-        self._state = StateFile(self.config.state_dir) if self.config.state_dir else None
+        self._state = StateFiles(self.config.state_dir) if self.config.state_dir else None
         self._saving: asyncio.Task[None] | None = None
 
     @property
@@ -93,9 +93,9 @@ class Broker:
         engine = self._engine_or_raise()
         self._server.close()
         await self._stop_saving()
-        engine.dirty = True
         if self._state is not None:
             self._state.save(engine)  # before wills and ends of sessions: clients will come back
+        engine.silence()
         for socket in list(self._sockets):
             socket.connection.close(ReasonCode.SERVER_SHUTTING_DOWN, "the broker stops")
         try:
@@ -116,9 +116,7 @@ class Broker:
 
     async def _leave(self) -> None:
         engine = self._engine_or_raise()
-        for session in engine.sessions.values():
-            session.cancel_timers()
-            session.will = None
+        engine.silence()
         self._engine = None
         for socket in list(self._sockets):
             socket.abort()
@@ -182,7 +180,7 @@ class Broker:
     def erase_retained(self, topic: str) -> bool:
         """Forget a retained message and tell nobody; False when there was none."""
         engine = self._engine_or_raise()
-        engine.dirty = True
+        engine.retained_changed = True
         return engine.retained.erase(topic)
 
     def retained(self, topic_filter: str = "#") -> dict[str, bytes]:

@@ -40,6 +40,7 @@ class Session:
         self.client_id = client_id
         self.username = username
         self.expiry_s = 0
+        self.ends_at: float | None = None  # while not connected, unless it never ends
         self.subscriptions: dict[str, Subscription] = {}
         self.outbox = Outbox(max_queue_bytes)
         self.received: set[int] = set()
