@@ -1,0 +1,59 @@
+"""Brokers for tests of anything that speaks MQTT: ours in a thread, and a real mosquitto."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from edge_fleet.broker import (
+    BrokerConfig,
+    BrokerThread,
+    MosquittoConfig,
+    MosquittoProcess,
+    User,
+    find_mosquitto,
+)
+
+AnyBroker = BrokerThread | MosquittoProcess
+
+
+@pytest.fixture(params=["embedded", "mosquitto"])
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    """Each broker in turn; without a mosquitto its tests are skipped, in CI they fail."""
+    kind: str = request.param
+    if kind == "mosquitto" and find_mosquitto() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no mosquitto: CI tests against a real one")
+        pytest.skip("no mosquitto on PATH or in /usr/sbin")
+    return kind
+
+
+@pytest.fixture
+def start_broker(broker_kind: str, tmp_path: Path) -> Iterator[Callable[..., AnyBroker]]:
+    """Starts a broker with the given users and limits; its state survives stop and start."""
+    started: list[AnyBroker] = []
+
+    def start(*, users: Mapping[str, User] | None = None, **limits: int) -> AnyBroker:
+        directory = tmp_path / f"broker-{len(started)}"
+        broker: AnyBroker
+        if broker_kind == "embedded":
+            config = BrokerConfig(users=users or {}, state_dir=directory, **limits)
+            broker = BrokerThread(config)
+        else:
+            broker = MosquittoProcess(
+                MosquittoConfig(users=users or {}, directory=directory, **limits)
+            )
+        broker.start()
+        started.append(broker)
+        return broker
+
+    yield start
+    for broker in started:
+        broker.stop()
+
+
+@pytest.fixture
+def any_broker(start_broker: Callable[..., AnyBroker]) -> AnyBroker:
+    """A running broker without users: embedded, then mosquitto."""
+    return start_broker()
