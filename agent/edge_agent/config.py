@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -177,14 +177,14 @@ def parse(data: bytes) -> tuple[Config | None, list[str]]:
     values: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
         if name in document or name in _REQUIRED:
-            values[name] = _section(document.get(name, {}), kind, name, faults)
+            section = _section(document.get(name, {}), kind, name, faults)
+            values[name] = section
+            faults.extend(_check(section))
     if "models" in document:
-        values["models"] = _value(document["models"], Models, "models", faults)
-    if faults:
-        return None, faults
-    config = Config(**values)
-    faults = _cross_check(config)
-    return (None, faults) if faults else (config, [])
+        models = values["models"] = _value(document["models"], Models, "models", faults)
+        if models and len(set(models)) != len(models):
+            faults.append("models names a model twice")
+    return (None, faults) if faults else (Config(**values), [])
 
 
 def _section(table: object, kind: type[S], name: str, faults: list[str]) -> S | None:
@@ -227,15 +227,22 @@ def _unknown(table: Mapping[str, object], known: tuple[str, ...], prefix: str) -
     return faults
 
 
-def _cross_check(config: Config) -> list[str]:
-    """What single values cannot show."""
-    faults = []
-    for check in (lambda: config.broker_url, lambda: config.topics):
-        try:
-            check()
-        except InputFault as error:
-            faults.append(error.what)
-    broker = config.broker
+def _check(section: Struct | None) -> list[str]:
+    """What the types of a section's values cannot say."""
+    match section:
+        case Identity():
+            return _said("[agent] prefix", lambda: Topics(section.fleet, section.prefix))
+        case Broker():
+            return _check_broker(section)
+        case Update() if section.backoff_min_s > section.backoff_max_s:
+            return ["[update] backoff_min_s is over backoff_max_s"]
+        case TrialRules() if section.seconds > section.deadline_s:
+            return ["[trial] seconds is over deadline_s"]
+    return []
+
+
+def _check_broker(broker: Broker) -> list[str]:
+    faults = _said("[broker] url", lambda: broker_url.parse(broker.url))
     if broker.key and not broker.cert:
         faults.append("[broker] key without cert")
     if (broker.ca or broker.cert) and not broker.url.startswith("mqtts:"):
@@ -245,10 +252,12 @@ def _cross_check(config: Config) -> list[str]:
         for name, path in (("ca", broker.ca), ("cert", broker.cert), ("key", broker.key))
         if path and not Path(path).is_file()
     )
-    if config.update.backoff_min_s > config.update.backoff_max_s:
-        faults.append("[update] backoff_min_s is over backoff_max_s")
-    if config.trial.seconds > config.trial.deadline_s:
-        faults.append("[trial] seconds is over deadline_s")
-    if len(set(config.models)) != len(config.models):
-        faults.append("models names a model twice")
     return faults
+
+
+def _said(where: str, check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except InputFault as error:
+        return [f"{where}: {error.what}"]
+    return []

@@ -1,0 +1,151 @@
+"""The agent's folder: where what lies, whose it is, and how often the agent began.
+
+    lock  boot.json  desired.json  status.json
+    tuf/  chunks/                 the delivery's: trusted metadata, downloaded pieces
+    slots/<digest>/               one bundle, immutable
+    models/<name>/state.json      the update's state; replacing it is what activates a slot
+    spool/  outbox/               what is not home yet
+
+Guards: one agent a folder; a boot number is never used twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec import Struct
+
+from edge_contract import wire
+from edge_contract.errors import InputFault, MachineFault
+from edge_contract.messages import Count
+from edge_contract.names import check_name, check_sha256
+from edge_contract.ports.disk import read_bounded, write_atomic
+
+_SMALL_MAX_BYTES = 4096
+
+
+class _Boot(Struct, frozen=True, kw_only=True):
+    schema: int = 1
+    boot: Count
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Paths below the agent's folder."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running agent."""
+        return self.path / "lock"
+
+    @property
+    def desired(self) -> Path:
+        """The newest ``desired`` that was heard."""
+        return self.path / "desired.json"
+
+    @property
+    def status(self) -> Path:
+        """What the running agent last said of itself."""
+        return self.path / "status.json"
+
+    @property
+    def slots(self) -> Path:
+        """One folder a bundle, named by its digest."""
+        return self.path / "slots"
+
+    @property
+    def models(self) -> Path:
+        """One folder a model, with the state of its update."""
+        return self.path / "models"
+
+    @property
+    def spool(self) -> Path:
+        """Telemetry that is not home yet."""
+        return self.path / "spool"
+
+    @property
+    def outbox(self) -> Path:
+        """Events that are not home yet."""
+        return self.path / "outbox"
+
+    def state(self, model: str) -> Path:
+        """The state of one model's update."""
+        return self.models / check_name(model, "model") / "state.json"
+
+    def slot(self, sha256: str) -> Path:
+        """The slot of one bundle."""
+        return self.slots / check_sha256(sha256, "slot")
+
+    def known_models(self) -> tuple[str, ...]:
+        """Models that have a state on disk, sorted."""
+        if not self.models.is_dir():
+            return ()
+        return tuple(sorted(entry.parent.name for entry in self.models.glob("*/state.json")))
+
+
+class Lock:
+    """One agent a folder; the kernel lets go when the process ends, however it ends.
+
+    Raises MachineFault when another agent holds the folder or it is not ours to write.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise MachineFault(
+                f"cannot use folder {folder.path}: {error.strerror}",
+                advice="Check that it exists and that this user may write it.",
+            ) from error
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._handle)
+            raise MachineFault(
+                f"another agent is running in {folder.path}",
+                advice="Stop it first, or give this one a folder of its own.",
+            ) from error
+
+    def release(self) -> None:
+        """Let another agent have the folder."""
+        os.close(self._handle)
+
+
+def running(folder: Folder) -> bool:
+    """Whether an agent holds the folder at this moment."""
+    try:
+        handle = os.open(folder.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def next_boot(folder: Folder, now_s: float) -> int:
+    """The number of this start, on disk before it is used.
+
+    It rises by one. A folder without a readable number begins at the clock's seconds, so that a
+    device which lost its disk does not repeat the numbers of its former life, whose records a
+    store already has. Raises MachineFault when it cannot be written.
+    """
+    path = folder.path / "boot.json"
+    try:
+        boot = wire.decode_json(
+            read_bounded(path, _SMALL_MAX_BYTES), _Boot, size_max=_SMALL_MAX_BYTES
+        ).boot
+        number = boot + 1
+    except InputFault:
+        number = max(int(now_s), 1)
+    write_atomic(path, wire.encode_json(_Boot(boot=number)))
+    return number
