@@ -53,7 +53,7 @@ class Socket(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if not (self._closing or self.frozen):
+        if not self._closing:
             self.connection.receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -119,6 +119,7 @@ class Socket(asyncio.Protocol):
         self.frozen = False
         self._transport.resume_reading()
         self._flush()
+        self._make_ready()
 
     def _flush(self) -> None:
         self._flush_due = False
