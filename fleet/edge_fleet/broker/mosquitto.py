@@ -147,10 +147,10 @@ class MosquittoProcess:
         if os.getuid() == 0:
             lines.append("user root")  # else it becomes `mosquitto`, who may not write here
         if config.users:
+            (directory / "passwords").touch(0o600)
             (directory / "passwords").write_text(_passwords(config.users))
             (directory / "rights").write_text(_rights(config.users))
             lines += [f"password_file {directory}/passwords", f"acl_file {directory}/rights"]
-            (directory / "passwords").chmod(0o600)
         return lines
 
     def _wait_until_accepting(self, directory: Path) -> None:
