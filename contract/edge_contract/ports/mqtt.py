@@ -98,6 +98,11 @@ class Ticket:
         """The broker answered, for good or ill."""
         return self._done.is_set()
 
+    @property
+    def error(self) -> str:
+        """The broker's reason for a refusal; "" when it accepted, or did not answer yet."""
+        return self._error
+
     def wait(self, timeout_s: float) -> None:
         """Block until the broker answered. Raises PeerFault when it refused or stayed silent."""
         if not self._done.wait(timeout_s):
@@ -155,6 +160,7 @@ class Link:
         self._up = threading.Event()
         self._answered = threading.Event()
         self._refusal = ""
+        self._peer_packet_max_bytes: int | None = None
         self._lock = threading.Lock()
         self._tickets: dict[tuple[str, int], Ticket] = {}
         self._settled: dict[tuple[str, int], str] = {}
@@ -205,6 +211,14 @@ class Link:
     def up(self) -> bool:
         """Connected at this moment, as far as this side knows."""
         return self._up.is_set()
+
+    @property
+    def peer_packet_max_bytes(self) -> int | None:
+        """The largest packet that the broker takes, as its CONNACK said; None: no bound named.
+
+        MQTT 5, 3.2.2.3.6: a client that sends a larger one is disconnected.
+        """
+        return self._peer_packet_max_bytes
 
     # -- messages --------------------------------------------------------------------------
 
@@ -331,13 +345,14 @@ class Link:
             ticket.settle(error)
 
     def _connected(
-        self, _client: Any, _user: Any, flags: paho.ConnectFlags, code: ReasonCode, _props: Any
+        self, _client: Any, _user: Any, flags: paho.ConnectFlags, code: ReasonCode, props: Any
     ) -> None:
         if code.is_failure:
             self._refusal = str(code)
             log.warning("%s refused %s: %s", self.config.broker, self.config.client_id, code)
             self._answered.set()
             return
+        self._peer_packet_max_bytes = getattr(props, "MaximumPacketSize", None)
         self._up.set()
         self._answered.set()
         log.info("connected to %s as %s", self.config.broker, self.config.client_id)
