@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from msgspec import Meta, Struct
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edge_contract import wire
+from edge_contract.errors import InputFault
 from edge_contract.names import check_name, check_sha256
 
 # The look-ahead stands for the end: `$` would let a trailing newline through, and JSON Schema's
@@ -136,12 +138,64 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
     detail: Text = ""
 
 
+Scalar = int | float | str | bool | None
+"""One feature's value in a request; None is missing. JSON knows no NaN."""
+ROWS_MAX = 10_000
+REQUEST_MAX_BYTES = 1024 * 1024
+
+
+class TensorData(Struct, frozen=True, kw_only=True):
+    """A whole tensor in JSON: its elements in C order."""
+
+    dtype: Short
+    shape: Annotated[tuple[Count, ...], Meta(max_length=16)]
+    data: list[int | float | str | bool]
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """An inference request as it was understood: rows, or tensors by name.
+
+    ``single``: the request was one object of features, so the answer holds one prediction.
+    """
+
+    rows: list[dict[str, Scalar] | list[Scalar]] = []
+    tensors: dict[str, TensorData] = {}
+    single: bool = False
+
+
+class Outcome(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The prediction for one row; see ``edge_agent.Prediction``."""
+
+    label: int | float | str | bool | None = None
+    probabilities: dict[str, float] = {}
+    value: float | None = None
+    outputs: dict[str, TensorData] = {}
+
+
+class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Why there is no prediction: what happened, and what to do about it."""
+
+    what: str
+    advice: str = ""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """The answer to an inference request: predictions in the order of the rows, or an error."""
+
+    schema: int = 1
+    model: Name
+    version: Name | UnsetType = UNSET
+    predictions: list[Outcome] | UnsetType = UNSET
+    error: Problem | UnsetType = UNSET
+
+
 MAX_BYTES: dict[type[Struct], int] = {
     Pointer: 120 * 1024,
     Status: 1024,
     Desired: 32 * 1024,
     Reported: 64 * 1024,
     Event: 8 * 1024,
+    Answer: 16 * 1024**2,
 }
 
 T = TypeVar("T", bound=Struct)
@@ -155,6 +209,38 @@ def encode(message: Struct) -> bytes:
 def decode(data: bytes, kind: type[T]) -> T:
     """A ``kind`` from JSON, bounded by ``MAX_BYTES``. Raises InputFault, and nothing else."""
     return wire.decode_json(data, kind, size_max=MAX_BYTES[kind])
+
+
+_Wire = dict[str, Scalar | list[dict[str, Scalar] | list[Scalar]] | dict[str, TensorData]]
+_REQUEST = msgspec.json.Decoder(_Wire)
+_FORMS = 'Send {"feature": value, ...}, {"rows": [...]} or {"tensors": {...}}.'
+
+
+def decode_request(data: bytes) -> Request:
+    """An inference request: one object of features, ``{"rows": [...]}`` or ``{"tensors": {...}}``.
+
+    Raises InputFault, and nothing else: over ``REQUEST_MAX_BYTES``, not JSON, not of a form
+    above, no row or more than ``ROWS_MAX``.
+    """
+    if len(data) > REQUEST_MAX_BYTES:
+        raise InputFault(f"request of {len(data)} bytes, over the limit of {REQUEST_MAX_BYTES}")
+    try:
+        fields = _REQUEST.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InputFault(f"not a valid request: {error}", advice=_FORMS) from error
+    match fields:
+        case {"rows": list() as rows, **others} if not others:
+            if not 1 <= len(rows) <= ROWS_MAX:
+                raise InputFault(f"{len(rows)} rows, expected 1 to {ROWS_MAX}")
+            return Request(rows=rows)
+        case {"tensors": dict() as tensors, **others} if not others:
+            return Request(tensors=tensors)
+    row: dict[str, Scalar] = {}
+    for name, value in fields.items():
+        if isinstance(value, list | dict):
+            raise InputFault(f"feature {name[:80]!r} is no single value", advice=_FORMS)
+        row[name] = value
+    return Request(rows=[row], single=True)
 
 
 def manifest_path(name: str, version: str) -> str:
@@ -174,10 +260,11 @@ def release(name: str, version: str, sha256: str) -> Release:
     )
 
 
-SCHEMA_KINDS: tuple[type[Struct], ...] = (Pointer, Status, Desired, Reported, Event)
+SCHEMA_KINDS: tuple[type[Struct], ...] = (Pointer, Status, Desired, Reported, Event, Answer)
 
 __all__ = [
-    "MAX_BYTES", "SCHEMA_KINDS", "Desired", "Event", "Hardware", "ModelReport", "Phase", "Pointer",
-    "Release", "Reported", "Status", "Track", "decode", "encode", "manifest_path",
-    "pointer_path", "release",
+    "MAX_BYTES", "REQUEST_MAX_BYTES", "ROWS_MAX", "SCHEMA_KINDS", "Answer", "Desired", "Event",
+    "Hardware", "ModelReport", "Outcome", "Phase", "Pointer", "Problem", "Release", "Reported",
+    "Request", "Scalar", "Status", "TensorData", "Track", "decode", "decode_request", "encode",
+    "manifest_path", "pointer_path", "release",
 ]  # fmt: skip

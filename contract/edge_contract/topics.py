@@ -83,6 +83,10 @@ class Topics:
         """Inference requests."""
         return f"{self._device(device, 'in')}/{check_name(model, 'model')}"
 
+    def request_filter(self, device: str) -> str:
+        """Every inference request to a device."""
+        return f"{self._device(device, 'in')}/+"
+
     def answers(self, device: str, model: str) -> str:
         """Inference answers, unless the request names a response topic."""
         return f"{self._device(device, 'out')}/{check_name(model, 'model')}"

@@ -32,6 +32,12 @@ EXAMPLES = [
         hardware=HARDWARE,
         models={"pump": messages.ModelReport(phase="committed", active="1.0", digest=DIGEST)},
     ),
+    messages.Answer(
+        model="pump",
+        version="1.0",
+        predictions=[messages.Outcome(label="bad", probabilities={"bad": 0.9, "good": 0.1})],
+    ),
+    messages.Answer(model="pump", error=messages.Problem(what="no such model")),
     Profile(
         rows=3,
         monitors=(Monitor(name="a", kind="lattice", edges=(0.0,), counts=(3, 0, 0, 0, 0, 0)),),
