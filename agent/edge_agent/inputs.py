@@ -200,10 +200,8 @@ class Inputs:
         numbers = np.empty((rows, len(self._numbers)))
         for i, name in enumerate(self._numbers):
             numbers[:, i] = ready[name].values
-        texts = [ready[name].values.tolist() for name in self._texts]
-        return Batch(
-            feeds, rows, single, numbers.tobytes(), tuple(zip(*texts, strict=True))
-        )  # fmt: skip
+        texts = tuple(zip(*(ready[name].values.tolist() for name in self._texts), strict=True))
+        return Batch(feeds, rows, single, numbers.tobytes(), texts)
 
     def _is_tensors(self, row: Mapping[Any, Any]) -> bool:
         """Whole tensors by name, rather than values by feature name."""
@@ -222,19 +220,18 @@ class Inputs:
             for tensor in self._tensors.values()
         }
         counts = {len(feeds[t.name]) for t in self._tensors.values() if t.features}
-        if not counts:
-            first = next(iter(feeds.values()))
-            return Batch(feeds, len(first) if first.ndim else 1, False)
         if len(counts) > 1:
             raise InputFault(f"tensors of different numbers of rows: {sorted(counts)}")
-        rows = counts.pop()
+        first = next(iter(feeds.values()))
+        rows = counts.pop() if counts else len(first) if first.ndim else 1
+        if self._features:
+            _check_count(rows)
         taken = {
             name: feeds[tensor.name][:, i]
             for tensor in self._tensors.values()
             for i, name in enumerate(tensor.features)
         }
-        batch = self._from_columns_beside(taken, rows)
-        return Batch(feeds, rows, False, batch[0], batch[1])
+        return Batch(feeds, rows, False, *self._from_columns_beside(taken, rows))
 
     def _from_columns_beside(
         self, taken: Mapping[str, Any], rows: int

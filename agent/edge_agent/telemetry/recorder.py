@@ -1,0 +1,174 @@
+"""Windows become records: by time, by count, and at every swap.
+
+Guards: one record holds one version of one model; sequence numbers rise by one a record within a
+boot; a window's length is measured by the monotonic clock, since a device's wall clock jumps when
+it first hears the time; a disk that refuses costs records, which are counted, never predictions.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edge_agent.live import Live
+from edge_agent.model import Model
+from edge_agent.telemetry.spool import Spool
+from edge_agent.telemetry.window import Totals, Window
+from edge_contract import telemetry
+from edge_contract.errors import EdgeError
+from edge_contract.telemetry import Record, pack_counts
+
+log = logging.getLogger(__name__)
+
+WINDOW_S = 300.0
+WINDOW_ROWS = 100_000
+
+
+class Instant(NamedTuple):
+    """A point in time by both clocks.
+
+    Attributes:
+        wall_ms: milliseconds since 1970-01-01 UTC by the device's clock.
+        monotonic_s: seconds by a clock that never jumps.
+        synchronised: the wall clock is kept by a time service.
+    """
+
+    wall_ms: int
+    monotonic_s: float
+    synchronised: bool = False
+
+
+class _Watch:
+    """A model whose calls are counted, and when its period began."""
+
+    def __init__(self, model: Model, began_s: float) -> None:
+        self.model = model
+        self.window = Window(model.manifest, model.profile)
+        self.began_s = began_s
+        self.left = False
+
+
+class Recorder:
+    """Owns the windows of all models on a device. Thread-safe.
+
+    Args:
+        boot: this boot's number; sequence numbers start at 0 with each.
+        on_record: called after a record was spooled, such as ``Sender.kick``.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        device: str,
+        boot: int,
+        window_s: float = WINDOW_S,
+        window_rows: int = WINDOW_ROWS,
+        on_record: Callable[[], None] | None = None,
+    ) -> None:
+        self._spool = spool
+        self._device = device
+        self._boot = boot
+        self._window_s = window_s
+        self._window_rows = window_rows
+        self._on_record = on_record
+        self._lock = threading.Lock()
+        self._current: dict[str, _Watch] = {}
+        self._leaving: list[_Watch] = []
+        self._seq = 0
+        self._lost = 0
+
+    @property
+    def dropped(self) -> int:
+        """Records that were made in this boot or an earlier one and will never arrive."""
+        return self._spool.dropped + self._lost
+
+    def swap(self, live: Live, model: Model | None, now: Instant) -> Model | None:
+        """Let ``model`` answer under ``live``'s name, counted from its first request on.
+
+        The old version's window ends; requests still with it are counted for it, and recorded
+        when the last has returned. Returns the old model. Raises as ``Live.swap``; then nothing
+        changed.
+        """
+        with self._lock:
+            watch = _Watch(model, now.monotonic_s) if model is not None else None
+            if watch is not None:
+                watch.model.observer = watch.window
+            past = self._current.get(live.name)
+            old = live.swap(model, on_left=lambda _: _mark_left(past))
+            if past is not None:
+                self._leaving.append(past)
+                del self._current[live.name]
+            if watch is not None:
+                self._current[live.name] = watch
+            self._close_leaving(now)
+            return old
+
+    def tick(self, now: Instant) -> None:
+        """End the windows that are due, by their time or their rows."""
+        with self._lock:
+            self._close_leaving(now)
+            for watch in self._current.values():
+                due = now.monotonic_s - watch.began_s >= self._window_s
+                if due or watch.window.rows >= self._window_rows:
+                    self._close(watch, now)
+
+    def flush(self, now: Instant) -> None:
+        """End every window now: before a stop."""
+        with self._lock:
+            for watch in (*self._leaving, *self._current.values()):
+                self._close(watch, now)
+
+    def totals(self, name: str) -> Totals:
+        """Rows of the current version of model ``name`` since it was put in place."""
+        watch = self._current.get(name)
+        return watch.window.totals if watch is not None else Totals(0, 0, 0)
+
+    def _close_leaving(self, now: Instant) -> None:
+        for watch in self._leaving:
+            self._close(watch, now)
+        self._leaving = [watch for watch in self._leaving if not watch.left]
+
+    def _close(self, watch: _Watch, now: Instant) -> None:
+        counts = watch.window.close()
+        elapsed_ms = int(1000 * max(now.monotonic_s - watch.began_s, 0))
+        watch.began_s = now.monotonic_s
+        if counts.empty:
+            return
+        manifest = watch.model.manifest
+        record = Record(
+            schema=telemetry.SCHEMA,
+            device=self._device,
+            boot=self._boot,
+            seq=self._seq,
+            model=manifest.name,
+            version=manifest.version,
+            bundle=bytes.fromhex(watch.model.digest),
+            start_ms=max(now.wall_ms - elapsed_ms, 0),
+            end_ms=max(now.wall_ms, 0),
+            synchronised=now.synchronised,
+            rows=counts.rows,
+            refused=counts.refused,
+            failed=counts.failed,
+            coding=telemetry.CODING_LEB128,
+            counts=pack_counts(counts.cells),
+            latency=pack_counts(counts.latency),
+            dropped=self.dropped,
+        )
+        self._seq += 1
+        try:
+            self._spool.append(record)
+        except EdgeError as error:
+            self._lost += 1
+            log.warning("a telemetry record of %s is lost: %s", manifest.name, error.what)
+            return
+        if self._on_record is not None:
+            self._on_record()
+
+
+def _mark_left(watch: _Watch | None) -> None:
+    """The last request with a replaced model returned, in whatever thread that was."""
+    if watch is not None:
+        watch.left = True
