@@ -59,11 +59,12 @@ def remove(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
-def prune(slots: Path, kept: Iterable[str]) -> list[str]:
-    """Remove whatever in ``slots`` is not a kept slot; return the digests removed.
+def prune(slots: Path, kept: Iterable[str], *, sweep: bool) -> list[str]:
+    """Remove the slots that are not ``kept``; return their digests.
 
-    Half-written slots and what an interrupted removal left go too. What cannot be removed is
-    logged and stays for the next time.
+    With ``sweep``, which only somebody who knows that nothing is being written may ask for, what
+    an interrupted fetch or removal left goes too. What cannot be removed is logged and stays for
+    the next time.
     """
     keep = set(kept)
     removed = []
@@ -74,9 +75,9 @@ def prune(slots: Path, kept: Iterable[str]) -> list[str]:
             if _is_digest(entry.name):
                 remove(entry)
                 removed.append(entry.name)
-            elif entry.is_dir():
+            elif sweep and entry.is_dir():
                 shutil.rmtree(entry)
-            else:
+            elif sweep:
                 entry.unlink()
         except OSError as error:
             log.warning("cannot remove %s: %s", entry, error.strerror or error)

@@ -1,0 +1,87 @@
+"""The models that answer on this device, by name: loaded from verified slots, swapped in place.
+
+Guards: a slot is compared byte by byte with its digest before it is loaded; a swap to what
+answers already does nothing; every request is counted for the version that answered it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent import slot
+from edge_agent.live import Live
+from edge_agent.model import Model
+from edge_agent.outputs import Prediction
+from edge_agent.telemetry import Recorder, Totals
+from edge_agent.telemetry.recorder import Instant
+from edge_contract.errors import InputFault
+
+
+class DamagedSlot(InputFault):
+    """The slot's bytes are not what its name promises."""
+
+
+class Serving:
+    """One seat a model. Any thread may call any method.
+
+    Args:
+        recorder: counts what is answered.
+        now: this moment by both clocks.
+    """
+
+    def __init__(self, recorder: Recorder, now: Callable[[], Instant]) -> None:
+        self._recorder = recorder
+        self._now = now
+        self._lock = threading.Lock()
+        self._seats: dict[str, Live] = {}
+
+    def seat(self, name: str) -> Live:
+        """The seat of ``name``, empty until something answers there."""
+        with self._lock:
+            return self._seats.setdefault(name, Live(name))
+
+    def seats(self) -> dict[str, Live]:
+        """Every seat by its name."""
+        with self._lock:
+            return dict(self._seats)
+
+    def answer(self, name: str, folder: Path, sha256: str) -> None:
+        """Let the slot ``sha256`` in ``folder`` answer under ``name``; the old one until then.
+
+        Raises:
+            DamagedSlot: its bytes on disk are not sound.
+            InputFault, MachineFault: a sound slot cannot be loaded or cannot answer.
+        """
+        seat = self.seat(name)
+        if seat.model is not None and seat.model.digest == sha256:
+            return
+        try:
+            slot.verify(folder, sha256)
+        except InputFault as error:
+            raise DamagedSlot(error.what) from error
+        self._recorder.swap(seat, Model.from_slot(folder), self._now())
+
+    def clear(self, name: str) -> None:
+        """Let nothing answer under ``name``."""
+        seat = self.seat(name)
+        if seat.model is not None:
+            self._recorder.swap(seat, None, self._now())
+
+    def seen(self, name: str) -> tuple[str, Totals]:
+        """What answers under ``name`` ("" for nothing), and its requests since it was put there."""
+        model = self.seat(name).model
+        return (model.digest if model else ""), self._recorder.totals(name)
+
+    def predict(self, name: str, rows: object) -> Prediction | list[Prediction]:
+        """As ``Model.predict``, by what answers under ``name`` now.
+
+        Raises InputFault for a name that this device does not know.
+        """
+        with self._lock:
+            seat = self._seats.get(name)
+        if seat is None:
+            known = ", ".join(sorted(self._seats)) or "none"
+            raise InputFault(f"this device has no model {name!r}; it has: {known}")
+        return seat.predict(rows)

@@ -1,0 +1,383 @@
+"""The shell around the update machine: read, decide, persist, act. No rule lives here.
+
+Guards: a state is on disk before any of its effects begins; an answer is posted back to the one
+loop in which all decisions are made; downloads, tests and loads each have a thread, so that none
+holds up another, and none runs while the loop decides.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, Protocol
+
+from edge_agent import selftest, slot, state
+from edge_agent.accept import Refused
+from edge_agent.folder import Folder
+from edge_agent.loop import Loop, Timer
+from edge_agent.selftest import Limits
+from edge_agent.serving import DamagedSlot, Serving
+from edge_agent.steps import (
+    Answer,
+    Answering,
+    AwaitTurn,
+    Cancel,
+    Damaged,
+    Effect,
+    Event,
+    Evidence,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    LoadFailed,
+    Phase,
+    Prune,
+    Rules,
+    SelfTest,
+    SelfTestFailed,
+    SelfTestPassed,
+    Started,
+    State,
+    Stopping,
+    Tell,
+    TurnCame,
+    Watch,
+)
+from edge_agent.update import step
+from edge_contract.errors import EdgeError, InputFault, MachineFault
+from edge_contract.manifest import Manifest
+from edge_contract.messages import Release
+
+log = logging.getLogger(__name__)
+
+PERSIST_RETRY_S = 5.0
+WATCH_S = 0.5
+
+P = ParamSpec("P")
+
+
+class Fetcher(Protocol):
+    """Brings a release's slot to disk: what the updater needs of the delivery."""
+
+    def fetch(
+        self,
+        model: str,
+        release: Release,
+        progress: Callable[[int, int], None],
+        stop: threading.Event,
+    ) -> Manifest:
+        """Have the slot on disk, whole and verified, when this returns.
+
+        Raises Refused, InputFault when it never will be; another EdgeError when it may later.
+        """
+
+
+class Listener(Protocol):
+    """Who wants to know. Called in the loop."""
+
+    def changed(self, model: str, now: State) -> None:
+        """The model's state is another one, and on disk."""
+
+    def told(self, model: str, tell: Tell) -> None:
+        """Something happened that the fleet should hear of."""
+
+    def progressed(self, model: str, done: int, total: int) -> None:
+        """So many bytes of the candidate are here."""
+
+    def trouble(self, error: EdgeError) -> None:
+        """This machine or a peer is in the way; it is tried again."""
+
+
+class _Job:
+    """A fetch or test of one model under way, or waiting for its time."""
+
+    def __init__(self, sha256: str) -> None:
+        self.sha256 = sha256
+        self.stop = threading.Event()
+        self.timer: Timer | None = None
+
+    def cancel(self) -> None:
+        self.stop.set()
+        if self.timer:
+            self.timer.cancel()
+
+
+class Updater:
+    """Runs one update machine a model. Every method but ``start`` and ``stop``: in the loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        folder: Folder,
+        *,
+        rules: Rules,
+        limits: Limits,
+        fetcher: Fetcher,
+        serving: Serving,
+        listener: Listener,
+        rng: random.Random,
+    ) -> None:
+        self._loop = loop
+        self._folder = folder
+        self._rules = rules
+        self._limits = limits
+        self._fetcher = fetcher
+        self._serving = serving
+        self._listener = listener
+        self._rng = rng
+        self._states: dict[str, State] = {}
+        self._jobs: dict[str, _Job] = {}
+        self._answers: dict[str, Answer] = {}
+        self._turns: deque[tuple[str, str]] = deque()
+        self._turn = ""
+        self._stopping = False
+        self._fetches = ThreadPoolExecutor(1, "edge-fetch")
+        self._tests = ThreadPoolExecutor(1, "edge-test")
+        self._loads = ThreadPoolExecutor(1, "edge-load")
+
+    # -- from outside ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Plan from what is on disk; return once what answered before answers again."""
+        models = self._folder.known_models()
+        for model in models:
+            self._loop.post(functools.partial(self.take, model, Started()))
+        self._loop.ask(lambda: None)
+        self._loads.submit(lambda: None).result()
+
+    def stop(self) -> None:
+        """Call off what is under way, on disk as called off, and wait until it ended."""
+        self._loop.ask(self._call_off)
+        for workers in (self._fetches, self._tests, self._loads):
+            workers.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def states(self) -> Mapping[str, State]:
+        """The state of each model's update."""
+        return self._states
+
+    def take(self, model: str, event: Event) -> None:
+        """Let ``event`` happen to ``model``: decide, persist, act."""
+        if self._stopping:
+            return
+        before = self._load(model)
+        now, effects = step(before, event, self._rules)
+        if now is not before:
+            try:
+                state.save(self._folder, model, now)
+            except MachineFault as error:
+                self._not_saved(model, event, error)
+                return
+            self._states[model] = now
+            self._log(model, before, now)
+        for effect in effects:
+            self._perform(model, effect)
+        if now is not before:
+            self._listener.changed(model, now)
+
+    def sweep(self) -> None:
+        """Remove every slot, half-slot and remainder that no state keeps."""
+        slot.prune(self._folder.slots, self._kept(), sweep=not self._jobs)
+
+    # -- effects -----------------------------------------------------------------------------
+
+    def _perform(self, model: str, effect: Effect) -> None:
+        match effect:
+            case Fetch(release, delay_s):
+                self._begin(model, release, delay_s, self._fetches, self._fetch)
+            case AwaitTurn(release):
+                self._turns.append((model, release.sha256))
+                self._loop.post(self._give_turn)
+            case SelfTest(release, delay_s):
+                self._turn = model
+                self._begin(model, release, delay_s, self._tests, self._test)
+            case Answer():
+                self._answers[model] = effect
+                self._submit(self._loads, self._answer, model, effect)
+            case Watch(release):
+                self._watch(model, release, time.monotonic())
+            case Cancel(sha256):
+                self._cancel(model, sha256)
+            case Prune():
+                self.sweep()
+            case Tell():
+                self._listener.told(model, effect)
+
+    def _begin(
+        self,
+        model: str,
+        release: Release,
+        delay_s: float,
+        workers: ThreadPoolExecutor,
+        work: Callable[[str, Release, _Job], None],
+    ) -> None:
+        """Have ``work`` done once ``delay_s`` have passed, in place of what was under way."""
+        if model in self._jobs:
+            self._jobs[model].cancel()
+        job = self._jobs[model] = _Job(release.sha256)
+        job.timer = self._loop.later(
+            delay_s, lambda: self._submit(workers, work, model, release, job)
+        )
+
+    def _submit(
+        self,
+        workers: ThreadPoolExecutor,
+        work: Callable[P, None],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Do the work in its thread; a bug in it must be seen."""
+
+        def guarded() -> None:
+            try:
+                work(*args, **kwargs)
+            except Exception:
+                log.exception("unexpected error; the agent goes on")
+
+        if not self._stopping:
+            workers.submit(guarded)
+
+    def _fetch(self, model: str, release: Release, job: _Job) -> None:
+        if job.stop.is_set():
+            return
+        sha256 = release.sha256
+
+        def progress(done: int, total: int) -> None:
+            self._loop.post(lambda: self._listener.progressed(model, done, total))
+
+        try:
+            self._fetcher.fetch(model, release, progress, job.stop)
+        except EdgeError as error:
+            if job.stop.is_set():
+                return
+            lasting = error.lasting if isinstance(error, Refused) else isinstance(error, InputFault)
+            failed = FetchFailed(sha256, error.what, lasting, self._rng.random())
+            self._post(model, failed, job)
+        else:
+            self._post(model, Fetched(sha256), job)
+
+    def _test(self, model: str, release: Release, job: _Job) -> None:
+        if job.stop.is_set():
+            return
+        sha256 = release.sha256
+        folder = self._folder.slot(sha256)
+        event: Event
+        try:
+            slot.verify(folder, sha256)
+        except InputFault as error:
+            log.warning("%s: %s", model, error.what)
+            self._post(model, Damaged(sha256), job)
+            return
+        try:
+            report = selftest.prove(folder, self._limits, job.stop)
+        except selftest.Stopped:
+            return
+        except MachineFault as error:
+            event = SelfTestFailed(sha256, error.what, lasting=False)
+        else:
+            event = (
+                SelfTestPassed(sha256, str(report))
+                if report.passed
+                else SelfTestFailed(sha256, f"the self-test failed: {report}")
+            )
+        self._post(model, event, job)
+
+    def _answer(self, model: str, answer: Answer) -> None:
+        if self._answers.get(model) is not answer:
+            return  # a newer decision follows
+        release = answer.release
+        sha256 = release.sha256 if release else ""
+        event: Event = Answering(sha256)
+        try:
+            if release:
+                self._serving.answer(model, self._folder.slot(sha256), sha256)
+            else:
+                self._serving.clear(model)
+        except DamagedSlot as error:
+            log.warning("%s: %s", model, error.what)
+            event = Damaged(sha256)
+        except EdgeError as error:
+            event = LoadFailed(sha256, error.what)
+        self._loop.post(lambda: self.take(model, event))
+
+    # -- turns and watches -------------------------------------------------------------------
+
+    def _give_turn(self) -> None:
+        """Let the next one in line be tested, when nobody is."""
+        while self._turns and not self._turn:
+            model, sha256 = self._turns.popleft()
+            self.take(model, TurnCame(sha256))
+
+    def _watch(self, model: str, release: Release, since_s: float) -> None:
+        """Report what the trial saw, again and again until it ends."""
+        now = self._load(model)
+        if now.phase is not Phase.TRIAL or now.candidate != release:
+            return
+        digest, totals = self._serving.seen(model)
+        if digest == release.sha256:
+            requests = totals.answered + totals.failed
+            elapsed_s = time.monotonic() - since_s
+            self.take(model, Evidence(digest, requests, totals.failed, elapsed_s))
+        self._loop.later(WATCH_S, lambda: self._watch(model, release, since_s))
+
+    # -- small steps -------------------------------------------------------------------------
+
+    def _post(self, model: str, event: Event, job: _Job) -> None:
+        """The work has ended: let its outcome happen."""
+
+        def ended() -> None:
+            if self._jobs.get(model) is job:
+                del self._jobs[model]
+            self._free_turn(model)
+            self.take(model, event)
+            self._give_turn()
+
+        self._loop.post(ended)
+
+    def _cancel(self, model: str, sha256: str) -> None:
+        job = self._jobs.get(model)
+        if job and job.sha256 == sha256:
+            job.cancel()
+            del self._jobs[model]
+        self._free_turn(model)
+        self._loop.post(self._give_turn)
+
+    def _free_turn(self, model: str) -> None:
+        if self._turn == model:
+            self._turn = ""
+
+    def _call_off(self) -> None:
+        for job in self._jobs.values():
+            job.cancel()
+        for model in list(self._states):
+            self.take(model, Stopping())
+        self._stopping = True
+
+    def _load(self, model: str) -> State:
+        if model not in self._states:
+            self._states[model] = state.load(self._folder, model)
+        return self._states[model]
+
+    def _kept(self) -> set[str]:
+        return {sha256 for each in self._states.values() for sha256 in each.kept}
+
+    def _not_saved(self, model: str, event: Event, error: MachineFault) -> None:
+        """Nothing was decided; let it happen again when the disk may take it."""
+        self._listener.trouble(error)
+        if not isinstance(event, Evidence | Stopping):  # evidence comes again by itself
+            self._loop.later(PERSIST_RETRY_S, lambda: self.take(model, event))
+
+    def _log(self, model: str, before: State, now: State) -> None:
+        if before.phase is now.phase and before.candidate == now.candidate:
+            return
+        version = now.candidate or now.active or before.candidate or before.active
+        log.info(
+            "%s: %s -> %s %s%s", model, before.phase, now.phase,
+            version.version if version else "-", f" ({now.reason})" if now.reason else "",
+        )  # fmt: skip
