@@ -145,9 +145,9 @@ REQUEST_MAX_BYTES = 1024 * 1024
 
 
 class TensorData(Struct, frozen=True, kw_only=True):
-    """A whole tensor in JSON: its elements in C order."""
+    """A whole tensor in JSON: its elements in C order. A request may leave the type out."""
 
-    dtype: Short
+    dtype: Short = ""
     shape: Annotated[tuple[Count, ...], Meta(max_length=16)]
     data: list[int | float | str | bool]
 

@@ -1,0 +1,301 @@
+"""Inference over MQTT: ``in/<model>`` to ``out/<model>``, or to the request's response topic.
+
+Guards: the network thread never waits for a model; every request gets one answer, also when it
+is refused, fails, or there are too many; a request cannot make this device publish where only
+the fleet or the publisher may (its response topic is checked); no row is ever logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from edge_agent.live import Live
+from edge_agent.model import Model
+from edge_agent.outputs import Prediction
+from edge_contract import messages
+from edge_contract.errors import EdgeError, InputFault, MachineFault
+from edge_contract.messages import Answer, Outcome, Problem, Request, TensorData
+from edge_contract.ports.mqtt import Message, Ticket
+from edge_contract.topics import Topics
+
+log = logging.getLogger(__name__)
+
+QUEUE_MAX = 256
+EXPIRY_S = 300
+TOPIC_MAX_CHARS = 512
+PACKET_OVERHEAD_BYTES = 128
+"""Header, lengths, packet id and properties of an answer, without topic and correlation."""
+
+OVERLOADED = Problem(
+    what="overloaded: too many requests wait on this device",
+    advice="Send fewer at once, or send many rows in one request.",
+)
+STOPPING = Problem(what="the agent is stopping", advice="Send it again when it is back.")
+BROKEN = Problem(
+    what="an internal error of the agent", advice="Its log has the details; please report it."
+)
+
+
+class Line(Protocol):
+    """What the door needs of ``edge_contract.ports.mqtt.Link``."""
+
+    @property
+    def peer_packet_max_bytes(self) -> int | None:
+        """The largest packet that the broker takes; None: it named no bound."""
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        expiry_s: int | None = None,
+        content_type: str = "",
+        correlation: bytes = b"",
+    ) -> Ticket:
+        """Send one message."""
+
+
+class DoorCounts(Struct, frozen=True):
+    """Requests since the start: answered with predictions, or with which kind of error."""
+
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    overloaded: int = 0
+
+
+class MqttDoor:
+    """Answers requests in a thread of its own, in the order in which they came.
+
+    Args:
+        models: the live models by name; looked up anew at each request.
+        queue_max: requests that may wait; one more is answered ``overloaded`` at once.
+    """
+
+    def __init__(
+        self,
+        link: Line,
+        topics: Topics,
+        device: str,
+        models: Mapping[str, Live],
+        *,
+        queue_max: int = QUEUE_MAX,
+    ) -> None:
+        self._link = link
+        self._topics = topics
+        self._device = device
+        self._models = models
+        self._queue_max = queue_max
+        self._waiting: deque[Message] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._tally = dict.fromkeys(("answered", "refused", "failed", "overloaded"), 0)
+        self._thread = threading.Thread(target=self._serve, name="mqtt-door", daemon=True)
+        self._thread.start()
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """What to subscribe to, so that ``handle`` gets its messages."""
+        return (self._topics.request_filter(self._device),)
+
+    @property
+    def counts(self) -> DoorCounts:
+        """Requests since the start."""
+        with self._changed:
+            return DoorCounts(**self._tally)
+
+    def handle(self, message: Message) -> None:
+        """Take a message of ``filters``; from the network thread, never blocking or raising.
+
+        A retained message is no request: it would be answered again at each reconnect.
+        """
+        if not self._is_request(message.topic):
+            return
+        if message.retain:
+            log.warning("a retained message on %s is ignored", message.topic)
+            return
+        with self._changed:
+            problem = STOPPING if self._stopping else None
+            if problem is None and len(self._waiting) >= self._queue_max:
+                problem = OVERLOADED
+                self._tally["overloaded"] += 1
+            if problem is None:
+                self._waiting.append(message)
+                self._changed.notify()
+        if problem is not None:
+            self._reply(message, problem)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Answer what is under way, turn the rest away, end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+
+    def _is_request(self, topic: str) -> bool:
+        try:
+            address = self._topics.parse(topic)
+        except InputFault:
+            return False
+        return address.kind == "in" and address.device == self._device
+
+    # -- the door's own thread ---------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._stopping:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                message = self._waiting.popleft()
+                stopping = self._stopping
+            try:
+                if stopping:
+                    self._reply(message, STOPPING)
+                else:
+                    self._answer(message)
+            except Exception:
+                # A fault of ours must not silence the door for ever.
+                log.exception("a request on %s could not be answered", message.topic)
+                self._count("failed")
+                self._reply(message, BROKEN)
+
+    def _answer(self, message: Message) -> None:
+        name = self._topics.parse(message.topic).model
+        live = self._models.get(name)
+        try:
+            check_response_topic(message.response_topic, self._topics, self._device)
+            if live is None:
+                raise InputFault(
+                    f"this device has no model {name!r}",
+                    advice=f"It has: {', '.join(sorted(self._models)) or 'none'}.",
+                )
+            with live.use() as model:
+                answer = _predict(model, message.payload)
+            self._send(message, answer)
+            self._count("answered")
+        except EdgeError as error:
+            self._count("refused" if isinstance(error, InputFault) else "failed")
+            self._reply(message, Problem(what=error.what, advice=error.advice))
+
+    def _count(self, kind: str) -> None:
+        with self._changed:
+            self._tally[kind] += 1
+
+    def _reply(self, message: Message, problem: Problem) -> None:
+        name = self._topics.parse(message.topic).model
+        self._send(message, Answer(model=name, error=problem))
+
+    def _send(self, message: Message, answer: Answer) -> None:
+        payload = messages.encode(answer)
+        topic = self._where(message)
+        bound = self._link.peer_packet_max_bytes
+        size = len(payload) + len(topic) + len(message.correlation) + PACKET_OVERHEAD_BYTES
+        if bound and size > bound:
+            raise MachineFault(
+                f"an answer of {len(payload)} bytes is more than the broker takes ({bound})",
+                advice="Send fewer rows in one request.",
+            )
+        self._link.publish(
+            topic,
+            payload,
+            qos=min(message.qos, 1),
+            expiry_s=EXPIRY_S,
+            content_type="application/json",
+            correlation=message.correlation,
+        )
+
+    def _where(self, message: Message) -> str:
+        try:
+            check_response_topic(message.response_topic, self._topics, self._device)
+        except InputFault:
+            return self._topics.answers(self._device, self._topics.parse(message.topic).model)
+        return message.response_topic or self._topics.answers(
+            self._device, self._topics.parse(message.topic).model
+        )
+
+
+def check_response_topic(topic: str, topics: Topics, device: str) -> None:
+    """Raise InputFault for a response topic to which a requester must not make us publish.
+
+    This device may publish its own state and telemetry; who may only send requests must not
+    forge those through it. Within the fleet's topics only ``out`` is for answers.
+    """
+    if not topic:
+        return
+    reserved = topic == topics.root or topic.startswith(f"{topics.root}/")
+    own = topics.answers(device, "x").removesuffix("x")
+    if (
+        len(topic) > TOPIC_MAX_CHARS
+        or topic.startswith("$")
+        or any(sign in topic for sign in "+#\0")
+        or (reserved and not topic.startswith(own))
+    ):
+        raise InputFault(
+            f"response topic {topic[:120]!r} is not one for answers",
+            advice=f"Name a topic outside {topics.root}, or one under {own}",
+        )
+
+
+def _predict(model: Model, payload: bytes) -> Answer:
+    try:
+        request = messages.decode_request(payload)
+        rows = _rows_of(request)
+    except InputFault:
+        if model.observer is not None:
+            model.observer.refused(1)
+        raise
+    found = model.predict(rows)
+    predictions = found if isinstance(found, list) else [found]
+    return Answer(
+        model=model.manifest.name,
+        version=model.manifest.version,
+        predictions=[_outcome(prediction) for prediction in predictions],
+    )
+
+
+def _rows_of(request: Request) -> object:
+    if request.tensors:
+        return {name: _tensor(name, given) for name, given in request.tensors.items()}
+    return request.rows[0] if request.single else request.rows
+
+
+def _tensor(name: str, given: TensorData) -> NDArray[Any]:
+    if math.prod(given.shape) != len(given.data):
+        raise InputFault(
+            f"tensor {name[:80]!r}: {len(given.data)} elements for the shape {list(given.shape)}"
+        )
+    text = any(isinstance(item, str) for item in given.data)
+    try:
+        array = np.array(given.data, dtype=object if text else None)
+    except OverflowError as error:
+        raise InputFault(f"tensor {name[:80]!r} holds an integer that is too large") from error
+    return array.reshape(given.shape)
+
+
+def _outcome(prediction: Prediction) -> Outcome:
+    return Outcome(
+        label=prediction.label,
+        probabilities=prediction.probabilities,
+        value=prediction.value,
+        outputs={name: _listed(name, array) for name, array in prediction.outputs.items()},
+    )
+
+
+def _listed(name: str, array: NDArray[Any]) -> TensorData:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise MachineFault(f"the model answered NaN or infinity in {name!r}, which JSON has not")
+    data: Sequence[Any] = array.ravel().tolist()
+    dtype = "string" if array.dtype.kind in "OUS" else array.dtype.name
+    return TensorData(dtype=dtype, shape=array.shape, data=list(data))
