@@ -48,9 +48,12 @@ def read(feature: Feature, values: Any, *, numbered: bool) -> Column:
     """The column of ``values``, one a row. Raises InputFault naming the row and the feature."""
     if feature.type == "category":
         return _read_text(feature, values, numbered)
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # a list among the values
+        array = np.empty(0, dtype=object)
     exact = array if array.dtype.kind in "iu" else None
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" or array.ndim != 1:
         array = _read_each(feature, values, numbered)
     column = array.astype(np.float64)
     if not np.isfinite(column).all():

@@ -94,19 +94,19 @@ class Inputs:
             return None
         count = len(self._order)
         take_all = itemgetter(*self._order)
-        pack = struct.Struct(f"{count}{_PACKS[tensor.dtype]}").pack
+        pack = struct.Struct(f"={count}{_PACKS[tensor.dtype]}").pack
         keep = struct.Struct(f"{count}d").pack
         dtype = np.dtype(tensor.dtype)
         shape, name = (1, count), tensor.name
         reorder = None if tensor.features == self._order else itemgetter(*tensor.features)
-        isfinite, array = math.isfinite, np.ndarray
+        isfinite, fsum, array = math.isfinite, math.fsum, np.ndarray
 
         def quick(row: dict[str, Any]) -> Batch | None:
-            # A NaN or an infinity survives in the sum; text, None and a value over float32's
-            # range raise. Whatever is wrong, the slow path finds out what and says so.
+            # A NaN or an infinity survives in the sum; text and None raise, and so does a value
+            # over float32's range in "=f" (not in "f"). Then the slow path says what is wrong.
             try:
                 values = take_all(row)
-                if len(row) != count or not isfinite(sum(values)):
+                if len(row) != count or not isfinite(fsum(values)):
                     return None
                 buffer = pack(*values) if reorder is None else pack(*reorder(row))
                 return Batch({name: array(shape, dtype, buffer)}, 1, True, keep(*values))
