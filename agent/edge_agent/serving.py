@@ -7,7 +7,7 @@ answers already does nothing; every request is counted for the version that answ
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_agent import slot
@@ -42,10 +42,10 @@ class Serving:
         with self._lock:
             return self._seats.setdefault(name, Live(name))
 
-    def seats(self) -> dict[str, Live]:
-        """Every seat by its name."""
-        with self._lock:
-            return dict(self._seats)
+    @property
+    def models(self) -> Mapping[str, Live]:
+        """Every seat by its name; it grows while one looks."""
+        return self._seats
 
     def answer(self, name: str, folder: Path, sha256: str) -> None:
         """Let the slot ``sha256`` in ``folder`` answer under ``name``; the old one until then.

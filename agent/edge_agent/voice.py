@@ -1,0 +1,223 @@
+"""What the agent says: to the fleet when something changed, to ``status.json`` for its owner.
+
+Guards: every event has its own (boot, seq); progress of a download does not flood the broker;
+what cannot be written or sent never stands in the way of an update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from edge_agent import report
+from edge_agent.config import Config
+from edge_agent.folder import Folder
+from edge_agent.report import AgentStatus
+from edge_agent.steps import State, Tell
+from edge_agent.telemetry.recorder import Instant
+from edge_contract import wire
+from edge_contract.errors import EdgeError
+from edge_contract.messages import Event, Hardware, ModelReport, Reported
+
+log = logging.getLogger(__name__)
+
+PROGRESS_S = 5.0
+"""Progress of a fetch is published at most this often."""
+STATUS_S = 1.0
+"""``status.json`` is written at most this often, unless an update moved on."""
+
+
+Freshness = Literal["verified", "unverified", "expired", "none"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What there is to say, as the agent's parts know it.
+
+    Attributes:
+        states, why: of the updates; why nothing is wanted of a model.
+        freshness, revision: of the signed metadata; of the newest ``desired``.
+        requests: rows answered and failed by what answers now, by model.
+        spool_records, spool_bytes, events_waiting: what is not home yet.
+    """
+
+    states: Mapping[str, State]
+    why: Mapping[str, str]
+    freshness: Freshness
+    revision: int
+    connected: bool
+    requests: dict[str, tuple[int, int]]
+    spool_records: int
+    spool_bytes: int
+    events_waiting: int
+
+
+class Ears(Protocol):
+    """Who hears it: what the voice needs of the uplink."""
+
+    def report(self, reported: Reported) -> None:
+        """Replace the retained report."""
+
+    def tell(self, event: Event) -> None:
+        """Send an event, now or later."""
+
+
+class Voice:
+    """The updater's listener. Every method: in the loop.
+
+    Args:
+        facts: asked for at each report. ears: who hears it.
+        version: of the agent. now: this moment by both clocks.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Folder,
+        *,
+        boot: int,
+        version: str,
+        hardware: Hardware,
+        facts: Callable[[], Facts],
+        ears: Ears,
+        now: Callable[[], Instant],
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._boot = boot
+        self._version = version
+        self._hardware = hardware
+        self._facts = facts
+        self._ears = ears
+        self._now = now
+        self._seq = 0
+        self._progress: dict[str, float] = {}
+        self._last_error = ""
+        self._last_error_ms = 0
+        self._report_due_s = 0.0
+        self._status_due_s = 0.0
+
+    # -- the updater's listener ----------------------------------------------------------------
+
+    def changed(self, model: str, now: State) -> None:
+        """Say at once what the model is at now."""
+        if now.candidate is None or now.phase.value != "fetching":
+            self._progress.pop(model, None)
+        self.publish()
+
+    def told(self, model: str, tell: Tell) -> None:
+        """Send an event home."""
+        event = Event(
+            boot=self._boot,
+            seq=self._seq,
+            at_ms=max(self._now().wall_ms, 0),
+            kind=tell.kind,
+            model=model,
+            version=tell.version,
+            detail=tell.detail,
+        )
+        self._seq += 1
+        self._ears.tell(event)
+
+    def progressed(self, model: str, done: int, total: int) -> None:
+        """Keep it for the next report, which is due when the last is old enough."""
+        self._progress[model] = done / total if total else 0.0
+        now_s = self._now().monotonic_s
+        self._report_due_s = min(self._report_due_s, now_s + PROGRESS_S)
+        self._status_due_s = min(self._status_due_s, now_s + STATUS_S)
+
+    def trouble(self, error: EdgeError) -> None:
+        """Remember what went wrong, for whoever looks."""
+        log.warning("%s", error.what)
+        self._last_error = error.what[:4000]
+        self._last_error_ms = max(self._now().wall_ms, 0)
+
+    # -- saying --------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Say it now: to the fleet and on disk."""
+        now, facts = self._now(), self._facts()
+        self._report_due_s = now.monotonic_s + self._config.update.report_s
+        self._ears.report(
+            Reported(
+                boot=self._boot,
+                at_ms=max(now.wall_ms, 0),
+                agent=self._version,
+                hardware=self._hardware,
+                revision=facts.revision,
+                freshness=facts.freshness,
+                labels=self._config.agent.labels,
+                models=self._models(facts),
+            )
+        )
+        self._write_status(now)
+
+    def tick(self) -> None:
+        """Say what is due."""
+        now = self._now()
+        if now.monotonic_s >= self._report_due_s:
+            self.publish()
+        elif now.monotonic_s >= self._status_due_s:
+            self._write_status(now)
+
+    def status(self, *, running: bool = True) -> AgentStatus:
+        """The agent at this moment."""
+        now, facts = self._now(), self._facts()
+        identity = self._config.agent
+        return AgentStatus(
+            device=identity.device,
+            fleet=identity.fleet,
+            channel=identity.channel,
+            running=running,
+            pid=os.getpid() if running else 0,
+            boot=self._boot,
+            at_ms=max(now.wall_ms, 0),
+            enrolled=True,
+            connected=running and facts.connected,
+            broker=str(self._config.broker_url),
+            freshness=facts.freshness,
+            revision=facts.revision,
+            clock_synchronised=now.synchronised,
+            models=self._models(facts),
+            requests=facts.requests,
+            spool_records=facts.spool_records,
+            spool_bytes=facts.spool_bytes,
+            events_waiting=facts.events_waiting,
+            last_error=self._last_error,
+            last_error_ms=self._last_error_ms,
+        )
+
+    def farewell(self) -> None:
+        """Leave word that the agent stopped in order."""
+        write_status(self._folder.status, self.status(running=False))
+
+    def _models(self, facts: Facts) -> dict[str, ModelReport]:
+        return report.model_reports(facts.states, self._progress, facts.why)
+
+    def _write_status(self, now: Instant) -> None:
+        self._status_due_s = now.monotonic_s + 10 * STATUS_S
+        write_status(self._folder.status, self.status())
+
+
+def write_status(path: Path, status: AgentStatus) -> None:
+    """Replace ``status.json`` in one step; without fsync, for it is worth nothing after a cut.
+
+    A flash card would not take an fsync a second for long. What cannot be written is not.
+    """
+    data = wire.encode_json(status)
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(data)
+            Path(name).replace(path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
