@@ -227,7 +227,7 @@ class Raw:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), WAIT_S)
-        self._socket.settimeout(WAIT_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
 
     def send(self, data: bytes) -> None:

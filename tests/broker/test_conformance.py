@@ -103,6 +103,7 @@ def test_a_clean_start_begins_a_new_session(any_broker, connect):
     connect(any_broker, "pub").publish("t", b"lost")
     again = connect(any_broker, "sub", clean=True, SessionExpiryInterval=100)
     assert not again.present
+    connect(any_broker, "pub").publish("t", b"nobody asked for it any more")
     assert again.settle() == []
 
 
@@ -121,6 +122,18 @@ def test_a_session_ends_when_its_expiry_interval_has_passed(any_broker, connect,
     # 0x10, no matching subscribers: the session and its subscription are gone.
     wait_for(lambda: pub.publish("t", b"x", 1) == 0x10, "the end of the session")
     assert not connect(any_broker, "sub", clean=False).present
+
+
+def test_a_session_that_is_resumed_in_time_does_not_end(any_broker, connect, wait_for):
+    for name, expiry in (("back", 1), ("away", 2)):
+        sub = connect(any_broker, name, clean=False, SessionExpiryInterval=expiry)
+        sub.subscribe(f"t/{name}", 1)
+        sub.disconnect()
+    back = connect(any_broker, "back", clean=False, SessionExpiryInterval=1)
+    pub = connect(any_broker, "pub")
+    wait_for(lambda: pub.publish("t/away", b"x", 1) == 0x10, "the end of the other session")
+    assert pub.publish("t/back", b"x", 1) == 0
+    assert back.expect(1)[0].payload == b"x"
 
 
 def test_a_disconnect_may_change_the_expiry_interval(any_broker, connect):
@@ -155,8 +168,8 @@ def test_silence_of_one_and_a_half_keep_alive_times_ends_a_connection(any_broker
 def test_pings_keep_a_connection_alive(any_broker, dial, wait_for):
     client = dial(any_broker)
     client.connect(keep_alive=1)
-    until = time.monotonic() + 2.5
-    wait_for(lambda: client.ping() == [] and time.monotonic() > until, "two and a half seconds")
+    until = time.monotonic() + 1.8  # longer than it may be silent
+    wait_for(lambda: client.ping() == [] and time.monotonic() > until, "the passing of this time")
 
 
 # Wills ----------------------------------------------------------------------------------------
@@ -311,17 +324,21 @@ def test_a_message_comes_with_the_lower_of_both_qos(any_broker, connect, publish
     assert sub.settle() == [b"x"]
 
 
-def test_messages_of_one_topic_and_qos_stay_in_order(any_broker, connect):
+def test_messages_of_one_topic_and_qos_stay_in_order(any_broker, connect, dial):
     sub = connect(any_broker, "sub")
     sub.subscribe("t", 2)
-    pub = connect(any_broker, "pub")
-    for number in range(300):
-        pub.paho.publish("t", b"%d" % number, number % 3)
+    pub = dial(any_broker)  # paho, when its own window is full, may reorder what it publishes
+    pub.connect("pub")
+    for batch in range(30):
+        for number in range(batch * 10, batch * 10 + 10):
+            pub.publish("t", b"%d" % number, qos=number % 3, mid=number + 1)
+            if number % 3 == 2:
+                pub.packet(0x62, struct.pack(">H", number + 1))
+        pub.ping()
     sub.expect(300)
     for qos in (0, 1, 2):
         got = [int(message.payload) for message in sub.messages if message.qos == qos]
-        assert got == sorted(got)
-        assert len(got) == 100
+        assert got == list(range(qos, 300, 3))
 
 
 def test_a_publish_of_qos_2_sent_twice_is_delivered_once(any_broker, connect, dial):
