@@ -1,0 +1,215 @@
+"""Reading retained messages by topic: a pull from a broker that only knows how to push.
+
+Guards: no wildcard is ever subscribed to (past the broker's queue limit it loses retained
+messages without a word); QoS 1 always (at QoS 0 a SUBSCRIBE that meets a backlogged socket stalled
+10 of 10 times on mosquitto); nothing is kept that was not asked for, once per asking, and never
+more than ``size_max`` bytes of it.
+
+MQTT has no "not found". So each SUBSCRIBE may end with a sentinel: a topic known to be retained.
+Brokers answer the filters of one packet in order, hence the sentinel's message, known by the
+subscription identifier of its packet, says that the topics before it had their turn.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from edge_contract.errors import PeerFault
+from edge_contract.ports.mqtt import FILTERS_MAX, Link, LinkConfig, Message, Ticket
+
+TOPICS_MAX = FILTERS_MAX - 1
+"""Topics in one asking: the sentinel takes the last filter."""
+SENTINEL = b'{"retained":true}'
+SILENCE_S = 2.0
+"""After this long without a word the SUBSCRIBE is repeated; doubled at each repetition."""
+SILENCES_MAX = 3
+ABSENCES = 2
+"""A topic is absent when this many sentinels came without it: one may overtake it."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The message on ``topic``: at most ``size_max + 1`` bytes of it; ``size`` is its real one."""
+
+    topic: str
+    payload: bytes
+    size: int
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The sentinel of asking ``number`` came back."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The connection is gone for now; what was asked will not be answered."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The connection is there again, without any subscription."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The broker refused a subscription."""
+
+    reason: str
+
+
+Answer = Heard | Probed | Lost | Restored | Refused
+
+
+class Retained:
+    """A connection of its own for reading retained messages. Used as a context manager.
+
+    Args:
+        config: how to connect; its session ends with the connection.
+        sentinel: a topic that is known to be retained.
+    """
+
+    def __init__(self, config: LinkConfig, *, sentinel: str) -> None:
+        self.link = Link(
+            config, on_message=self._received, on_up=self._restored, on_down=self._lost
+        )
+        self._sentinel = sentinel
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._asked: dict[str, int] = {}
+        self._probes: set[int] = set()
+        self._number = 0
+        self._began = False
+
+    def start(self, timeout_s: float) -> None:
+        """Connect. Raises PeerFault when the broker is not there or refuses."""
+        self.link.start(timeout_s)
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self.link.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # -- one question at a time, answered whole ---------------------------------------------
+
+    def get(self, topics: Sequence[str], *, size_max: int) -> dict[str, bytes]:
+        """What is retained on up to ``TOPICS_MAX`` topics; those without a message are left out.
+
+        A message over ``size_max`` bytes is cut to ``size_max + 1``, so that it can neither be
+        taken for a good one nor fill the memory.
+
+        Raises PeerFault when the broker refuses, stays silent or goes away.
+        """
+        found: dict[str, bytes] = {}
+        missing = set(topics)
+        absences = silences = 0
+        own = {self.ask(topics, size_max=size_max)}
+        while missing:
+            match self.next(SILENCE_S * 2**silences):
+                case Heard(topic, payload) if topic in missing:
+                    found[topic] = payload
+                    missing.discard(topic)
+                case Probed(number) if number in own:
+                    absences += 1
+                    if absences >= ABSENCES:
+                        break
+                    own.add(self.ask(sorted(missing), size_max=size_max))
+                case Refused(reason):
+                    self.forget(topics)
+                    raise PeerFault(reason, advice="Check this user's rights on the topic.")
+                case Restored():
+                    own.add(self.ask(sorted(missing), size_max=size_max))
+                case None:
+                    silences += 1
+                    if silences >= SILENCES_MAX:
+                        self.forget(topics)
+                        raise silent(sorted(missing)[0])
+                    own.add(self.ask(sorted(missing), size_max=size_max))
+        self.forget(topics)
+        return found
+
+    # -- the parts, for a window of questions -----------------------------------------------
+
+    def ask(self, topics: Sequence[str], *, size_max: int, probe: bool = True) -> int:
+        """Subscribe to ``topics``, and with ``probe`` to the sentinel behind them.
+
+        Returns the asking's number, which ``Probed`` repeats.
+        """
+        assert 1 <= len(topics) <= (TOPICS_MAX if probe else FILTERS_MAX)
+        self._number += 1
+        for topic in topics:
+            self._asked[topic] = size_max
+        filters = list(topics)
+        if probe:
+            self._probes.add(self._number)
+            filters.append(self._sentinel)
+        ticket = self.link.subscribe(filters, identifier=self._number)
+        ticket.then(lambda accepted: None if accepted else self._refused(ticket))
+        return self._number
+
+    def forget(self, topics: Sequence[str]) -> None:
+        """Unsubscribe at once: the answers are here, or are not wanted any more."""
+        for topic in topics:
+            self._asked.pop(topic, None)
+        for start in range(0, len(topics), FILTERS_MAX):
+            self.link.unsubscribe(topics[start : start + FILTERS_MAX])
+
+    def next(self, timeout_s: float) -> Answer | None:
+        """The next answer, or None after ``timeout_s`` of silence."""
+        try:
+            return self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    # -- in the network thread ---------------------------------------------------------------
+
+    def _received(self, message: Message) -> None:
+        if message.topic == self._sentinel:
+            for number in self._probes.intersection(message.subscriptions):
+                self._probes.discard(number)
+                self._answers.put(Probed(number))
+            return
+        size_max = self._asked.pop(message.topic, None)
+        if size_max is not None:
+            payload = message.payload
+            self._answers.put(Heard(message.topic, payload[: size_max + 1], len(payload)))
+
+    def _restored(self, _session_kept: bool) -> None:
+        if self._began:
+            self._answers.put(Restored())
+        self._began = True
+
+    def _lost(self, _reason: str) -> None:
+        self._answers.put(Lost())
+
+    def _refused(self, ticket: Ticket) -> None:
+        # A lost connection settles its subscriptions too; `Restored` follows in its time.
+        if self.link.up:
+            try:
+                ticket.wait(0)
+            except PeerFault as fault:
+                self._answers.put(Refused(fault.what))
+
+
+def silent(topic: str) -> PeerFault:
+    """The error for a broker that says nothing at all, not even the sentinel."""
+    return PeerFault(
+        f"the broker did not answer for {topic}: neither that message nor the sentinel came",
+        advice="Check that something was published for this fleet on this broker and that the"
+        " user may read it.",
+    )

@@ -1,0 +1,157 @@
+"""The signature inside a bundle: who vouches for its manifest, checked without a broker.
+
+A DSSE envelope (github.com/secure-systems-lab/dsse, v1) over an in-toto Statement v1
+(github.com/in-toto/attestation) whose subject is the manifest by SHA-256; the manifest names every
+member by digest. The envelope carries the targets metadata that names the models key, so that the
+root alone is enough to check it. On a device the TUF metadata decides, not this.
+
+To verify, in this order:
+ 1. the root is signed by itself, or comes from the user's own repository;
+ 2. the targets metadata is signed by the root's targets key;
+ 3. the envelope is signed by the models key that targets delegates to;
+ 4. the statement is about this manifest, by name, version and SHA-256.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import FormatError, VerificationError
+from tuf.api.metadata import Root, Targets
+
+from edge_contract.bundle import SIGNATURE_MAX_BYTES, Bundle
+from edge_contract.errors import InputFault
+from edge_contract.manifest import digest
+from edge_release import keys, metadata, roles
+from edge_release.shelf import Shelf, versioned
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://edge-pack.dev/bundle/v1"
+TARGETS_FIELD = "edgeTargets"
+_ADVICE = "Do not use it: get the bundle again from its publisher, or check the keys you name."
+
+
+class _Subject(Struct, frozen=True):
+    name: str
+    digest: dict[str, str]
+
+
+class _Predicate(Struct, frozen=True):
+    name: str
+    version: str
+
+
+class _Statement(Struct, frozen=True, rename={"kind": "_type"}):
+    kind: str
+    subject: tuple[_Subject, ...]
+    predicateType: str  # noqa: N815 - in-toto's word
+    predicate: _Predicate
+
+
+def sign_bundle(manifest_bytes: bytes, name: str, version: str, keys_dir: Path) -> bytes:
+    """The member ``signature.json`` for a manifest, signed by the repository's models key.
+
+    The same manifest, keys and repository give the same bytes. Raises InputFault when the key or
+    the repository is not there.
+    """
+    shelf = Shelf(keys_dir)
+    profile = shelf.profile()
+    state = shelf.read()
+    targets = state.targets[roles.TARGETS]
+    statement = _statement(digest(manifest_bytes), name, version)
+    envelope = Envelope(msgspec.json.encode(statement), PAYLOAD_TYPE, {})
+    for key_name in roles.key_names(profile, roles.MODELS):
+        envelope.sign(keys.load(keys_dir, key_name))
+    document: dict[str, Any] = envelope.to_dict()
+    carried = state.files[versioned(roles.TARGETS, targets.version)]
+    document[TARGETS_FIELD] = base64.b64encode(carried).decode()
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def verify_bundle(bundle: Bundle, *, root: bytes | None, keys_dir: Path | None) -> None:
+    """Return when the bundle's signature holds; exactly one of ``root`` and ``keys_dir`` is given.
+
+    Args:
+        root: bytes of the root metadata that is trusted.
+        keys_dir: the signing repository, whose own root and targets are trusted.
+
+    Raises InputFault that says which step failed.
+    """
+    if not bundle.signature:
+        raise InputFault(
+            f"bundle {bundle.manifest.name} {bundle.manifest.version} carries no signature",
+            advice="Build it with --keys DIR to sign it.",
+        )
+    envelope, carried = _open(bundle.signature)
+    trusted, targets_bytes = _anchor(root, keys_dir, carried)
+    # 1. the root is signed by itself
+    anchor = metadata.parse(trusted, Root, "the root")
+    metadata.verify(anchor, roles.ROOT, trusted, Root, "the root")
+    # 2. the targets metadata is signed by the root's targets key
+    targets = metadata.verify(anchor, roles.TARGETS, targets_bytes, Targets, "targets metadata")
+    # 3. the envelope is signed by the models key
+    public, threshold = metadata.delegation_keys(targets, roles.MODELS)
+    try:
+        envelope.verify(public, threshold)
+    except (VerificationError, ValueError) as error:
+        raise InputFault(
+            f"the bundle is not signed by the models key of this root: {error}", advice=_ADVICE
+        ) from error
+    # 4. the statement is about this manifest
+    manifest = bundle.manifest
+    expected = _statement(bundle.digest, manifest.name, manifest.version)
+    if envelope.payload_type != PAYLOAD_TYPE or _decode(envelope.payload) != expected:
+        raise InputFault(
+            f"the signature is about another manifest than {manifest.name} {manifest.version}"
+            f" with SHA-256 {bundle.digest}",
+            advice=_ADVICE,
+        )
+
+
+def _statement(sha256: str, name: str, version: str) -> _Statement:
+    return _Statement(
+        kind=STATEMENT_TYPE,
+        subject=(_Subject("manifest.json", {"sha256": sha256}),),
+        predicateType=PREDICATE_TYPE,
+        predicate=_Predicate(name, version),
+    )
+
+
+def _decode(payload: bytes) -> _Statement:
+    try:
+        return msgspec.json.decode(payload, type=_Statement)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputFault(f"the signed statement is not valid: {error}") from error
+
+
+def _open(signature: bytes) -> tuple[Envelope, bytes]:
+    """The envelope and the targets metadata that it carries."""
+    if len(signature) > SIGNATURE_MAX_BYTES:
+        raise InputFault(f"the signature is {len(signature)} bytes")
+    try:
+        document = json.loads(signature)
+        carried = base64.b64decode(document.get(TARGETS_FIELD, ""), validate=True)
+        return Envelope.from_dict(document), carried
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
+        raise InputFault(f"the signature is not a DSSE envelope: {error}") from error
+
+
+def _anchor(root: bytes | None, keys_dir: Path | None, carried: bytes) -> tuple[bytes, bytes]:
+    """The root to trust and the targets metadata to check against it."""
+    if keys_dir is not None:
+        state = Shelf(keys_dir).read()
+        targets = state.targets[roles.TARGETS].version
+        return (
+            state.files[versioned(roles.ROOT, state.root.version)],
+            state.files[versioned(roles.TARGETS, targets)],
+        )
+    if root is None:
+        raise InputFault("nothing to check the signature against: name a root or a key folder")
+    return root, carried
