@@ -229,8 +229,8 @@ class Transaction(Protocol):
         """Windows of ``bundle`` not counted yet, in order of key."""
         ...
 
-    def pending_bundles(self) -> list[Unknown]:
-        """Bundles that pending windows name."""
+    def pending_bundles(self, limit: int) -> list[Unknown]:
+        """Bundles that pending windows name, the one that came last first."""
         ...
 
     def history(self, device: str, bundle: str, until: tuple[int, int], limit: int) -> list[Window]:

@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from edge_contract import telemetry
 from edge_fleet.store.base import (
     Alarm,
     Counted,
@@ -31,6 +30,7 @@ from edge_fleet.store.base import (
     Window,
 )
 from edge_fleet.store.tables import alarms, blobs, detectors, devices, events, faults, windows
+from edge_fleet.windows import window_of
 
 DETAIL_MAX_CHARS = 500
 _IN_MAX = 400
@@ -134,7 +134,7 @@ class SqlTransaction:
             .limit(limit)
         )
 
-    def pending_bundles(self) -> list[Unknown]:
+    def pending_bundles(self, limit: int) -> list[Unknown]:
         found = self._connection.execute(
             select(
                 windows.c.bundle,
@@ -145,6 +145,7 @@ class SqlTransaction:
             .where(windows.c.counted == Counted.PENDING)
             .group_by(windows.c.bundle)
             .order_by(func.max(windows.c.received_ms).desc())
+            .limit(limit)
         ).all()
         return [self._unknown(bytes(row[0]).hex(), row[1], row[2]) for row in found]
 
@@ -377,28 +378,6 @@ class SqlTransaction:
             select(blobs.c.data).where(blobs.c.sha256 == bytes.fromhex(sha256))
         ).scalar_one_or_none()
         return None if data is None else bytes(data)
-
-
-def window_of(record_bytes: bytes, received_ms: int) -> Window:
-    """The window that a record is. Raises InputFault when it is not a valid record."""
-    record = telemetry.decode(record_bytes)
-    return Window(
-        device=record.device,
-        boot=record.boot,
-        seq=record.seq,
-        bundle=record.bundle.hex(),
-        model=record.model,
-        version=record.version,
-        start_ms=record.start_ms,
-        end_ms=record.end_ms,
-        synchronised=record.synchronised,
-        rows=record.rows,
-        refused=record.refused,
-        failed=record.failed,
-        dropped=record.dropped,
-        received_ms=received_ms,
-        record=record_bytes,
-    )
 
 
 def _detector(row: Row[Any]) -> Detector:

@@ -1,0 +1,330 @@
+"""The command ``edge-fleet``: parses, calls one function, prints.
+
+Guards: a machine without the extra ``fleet`` is told which one to install, before anything else
+happens.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from edge_contract import broker_url
+from edge_contract.errors import InputFault, MachineFault
+from edge_contract.names import check_name
+from edge_contract.ports import command
+from edge_contract.topics import DEFAULT_PREFIX
+from edge_fleet import reports, terminal
+from edge_fleet import serve as serving
+from edge_fleet.collector import CollectorConfig
+from edge_fleet.drift.budget import Budget
+
+if TYPE_CHECKING:
+    from edge_fleet.store.sql import SqlStore
+
+app = typer.Typer(
+    help="Collect what a fleet of edge agents reports, and see drift with a promised rate of"
+    " false alarms.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+DEFAULT_DB = "sqlite:///edge-fleet.db"
+LEVELS_SHOWN = 20
+
+Db = Annotated[
+    str,
+    typer.Option(
+        "--db", envvar="EDGE_FLEET_DB", help="sqlite:///FILE or postgresql://user@host/database."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+@app.command()
+def serve(
+    *,
+    fleet: Annotated[str, typer.Option(help="Which fleet to collect.")],
+    broker: Annotated[
+        str,
+        typer.Option(
+            envvar="EDGE_BROKER",
+            help="mqtt://[user:password@]host[:port], mqtts://..., or `auto`: start one here"
+            " (mosquitto where there is one, else the embedded broker).",
+        ),
+    ] = "auto",
+    db: Db = DEFAULT_DB,
+    false_alarms_per_month: Annotated[
+        float,
+        typer.Option(help="At most so many false drift alarms in 30 days, over the whole fleet."),
+    ] = 1.0,
+    window_s: Annotated[
+        float, typer.Option(help="Length of the agents' telemetry windows, in seconds.")
+    ] = 300.0,
+    port: Annotated[
+        int, typer.Option(help="Port of the broker that `--broker auto` starts; 0: a free one.")
+    ] = broker_url.PORT,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where that broker keeps its state; default: nowhere.")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="What all topics begin with.")] = DEFAULT_PREFIX,
+    ordinal: Annotated[
+        int, typer.Option(min=0, help="Number of this collector; its MQTT session carries it.")
+    ] = 0,
+    ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
+    cert_file: Annotated[str, typer.Option(help="TLS client certificate, PEM.")] = "",
+    key_file: Annotated[str, typer.Option(help="Its key, PEM.")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
+) -> None:
+    """Collect telemetry into a database and watch for drift, until stopped.
+
+    Examples:
+
+      edge-fleet serve --fleet home
+
+      edge-fleet serve --fleet home --broker mqtt://10.0.0.2 --db sqlite:///home.db
+
+      edge-fleet serve --fleet plant --broker mqtts://fleet:secret@broker --window-s 3600
+    """
+    check_name(fleet, "fleet")
+    if not (0 < false_alarms_per_month < inf and 0 < window_s < inf):
+        raise InputFault("--false-alarms-per-month and --window-s must be above 0 and finite")
+    auto = broker == serving.AUTO
+    config = CollectorConfig(
+        broker=broker_url.parse("mqtt://127.0.0.1" if auto else broker),
+        fleet=fleet,
+        prefix=prefix,
+        ordinal=ordinal,
+        budget=Budget(false_alarms_per_month, window_s),
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+    )
+    serving.log_to_stderr(verbose=verbose)
+    with _store(db, create=True) as store:
+        serving.serve(config, store, own_broker=(port, folder) if auto else None)
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(help="Port on the loopback; 0: a free one.")] = (
+        broker_url.PORT
+    ),
+    folder: Annotated[
+        Path | None, typer.Option(help="Where it keeps retained messages and sessions.")
+    ] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="The embedded broker, also where mosquitto is.")
+    ] = False,
+) -> None:
+    """Run an MQTT 5 broker for this machine only, until stopped.
+
+    Examples:
+
+      edge-fleet broker
+
+      edge-fleet broker --port 0 --folder broker-state --embedded
+    """
+    serving.log_to_stderr(verbose=False)
+    serving.run_broker(port, folder, embedded=embedded)
+
+
+@app.command()
+def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """The fleet at a glance: devices, windows, alarms, and what needs attention.
+
+    Example: edge-fleet status --db sqlite:///home.db
+    """
+    with _store(db) as store:
+        found = reports.status(store, _now_ms())
+    if as_json:
+        _print_json(found)
+        return
+    _print_status(found)
+
+
+@app.command()
+def devices(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Every device: whether it lives, what it runs, when it was last heard of (UTC).
+
+    Example: edge-fleet devices --json
+    """
+    with _store(db) as store:
+        found = reports.devices(store, _now_ms())
+    if as_json:
+        _print_json(found)
+        return
+    rows: list[list[object]] = []
+    for device in found:
+        seen = device.last_seen or "never"
+        running = device.models or (None,)
+        rows += [
+            [
+                device.device,
+                device.state,
+                f"{model.model} {model.version}" if model else "-",
+                (model.phase or "-") if model else "-",
+                model.rows if model else 0,
+                model.open_alarms if model else 0,
+                seen,
+            ]
+            for model in running
+        ]
+    terminal.print_table(
+        ["device", "state", "model", "phase", "rows", "alarms", "last seen (UTC)"], rows
+    )
+
+
+@app.command()
+def drift(
+    db: Db = DEFAULT_DB,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also closed alarms, and the evidence on each monitor.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Open drift alarms: which device, which feature, what changed, since when (UTC).
+
+    Evidence is log10 of the detector's value; an alarm is raised where it reaches the threshold.
+
+    Examples:
+
+      edge-fleet drift
+
+      edge-fleet drift --all --json
+    """
+    with _store(db) as store:
+        found = reports.drift(store, _now_ms(), closed=everything)
+    if as_json:
+        _print_json(found)
+        return
+    _print_drift(found, everything=everything)
+
+
+@app.command()
+def resolve(
+    alarms: Annotated[list[int], typer.Argument(help="Numbers of alarms, from `drift`.")],
+    comment: Annotated[str, typer.Option(help="Why, for those who come later.")] = "",
+    db: Db = DEFAULT_DB,
+) -> None:
+    """Close drift alarms; their monitors start anew with the next window.
+
+    Example: edge-fleet resolve 3 4 --comment "sensor replaced"
+    """
+    with _store(db) as store:
+        closed = reports.resolve(store, alarms, _now_ms(), comment)
+    terminal.print_line(f"closed {', '.join(map(str, closed))}")
+
+
+def _print_status(found: reports.Status) -> None:
+    collector = "running" if found.collecting else "not running"
+    lag = "-" if found.lag_s is None else f"{found.lag_s:.1f} s"
+    waiting = f", {found.pending_windows} of unknown profile" if found.pending_windows else ""
+    refused = f", {found.refused_windows} refused" if found.refused_windows else ""
+    lines = [
+        ("fleet", f"{found.fleet} (collector {collector})"),
+        (
+            "devices",
+            f"{found.devices}: {found.online} online, {found.silent} silent,"
+            f" {found.offline} offline",
+        ),
+        ("windows", f"{found.windows}{waiting}{refused}"),
+        ("rows", f"{found.rows}"),
+        ("last heard", f"{found.last_heard or 'never'}, lag {lag}"),
+        ("open alarms", f"{found.open_alarms}"),
+        (
+            "promise",
+            f"at most {found.false_alarms_per_month:g} false alarms in 30 days over"
+            f" {found.streams} streams: alarm at evidence {found.threshold:.2f}",
+        ),
+        ("faults", f"{found.faults}"),
+    ]
+    for name, text in lines:
+        terminal.print_line(f"{name:<12} {text}")
+    for unknown in found.unknown_profiles:
+        terminal.print_line(
+            f"unknown      bundle {unknown.bundle[:12]} ({unknown.model} {unknown.version}):"
+            f" {unknown.windows} windows of {unknown.devices} devices wait for its profile"
+        )
+    for fault in found.recent_faults:
+        terminal.print_line(
+            f"fault        {fault.device or '(nobody known)'}: {fault.kind} x {fault.count},"
+            f" last {fault.last}: {fault.detail}"
+        )
+    for note in found.notes:
+        terminal.print_line(f"note         {note}")
+
+
+def _print_drift(found: reports.Drift, *, everything: bool) -> None:
+    if not found.alarms:
+        terminal.print_line(f"no drift alarms (threshold {found.threshold:.2f})")
+    else:
+        columns = ["alarm", "device", "model", "feature", "what", "since (UTC)", "evidence"]
+        terminal.print_table(
+            columns,
+            [
+                [
+                    f"{alarm.id}{' (closed)' if alarm.resolved else ''}",
+                    alarm.device,
+                    f"{alarm.model} {alarm.version}",
+                    alarm.feature,
+                    alarm.what,
+                    alarm.since,
+                    f"{alarm.evidence:.2f} / {alarm.threshold:.2f}",
+                ]
+                for alarm in found.alarms
+            ],
+        )
+    if everything:
+        terminal.print_line()
+        levels = found.levels[:LEVELS_SHOWN]
+        terminal.print_table(
+            ["device", "model", "feature", "evidence", "windows", "rows"],
+            [
+                [x.device, f"{x.model} {x.version}", x.feature,
+                 f"{x.evidence:.2f} / {x.threshold:.2f}", x.windows, x.rows]
+                for x in levels
+            ],
+        )  # fmt: skip
+        if len(found.levels) > len(levels):
+            terminal.print_line(f"and {len(found.levels) - len(levels)} more: --json has them all")
+
+
+@contextmanager
+def _store(db: str, *, create: bool = False) -> Iterator[SqlStore]:
+    try:
+        from edge_fleet.store.sql import open_store  # noqa: PLC0415 (its library is an extra)
+    except ModuleNotFoundError as error:
+        raise MachineFault(
+            f"edge-fleet needs a package that is not installed here: {error.name}",
+            advice="Install it: pip install 'edge-pack[fleet]'",
+        ) from error
+    store = open_store(db, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _print_json(value: Any) -> None:
+    """ASCII only: what a device controls cannot steer a terminal from here either."""
+    print_text = json.dumps(msgspec.to_builtins(value), ensure_ascii=True, indent=2)
+    typer.echo(print_text)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def main() -> None:
+    """Entry point."""
+    command.run(app)

@@ -1,0 +1,327 @@
+"""The collector: from MQTT into the store, then back an acknowledgement.
+
+Guards: a message is acknowledged after the transaction that keeps it, never before; so whatever
+kills this process, the broker sends again what was not kept, and the store keeps it once. A message
+that makes no sense is counted and acknowledged. While the store fails nothing is acknowledged and
+nothing is lost: the batch is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edge_contract.broker_url import BrokerUrl
+from edge_contract.errors import MachineFault
+from edge_contract.ports.mqtt import Link, LinkConfig, Message, Ticket
+from edge_contract.topics import DEFAULT_PREFIX, Topics
+from edge_fleet import intake
+from edge_fleet.drift.budget import Budget
+from edge_fleet.evidence import Evidence, Outcome
+from edge_fleet.fetcher import Fetcher
+from edge_fleet.library import Library
+from edge_fleet.store.base import (
+    EventSeen,
+    Fault,
+    ReportSeen,
+    StatusSeen,
+    Store,
+    Transaction,
+    Window,
+)
+
+log = logging.getLogger(__name__)
+
+BATCH_MAX = 100
+BATCH_S = 0.2
+RECEIVE_MAXIMUM = 500
+"""Unacknowledged messages the broker may send: a few batches, so that it never waits for us."""
+SESSION_EXPIRY_S = 30 * 24 * 3600
+CONNECT_S = 10.0
+RETRY_MIN_S = 1.0
+RETRY_MAX_S = 30.0
+PENDING_BATCH = 500
+PENDING_BUNDLES = 256
+HEARTBEAT_S = 10.0
+RESCAN_S = 30.0
+LOGGED_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class CollectorConfig:
+    """What a collector is told.
+
+    Attributes:
+        ordinal: 0 for the only one; its client id and its lock carry it, and stay the same over
+            restarts, so that the broker keeps what comes meanwhile.
+        budget: the promise on false alarms.
+    """
+
+    broker: BrokerUrl
+    fleet: str
+    prefix: str = DEFAULT_PREFIX
+    ordinal: int = 0
+    budget: Budget = field(default_factory=Budget)
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    @property
+    def client_id(self) -> str:
+        """``edge-fleet-<fleet>-<ordinal>``."""
+        return f"edge-fleet-{self.fleet}-{self.ordinal}"
+
+    def link(self, suffix: str = "", *, durable: bool) -> LinkConfig:
+        """How to connect."""
+        return LinkConfig(
+            broker=self.broker,
+            client_id=self.client_id + suffix,
+            session_expiry_s=SESSION_EXPIRY_S if durable else 0,
+            manual_ack=durable,
+            receive_maximum=RECEIVE_MAXIMUM if durable else 64,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+        )
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """A message and the connection that it came over."""
+
+    message: Message
+    connection: int
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """A profile that the fetcher got."""
+
+    bundle: str
+    blobs: Mapping[str, bytes]
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Collector:
+    """Runs until it is told to stop; see the module's docstring."""
+
+    def __init__(
+        self, config: CollectorConfig, store: Store, *, clock_ms: Callable[[], int] = now_ms
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._clock_ms = clock_ms
+        self._topics = Topics(config.fleet, config.prefix)
+        self._arrived: queue.SimpleQueue[_Arrived | _Profile] = queue.SimpleQueue()
+        self._connection = 0
+        self._subscribed: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
+        self._library = Library()
+        self._evidence = Evidence(self._library, config.budget)
+        self._logged: set[tuple[str, str]] = set()
+        self._heartbeat_s = self._rescan_s = float("-inf")
+        self._link = Link(config.link(durable=True), on_message=self._received, on_up=self._up)
+        self._fetcher = Fetcher(
+            config.link("-profiles", durable=False),
+            self._topics,
+            lambda bundle, blobs: self._arrived.put(_Profile(bundle, blobs)),
+            time.monotonic,
+        )
+
+    def run(self, stop: threading.Event, started: Callable[[], None] = lambda: None) -> None:
+        """Collect until ``stop`` is set; ``started`` is called once subscribed.
+
+        Raises:
+            InputFault: another collector of this ordinal runs, or the store is another fleet's.
+            PeerFault: the broker is not there, or refuses the subscription.
+            MachineFault: the store failed and ``stop`` was set before it recovered.
+        """
+        self._store.claim(self._config.fleet)
+        with self._store.lock(self._config.ordinal):
+            self._link.start(CONNECT_S)
+            try:
+                self._subscribed.get(timeout=CONNECT_S).wait(CONNECT_S)
+                self._fetcher.start()
+                started()
+                self._loop(stop)
+            finally:
+                self._fetcher.stop()
+                self._link.stop()
+
+    # -- network thread --------------------------------------------------------------------
+
+    def _up(self, session_present: bool) -> None:
+        """Subscribe at every connection; retained state comes once a process or session."""
+        first = self._connection == 0
+        self._connection += 1
+        handling = 1 if session_present and not first else 0
+        ticket = self._link.subscribe(self._topics.collector_filters(), retain_handling=handling)
+        ticket.then(self._answered)
+        self._subscribed.put(ticket)
+
+    def _answered(self, accepted: bool) -> None:
+        if not accepted:
+            log.error("the broker refused the subscription to the fleet's topics")
+
+    def _received(self, message: Message) -> None:
+        self._arrived.put(_Arrived(message, self._connection))
+
+    # -- main thread -----------------------------------------------------------------------
+
+    def _loop(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            batch = self._take()
+            if batch:
+                self._until_kept(lambda batch=batch: self._keep(batch), stop)  # type: ignore[misc]
+                self._acknowledge(batch)
+            self._housekeep(stop)
+
+    def _take(self) -> list[_Arrived | _Profile]:
+        """What arrives within ``BATCH_S`` of the first, at most ``BATCH_MAX``."""
+        batch: list[_Arrived | _Profile] = []
+        deadline_s = time.monotonic() + BATCH_S
+        while len(batch) < BATCH_MAX:
+            try:
+                batch.append(self._arrived.get(timeout=max(deadline_s - time.monotonic(), 0.0)))
+            except queue.Empty:
+                break
+        return batch
+
+    def _until_kept(self, keep: Callable[[], None], stop: threading.Event) -> None:
+        pause_s = RETRY_MIN_S
+        while True:
+            try:
+                keep()
+            except MachineFault as error:
+                self._evidence.forget()
+                log.warning("%s; nothing is acknowledged; again in %.0f s", error.what, pause_s)
+                if stop.wait(pause_s):
+                    raise
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+            else:
+                return
+
+    def _keep(self, batch: Sequence[_Arrived | _Profile]) -> None:
+        with self._store.transaction() as tx:
+            outcome = self._keep_items(tx, self._read(batch))
+        unknown = set(outcome.unknown)
+        for profile in batch:
+            if isinstance(profile, _Profile):
+                self._learn(profile)
+        self._fetcher.want(unknown)
+
+    def _read(self, batch: Sequence[_Arrived | _Profile]) -> list[intake.Item]:
+        now = self._clock_ms()
+        return [
+            intake.read(
+                self._topics,
+                arrived.message.topic,
+                arrived.message.payload,
+                retained=arrived.message.retain,
+                now_ms=now,
+            )
+            for arrived in batch
+            if isinstance(arrived, _Arrived)
+        ]
+
+    def _keep_items(self, tx: Transaction, items: Sequence[intake.Item]) -> Outcome:
+        windows = [item for item in items if isinstance(item, Window)]
+        faults = [item for item in items if isinstance(item, Fault)]
+        fresh = tx.add_windows(windows)
+        faults += _conflicts(tx, windows, fresh)
+        faults += filter(None, map(intake.clock_fault, fresh))
+        for item in items:
+            if isinstance(item, StatusSeen):
+                tx.status(item)
+            elif isinstance(item, ReportSeen):
+                tx.report(item)
+        tx.add_events([item for item in items if isinstance(item, EventSeen)])
+        outcome = self._evidence.count(tx, fresh, self._clock_ms())
+        tx.add_faults(faults + outcome.faults)
+        self._log_faults(faults + outcome.faults)
+        return outcome
+
+    def _learn(self, profile: _Profile) -> None:
+        """Keep a profile, then count what waited for it."""
+        now = self._clock_ms()
+        with self._store.transaction() as tx:
+            for sha256, data in profile.blobs.items():
+                tx.put_blob(sha256, data, now)
+        log.info("profile of bundle %s is known", profile.bundle)
+        self._count_pending(profile.bundle)
+
+    def _count_pending(self, bundle: str) -> None:
+        while True:
+            with self._store.transaction() as tx:
+                windows = tx.pending(bundle, PENDING_BATCH)
+                outcome = self._evidence.count(tx, windows, self._clock_ms())
+                tx.add_faults(outcome.faults)
+            if not windows or outcome.unknown:
+                return
+
+    def _acknowledge(self, batch: Sequence[_Arrived | _Profile]) -> None:
+        """What came over a former connection is not ours to acknowledge: it comes again."""
+        for arrived in batch:
+            if isinstance(arrived, _Arrived) and arrived.connection == self._connection:
+                self._link.acknowledge(arrived.message)
+
+    def _housekeep(self, stop: threading.Event) -> None:
+        self._fetcher.tick()
+        now_s = time.monotonic()
+        if now_s - self._heartbeat_s >= HEARTBEAT_S:
+            self._heartbeat_s = now_s
+            self._until_kept(self._beat, stop)
+        if now_s - self._rescan_s >= RESCAN_S:
+            self._rescan_s = now_s
+            self._until_kept(self._rescan, stop)
+
+    def _rescan(self) -> None:
+        """Windows that wait: count those whose profile is here, ask for the others' profiles."""
+        with self._store.reading() as tx:
+            waiting = [unknown.bundle for unknown in tx.pending_bundles(PENDING_BUNDLES)]
+            known = [bundle for bundle in waiting if self._library.find(tx, bundle)]
+        for bundle in known:
+            self._count_pending(bundle)
+        self._fetcher.want(bundle for bundle in waiting if bundle not in known)
+
+    def _beat(self) -> None:
+        """Leave for reports what this collector is and that it lives."""
+        config = self._config
+        self._store.put_settings(
+            {
+                f"collector-{config.ordinal}": str(self._clock_ms()),
+                "broker": str(config.broker),
+                "window_s": repr(config.budget.window_s),
+                "false_alarms_per_month": repr(config.budget.false_alarms_per_month),
+            }
+        )
+
+    def _log_faults(self, faults: Sequence[Fault]) -> None:
+        for fault in faults:
+            key = (fault.device, fault.kind)
+            if key not in self._logged and len(self._logged) < LOGGED_MAX:
+                self._logged.add(key)
+                log.warning("%s from %r: %r", fault.kind, fault.device, fault.detail)
+
+
+def _conflicts(tx: Transaction, windows: Sequence[Window], fresh: Sequence[Window]) -> list[Fault]:
+    """Repeated keys with other bytes: a device whose boots or sequence began again."""
+    kept = {id(window) for window in fresh}
+    return [
+        Fault(
+            window.device,
+            "reused-key",
+            f"boot {window.boot} seq {window.seq} came again with other content;"
+            " was the device set up anew under its old name?",
+            window.received_ms,
+        )
+        for window in windows
+        if id(window) not in kept and not tx.same_record(window)
+    ]

@@ -1,0 +1,82 @@
+"""What a message from a device says, or why it is not believed. Pure.
+
+Guards: nothing reaches the store that was not decoded whole; the device that a topic names (which
+the broker's rights protect) is the one that the record names. A bad message becomes a ``Fault``
+that is counted and acknowledged: it must never come again and never stop the collector.
+"""
+
+from __future__ import annotations
+
+from edge_contract import messages
+from edge_contract.errors import InputFault
+from edge_contract.topics import Topics
+from edge_fleet.store.base import EventSeen, Fault, ReportSeen, StatusSeen, Window
+from edge_fleet.windows import window_of
+
+Item = Window | StatusSeen | ReportSeen | EventSeen | Fault
+
+FUTURE_MS = 3_600_000
+"""A window that ends so far ahead of our clock: one of the two clocks is wrong."""
+ROWS_MAX = 2**36
+"""No device makes so many predictions in a window; sums over a fleet stay within 64 bits."""
+
+
+def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: int) -> Item:
+    """The item in one message. Never raises for what a device sent."""
+    try:
+        address = topics.parse(topic)
+    except InputFault as error:
+        return Fault("", "topic", error.what, now_ms)
+    device = address.device
+    try:
+        match address.kind:
+            case "telemetry":
+                return _window(device, payload, now_ms)
+            case "status":
+                status = messages.decode(payload, messages.Status)
+                return StatusSeen(
+                    device, status.online, status.boot, _plain(status.agent), now_ms, retained
+                )
+            case "reported":
+                messages.decode(payload, messages.Reported)
+                return ReportSeen(device, payload, now_ms, retained)
+            case "ev":
+                event = messages.decode(payload, messages.Event)
+                return EventSeen(
+                    device,
+                    event.boot,
+                    event.seq,
+                    event.at_ms,
+                    event.kind,
+                    _plain(event.model),
+                    _plain(event.version),
+                    _plain(event.detail),
+                    now_ms,
+                )
+    except InputFault as error:
+        return Fault(device, f"bad-{address.kind}", error.what, now_ms)
+    return Fault(device, "topic", f"nothing of ours on {topic}", now_ms)
+
+
+def _window(device: str, payload: bytes, now_ms: int) -> Window | Fault:
+    window = window_of(payload, now_ms)
+    if window.device != device:
+        detail = f"a record of {window.device!r} on the topic of {device!r}"
+        return Fault(device, "wrong-device", detail, now_ms)
+    if window.rows > ROWS_MAX:
+        return Fault(device, "bad-telemetry", f"a window of {window.rows} rows", now_ms)
+    return window
+
+
+def _plain(text: str) -> str:
+    """Without NUL, which PostgreSQL's text cannot hold."""
+    return text.replace("\0", "")
+
+
+def clock_fault(window: Window) -> Fault | None:
+    """A window from the future is kept (order is by boot and sequence) and its clock reported."""
+    ahead_ms = window.end_ms - window.received_ms
+    if ahead_ms <= FUTURE_MS:
+        return None
+    detail = f"its clock is {ahead_ms / 3_600_000:.1f} h ahead"
+    return Fault(window.device, "clock-ahead", detail, window.received_ms)

@@ -1,0 +1,375 @@
+"""What ``status``, ``devices`` and ``drift`` say, as plain values, from one consistent reading.
+
+Guards: reports only read. A figure that is not known is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+import numpy as np
+from msgspec import Struct
+
+from edge_contract import messages
+from edge_contract.errors import InputFault
+from edge_fleet.drift import explain as explanations
+from edge_fleet.drift.budget import MONTH_S, Budget
+from edge_fleet.drift.explain import CellChange
+from edge_fleet.evidence import load_state
+from edge_fleet.library import Library
+from edge_fleet.liveness import Liveness, liveness
+from edge_fleet.store.base import Alarm, Detector, Device, Store, Transaction
+
+LN10 = math.log(10)
+UNKNOWN_SHOWN = 50
+COLLECTOR_LATE_S = 30.0
+"""A collector leaves a sign of life every 10 s."""
+WINDOW_SLACK = 0.8
+"""Windows shorter than this share of the declared length break the promise."""
+
+
+class UnknownBundle(Struct, frozen=True):
+    """A bundle whose profile the fleet does not have."""
+
+    bundle: str
+    model: str
+    version: str
+    windows: int
+    devices: int
+
+
+class FaultReport(Struct, frozen=True):
+    """What a device sent and should not have."""
+
+    device: str
+    kind: str
+    count: int
+    last: str
+    detail: str
+
+
+class Status(Struct, frozen=True):
+    """The fleet at a glance. Times are ISO 8601 in UTC, None where there is none.
+
+    Attributes:
+        streams, threshold: detectors' monitors, and log10 of the alarm threshold for them.
+        lag_s: the longest time from the end of a window to its arrival, over devices online.
+        notes: what a person should know, such as windows shorter than declared.
+    """
+
+    fleet: str
+    collecting: bool
+    devices: int
+    online: int
+    silent: int
+    offline: int
+    windows: int
+    rows: int
+    pending_windows: int
+    refused_windows: int
+    dropped_records: int
+    open_alarms: int
+    faults: int
+    last_heard: str | None
+    lag_s: float | None
+    streams: int
+    threshold: float
+    false_alarms_per_month: float
+    window_s: float
+    unknown_profiles: tuple[UnknownBundle, ...]
+    recent_faults: tuple[FaultReport, ...]
+    notes: tuple[str, ...]
+
+
+class ModelOnDevice(Struct, frozen=True):
+    """One model of a device; ``phase`` is "" when the device has not reported it."""
+
+    model: str
+    version: str
+    phase: str
+    rows: int
+    windows: int
+    open_alarms: int
+
+
+class DeviceReport(Struct, frozen=True):
+    """One device."""
+
+    device: str
+    state: Liveness
+    boot: int
+    agent: str
+    machine: str
+    freshness: str
+    labels: dict[str, str]
+    rows: int
+    windows: int
+    dropped: int
+    last_seen: str | None
+    models: tuple[ModelOnDevice, ...]
+
+
+class AlarmReport(Struct, frozen=True):
+    """One alarm. ``evidence`` and ``threshold`` are log10; ``evidence`` now, where known."""
+
+    id: int
+    device: str
+    model: str
+    version: str
+    source: str
+    feature: str
+    kind: str
+    what: str
+    since: str
+    opened: str
+    evidence: float
+    threshold: float
+    evidence_now: float | None
+    rows: int
+    cells: tuple[CellChange, ...]
+    resolved: str | None
+    comment: str
+
+
+class Level(Struct, frozen=True):
+    """The evidence on one monitor now, as log10, beside the threshold."""
+
+    device: str
+    model: str
+    version: str
+    source: str
+    feature: str
+    evidence: float
+    threshold: float
+    windows: int
+    rows: int
+    alarm: int | None
+
+
+class Drift(Struct, frozen=True):
+    """Alarms, newest first, and current levels, strongest first."""
+
+    alarms: tuple[AlarmReport, ...]
+    levels: tuple[Level, ...]
+    threshold: float
+
+
+def instant(ms: int | None) -> str | None:
+    """ISO 8601 in UTC, to the second; None for never or a time no calendar holds."""
+    if not ms:
+        return None
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def budget_of(settings: Mapping[str, str]) -> Budget:
+    """The promise that the collector was last started with."""
+    default = Budget()
+    return Budget(
+        float(settings.get("false_alarms_per_month", default.false_alarms_per_month)),
+        float(settings.get("window_s", default.window_s)),
+    )
+
+
+def status(store: Store, now_ms: int) -> Status:
+    """The fleet at a glance."""
+    settings = store.settings()
+    budget = budget_of(settings)
+    with store.reading() as tx:
+        devices, totals, streams = tx.devices(), tx.totals(), _streams(tx, now_ms)
+        unknown = tx.pending_bundles(UNKNOWN_SHOWN)
+        faults = sorted(tx.faults(), key=lambda fault: -fault.last_ms)[:UNKNOWN_SHOWN]
+    states = [liveness(device, now_ms, budget.window_s) for device in devices]
+    lags = [d.lag_ms for d, s in zip(devices, states, strict=True) if s == "online" and d.windows]
+    beats = [int(value) for name, value in settings.items() if name.startswith("collector-")]
+    collecting = any(now_ms - beat <= COLLECTOR_LATE_S * 1000 for beat in beats)
+    return Status(
+        fleet=settings.get("fleet", ""),
+        collecting=collecting,
+        devices=len(devices),
+        online=states.count("online"),
+        silent=states.count("silent"),
+        offline=states.count("offline"),
+        windows=totals.windows,
+        rows=totals.rows,
+        pending_windows=totals.pending,
+        refused_windows=totals.refused,
+        dropped_records=sum(device.dropped for device in devices),
+        open_alarms=totals.open_alarms,
+        faults=totals.faults,
+        last_heard=instant(totals.newest_ms),
+        lag_s=max(lags) / 1000 if lags else None,
+        streams=streams,
+        threshold=budget.log_threshold(streams) / LN10,
+        false_alarms_per_month=budget.false_alarms_per_month,
+        window_s=budget.window_s,
+        unknown_profiles=tuple(
+            UnknownBundle(u.bundle, u.model, u.version, u.windows, u.devices) for u in unknown
+        ),
+        recent_faults=tuple(
+            FaultReport(f.device, f.kind, f.count, instant(f.last_ms) or "", f.detail)
+            for f in faults
+        ),
+        notes=tuple(_notes(devices, budget, collecting)),
+    )
+
+
+def devices(store: Store, now_ms: int) -> tuple[DeviceReport, ...]:
+    """Every device with its models."""
+    budget = budget_of(store.settings())
+    with store.reading() as tx:
+        known, detectors, alarms = tx.devices(), tx.all_detectors(), tx.alarms(open_only=True)
+    counted: dict[str, list[Detector]] = {}
+    for detector in detectors:
+        counted.setdefault(detector.device, []).append(detector)
+    return tuple(
+        _device(device, counted.get(device.device, []), alarms, now_ms, budget) for device in known
+    )
+
+
+def drift(store: Store, now_ms: int, *, closed: bool = False) -> Drift:
+    """Alarms and the current evidence on each monitor of each device's newest bundle."""
+    budget = budget_of(store.settings())
+    with store.reading() as tx:
+        threshold = budget.log_threshold(_streams(tx, now_ms)) / LN10
+        alarms = tx.alarms(open_only=not closed)
+        levels = list(_levels(tx, threshold))
+    now = {(x.device, x.model, x.version, x.source, x.feature): x.evidence for x in levels}
+    reports = tuple(_alarm(alarm, now) for alarm in alarms)
+    levels.sort(key=lambda level: (-level.evidence, level.device, level.feature))
+    return Drift(reports, tuple(levels), threshold)
+
+
+def resolve(store: Store, ids: Iterable[int], now_ms: int, comment: str) -> list[int]:
+    """Close alarms; their monitors start anew with the next window.
+
+    Raises InputFault, closing none, when one of them is not an open alarm.
+    """
+    wanted = sorted(set(ids))
+    with store.transaction() as tx:
+        closed = tx.resolve(wanted, now_ms, comment)
+        wrong = [str(one) for one in wanted if one not in closed]
+        if wrong:
+            raise InputFault(
+                f"not an open alarm: {', '.join(wrong)}",
+                advice="`edge-fleet drift` lists open alarms with their numbers.",
+            )
+    return closed
+
+
+def _streams(tx: Transaction, now_ms: int) -> int:
+    return tx.streams(now_ms - MONTH_S * 1000)
+
+
+def _notes(devices: Iterable[Device], budget: Budget, collecting: bool) -> Iterable[str]:
+    if not collecting:
+        yield "no collector runs: start `edge-fleet serve`"
+    windows = [device.window_ms / 1000 for device in devices if device.window_ms > 0]
+    if windows and min(windows) < WINDOW_SLACK * budget.window_s:
+        yield (
+            f"windows as short as {min(windows):.3g} s come, {budget.window_s:g} s were declared:"
+            " the promise on false alarms needs `edge-fleet serve --window-s`"
+            f" {min(windows):.3g}"
+        )
+    if any(device.dropped for device in devices):
+        yield "devices dropped records from full spools: see `edge-fleet devices`"
+
+
+def _device(
+    device: Device, detectors: list[Detector], alarms: list[Alarm], now_ms: int, budget: Budget
+) -> DeviceReport:
+    reported = _reported(device)
+    open_alarms = [alarm for alarm in alarms if alarm.device == device.device]
+    return DeviceReport(
+        device=device.device,
+        state=liveness(device, now_ms, budget.window_s),
+        boot=device.boot,
+        agent=device.agent,
+        machine=reported.hardware.machine if reported else "",
+        freshness=reported.freshness if reported else "",
+        labels=dict(reported.labels) if reported else {},
+        rows=device.rows,
+        windows=device.windows,
+        dropped=device.dropped,
+        last_seen=instant(device.seen_ms),
+        models=tuple(_models(reported, detectors, open_alarms)),
+    )
+
+
+def _reported(device: Device) -> messages.Reported | None:
+    if not device.reported:
+        return None
+    try:
+        return messages.decode(device.reported, messages.Reported)
+    except InputFault:  # kept by a newer edge-fleet
+        return None
+
+
+def _models(
+    reported: messages.Reported | None, detectors: list[Detector], alarms: list[Alarm]
+) -> Iterable[ModelOnDevice]:
+    phases = dict(reported.models) if reported else {}
+    newest = {detector.model: detector for detector in detectors}
+    for name in sorted(set(phases) | set(newest)):
+        ours = [detector for detector in detectors if detector.model == name]
+        report = phases.get(name)
+        yield ModelOnDevice(
+            model=name,
+            version=report.active if report else newest[name].version,
+            phase=report.phase if report else "",
+            rows=sum(detector.rows for detector in ours),
+            windows=sum(detector.windows for detector in ours),
+            open_alarms=sum(alarm.model == name for alarm in alarms),
+        )
+
+
+def _levels(tx: Transaction, threshold: float) -> Iterable[Level]:
+    library = Library()
+    newest = {(detector.device, detector.model): detector for detector in tx.all_detectors()}
+    for detector in newest.values():
+        known = library.find(tx, detector.bundle)
+        if known is None:
+            continue
+        log_m, latched = load_state(detector.state, known.table.entries)
+        levels = known.table.levels(np.asarray(log_m))
+        for at, monitor in enumerate(known.profile.monitors):
+            yield Level(
+                device=detector.device,
+                model=detector.model,
+                version=detector.version,
+                source=monitor.source,
+                feature=monitor.name,
+                evidence=round(max(float(levels[at]) / LN10, 0.0), 3),
+                threshold=round(threshold, 3),
+                windows=detector.windows,
+                rows=detector.rows,
+                alarm=latched.get(at),
+            )
+
+
+def _alarm(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], float]) -> AlarmReport:
+    explanation = explanations.decode(alarm.explanation)
+    key = (alarm.device, alarm.model, alarm.version, alarm.source, alarm.feature)
+    return AlarmReport(
+        id=alarm.id,
+        device=alarm.device,
+        model=alarm.model,
+        version=alarm.version,
+        source=alarm.source,
+        feature=alarm.feature,
+        kind=explanation.kind,
+        what=explanation.text,
+        since=instant(alarm.since_ms) or "",
+        opened=instant(alarm.opened_ms) or "",
+        evidence=round(alarm.log_evidence / LN10, 3),
+        threshold=round(alarm.log_threshold / LN10, 3),
+        evidence_now=now.get(key),
+        rows=explanation.rows,
+        cells=explanation.cells,
+        resolved=instant(alarm.resolved_ms),
+        comment=alarm.comment,
+    )

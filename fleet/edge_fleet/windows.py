@@ -1,0 +1,34 @@
+"""A telemetry record as the fleet keeps it."""
+
+from __future__ import annotations
+
+from edge_contract import telemetry
+from edge_fleet.store.base import Window
+
+
+def window_of(record_bytes: bytes, received_ms: int) -> Window:
+    """The window that a record is. Raises InputFault when it is not a valid record."""
+    record = telemetry.decode(record_bytes)
+    return Window(
+        device=record.device,
+        boot=record.boot,
+        seq=record.seq,
+        bundle=record.bundle.hex(),
+        model=record.model,
+        version=record.version,
+        start_ms=record.start_ms,
+        end_ms=record.end_ms,
+        synchronised=record.synchronised,
+        rows=record.rows,
+        refused=record.refused,
+        failed=record.failed,
+        dropped=record.dropped,
+        received_ms=received_ms,
+        record=record_bytes,
+    )
+
+
+def began_ms(window: Window) -> int:
+    """When it began, by the device's clock where that can be trusted, else when it came."""
+    trusted = window.synchronised and window.start_ms <= window.received_ms
+    return window.start_ms if trusted else window.received_ms
