@@ -6,15 +6,16 @@ secrets do not belong into a file that is copied from device to device.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
 from edge_agent.steps import Rules, TrialRules
 from edge_contract import broker_url
@@ -117,7 +118,7 @@ class Config(Struct, frozen=True, kw_only=True):
     def broker_url(self) -> BrokerUrl:
         """The broker with the password in place."""
         url = broker_url.parse(self.broker.url)
-        return with_fields(url, password=self.password) if self.password else url
+        return dataclasses.replace(url, password=self.password) if self.password else url
 
     @property
     def rules(self) -> Rules:
@@ -141,6 +142,10 @@ _SECTIONS: dict[str, type[Struct]] = {
     "update": Update,
 }
 _REQUIRED = ("agent", "broker")
+_PATHS: dict[type, tuple[str, ...]] = {
+    Identity: ("folder",),
+    Broker: ("ca", "cert", "key", "password_file"),
+}
 
 _NAME_RULE = "expected 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
 
@@ -148,8 +153,11 @@ S = TypeVar("S", bound=Struct)
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Config:
-    """The settings in ``path``. Raises InputFault that lists every fault in it."""
-    config, faults = parse(read_bounded(path, CONFIG_MAX_BYTES))
+    """The settings in ``path``; paths in it are relative to its folder.
+
+    Raises InputFault that lists every fault in it.
+    """
+    config, faults = parse(read_bounded(path, CONFIG_MAX_BYTES), path.absolute().parent)
     password = environment.get(PASSWORD_VARIABLE, "")
     if config and config.broker.password_file and not password:
         try:
@@ -164,11 +172,14 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
             f"{path} has {len(faults)} {plural}:{listed}",
             advice="agent.example.toml shows every setting with its default.",
         )
-    return msgspec.structs.replace(config, password=password)
+    return replace(config, password=password)
 
 
-def parse(data: bytes) -> tuple[Config | None, list[str]]:
-    """The settings in a TOML document, or None, and every fault found."""
+def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
+    """The settings in a TOML document, or None, and every fault found.
+
+    Relative paths in it are below ``base``.
+    """
     try:
         document = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -178,7 +189,7 @@ def parse(data: bytes) -> tuple[Config | None, list[str]]:
     for name, kind in _SECTIONS.items():
         if name in document or name in _REQUIRED:
             section = _section(document.get(name, {}), kind, name, faults)
-            values[name] = section
+            values[name] = section = _absolute(section, base)
             faults.extend(_check(section))
     if "models" in document:
         models = values["models"] = _value(document["models"], Models, "models", faults)
@@ -204,6 +215,14 @@ def _section(table: object, kind: type[S], name: str, faults: list[str]) -> S | 
             faults.append(f"[{name}] {each.name} is missing")
             sound = False
     return kind(**values) if sound else None
+
+
+def _absolute(section: Struct | None, base: Path) -> Struct | None:
+    names = _PATHS.get(type(section), ())
+    paths = {name: getattr(section, name) for name in names}
+    return (
+        replace(section, **{n: str(base / p) for n, p in paths.items() if p}) if section else None
+    )
 
 
 def _value(value: object, kind: Any, where: str, faults: list[str]) -> Any:

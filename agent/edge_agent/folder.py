@@ -44,6 +44,11 @@ class Folder:
         return self.path / "lock"
 
     @property
+    def boot(self) -> Path:
+        """The number of the last start."""
+        return self.path / "boot.json"
+
+    @property
     def desired(self) -> Path:
         """The newest ``desired`` that was heard."""
         return self.path / "desired.json"
@@ -139,13 +144,17 @@ def next_boot(folder: Folder, now_s: float) -> int:
     device which lost its disk does not repeat the numbers of its former life, whose records a
     store already has. Raises MachineFault when it cannot be written.
     """
-    path = folder.path / "boot.json"
-    try:
-        boot = wire.decode_json(
-            read_bounded(path, _SMALL_MAX_BYTES), _Boot, size_max=_SMALL_MAX_BYTES
-        ).boot
-        number = boot + 1
-    except InputFault:
+    number = last_boot(folder) + 1
+    if number == 1:
         number = max(int(now_s), 1)
-    write_atomic(path, wire.encode_json(_Boot(boot=number)))
+    write_atomic(folder.boot, wire.encode_json(_Boot(boot=number)))
     return number
+
+
+def last_boot(folder: Folder) -> int:
+    """The number of the last start; 0 when there was none that is readable."""
+    try:
+        data = read_bounded(folder.boot, _SMALL_MAX_BYTES)
+        return wire.decode_json(data, _Boot, size_max=_SMALL_MAX_BYTES).boot
+    except InputFault:
+        return 0

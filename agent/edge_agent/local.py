@@ -1,0 +1,68 @@
+"""The agent as its disk shows it, whether it runs or not: reading only, changing nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from edge_agent import state
+from edge_agent.config import Config
+from edge_agent.folder import Folder, last_boot, running
+from edge_agent.report import STATUS_MAX_BYTES, AgentStatus, model_reports
+from edge_agent.state import STATE_MAX_BYTES
+from edge_agent.steps import State
+from edge_contract import wire
+from edge_contract.errors import InputFault
+from edge_contract.ports.disk import read_bounded
+
+STALE_S = 60.0
+"""A running agent says how it is every 10 s; one that is silent for longer is stuck."""
+
+
+def read(config: Config) -> AgentStatus:
+    """What a running agent last said; of one that does not run, what its updates' states say."""
+    folder = Folder(config.folder)
+    said = _said(folder.status)
+    if running(folder) and said and said.running:
+        return said
+    identity = config.agent
+    states = {model: _state(folder.state(model)) for model in folder.known_models()}
+    base = said or AgentStatus(
+        device=identity.device, fleet=identity.fleet, channel=identity.channel, running=False
+    )
+    return msgspec.structs.replace(
+        base,
+        device=identity.device,
+        fleet=identity.fleet,
+        channel=identity.channel,
+        broker=str(config.broker_url),
+        running=running(folder),
+        pid=0,
+        connected=False,
+        boot=last_boot(folder),
+        requests={},
+        models=model_reports(states, {}, {}),
+        spool_records=sum(1 for _ in folder.spool.glob("*.rec")),
+        events_waiting=sum(1 for _ in folder.outbox.glob("*.json")),
+    )
+
+
+def healthy(status: AgentStatus, now_s: float) -> bool:
+    """Whether the agent runs and its loop turns."""
+    return status.running and now_s - status.at_ms / 1000 < STALE_S
+
+
+def _said(path: Path) -> AgentStatus | None:
+    with contextlib.suppress(InputFault):
+        data = read_bounded(path, STATUS_MAX_BYTES)
+        return wire.decode_json(data, AgentStatus, size_max=STATUS_MAX_BYTES)
+    return None
+
+
+def _state(path: Path) -> State:
+    try:
+        return state.decode(read_bounded(path, STATE_MAX_BYTES))
+    except InputFault as error:
+        return State(reason=f"its state cannot be read: {error.what}"[:1000])
