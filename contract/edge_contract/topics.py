@@ -15,6 +15,8 @@ from edge_contract.names import check_name, check_sha256
 
 DEFAULT_PREFIX = "edge/1"
 SLASHES_MAX = 7
+SENTINEL_FILE = "sentinel.json"
+"""The metadata file that is always retained, see ``ports.retained``; no TUF role is called so."""
 Kind = Literal["status", "desired", "reported", "ev", "in", "out", "cmd", "rsp", "telemetry"]
 _DEVICE_KINDS = ("status", "desired", "reported", "ev", "cmd", "rsp")
 

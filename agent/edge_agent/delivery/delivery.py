@@ -1,0 +1,229 @@
+"""Delivery to one device: enrol, refresh, fetch. What the agent uses of this package.
+
+Guards: downloads have a connection of their own (client id ``<device>-dl``), so that a command
+never waits behind them; one operation at a time; nothing already on disk is fetched again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Event
+
+from tuf.api.exceptions import DownloadError
+
+from edge_agent.delivery import slot as slots
+from edge_agent.delivery.fetcher import METADATA, MqttFetcher
+from edge_agent.delivery.freshness import Profile
+from edge_agent.delivery.pull import Progress, Pull
+from edge_agent.delivery.store import ChunkStore
+from edge_agent.delivery.trust import ROOT_MAX_BYTES, Refreshed, Trust, fingerprint
+from edge_contract.broker_url import BrokerUrl
+from edge_contract.bundle import MANIFEST_MEMBER
+from edge_contract.errors import InputFault, PeerFault
+from edge_contract.manifest import Manifest
+from edge_contract.messages import Pointer, Release
+from edge_contract.ports.mqtt import LinkConfig
+from edge_contract.ports.retained import Retained
+from edge_contract.topics import SENTINEL_FILE, Topics
+
+RECEIVE_MAXIMUM = 16
+"""Messages the broker may have under way: two windows of chunks, 2 MiB."""
+
+
+@dataclass(frozen=True)
+class DeliveryConfig:
+    """Where a device gets its models from, and where it keeps them.
+
+    Attributes:
+        folder: the agent's; ``tuf/`` and ``chunks/`` in it are the delivery's.
+        device: client id of the agent; the download connection adds ``-dl``.
+        profile: what expired metadata means, see ``freshness``.
+        ca_file, cert_file, key_file: TLS, as in ``LinkConfig``.
+    """
+
+    folder: Path
+    broker: BrokerUrl
+    topics: Topics
+    device: str
+    channel: str = "stable"
+    profile: Profile = "home"
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    connect_timeout_s: float = 10.0
+
+
+class Delivery:
+    """The device's end of delivery. Any thread may call; operations wait for each other."""
+
+    def __init__(self, config: DeliveryConfig) -> None:
+        self.config = config
+        self._trust = Trust(
+            config.folder / "tuf",
+            fleet=config.topics.fleet,
+            channel=config.channel,
+            profile=config.profile,
+        )
+        self._store = ChunkStore(config.folder / "chunks")
+        self._lock = threading.Lock()
+
+    # -- trust -----------------------------------------------------------------------------
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether this device trusts a root."""
+        return self._trust.enrolled
+
+    def enroll(self, root: bytes | None = None, fingerprint: str | None = None) -> str:
+        """Trust a root from now on; returns its fingerprint ``sha256:...``.
+
+        Args:
+            root: bytes of the root metadata, brought here by a person; or
+            fingerprint: of root version 1, which is then fetched from the broker and compared.
+
+        Raises InputFault when both or none is given, the root is none, or another one is trusted
+        already; PeerFault when the broker has no root, or one with another fingerprint.
+        """
+        if (root is None) == (fingerprint is None):
+            raise InputFault("enroll with a root or with its fingerprint")
+        with self._lock:
+            if root is None:
+                root = self._fetch_root(str(fingerprint))
+            return self._trust.pin(root)
+
+    def refresh(self, *, now: datetime, synchronised: bool) -> Refreshed:
+        """Bring metadata up to date; the channel's verified pointer and its freshness.
+
+        Args:
+            now: this machine's clock, aware. synchronised: whether it may be believed.
+
+        Raises PeerFault when the broker is away or anything does not verify (nothing changed
+        then), InputFault when not enrolled, MachineFault when the disk refuses.
+        """
+        with self._lock, self._connection() as connect:
+            fetcher = MqttFetcher(connect, self.config.topics)
+            return self._trust.refresh(fetcher, now=now, synchronised=synchronised)
+
+    def cached_pointer(self) -> Pointer | None:
+        """The pointer that was verified last, for a start without a broker; None without one."""
+        return self._trust.cached()
+
+    # -- bundles ---------------------------------------------------------------------------
+
+    def fetch(
+        self,
+        release: Release,
+        *,
+        name: str,
+        into: Path,
+        accept: Callable[[Manifest], None],
+        progress: Progress,
+        stop: Event,
+    ) -> Manifest:
+        """Have the slot folder ``into`` complete on disk; returns its manifest.
+
+        A slot that is complete and a chunk that is on disk are not fetched again; files that
+        another slot beside ``into`` holds are copied from there. ``into`` appears whole:
+        ``manifest.json`` and each file under the name in the manifest, decoded.
+
+        Args:
+            release: one that the verified pointer names for the model ``name``.
+            accept: may refuse the manifest by raising, before the first chunk is asked for.
+            progress: called with stored bytes on disk and in all. stop: ends with ``Stopped``.
+
+        Raises PeerFault, InputFault, MachineFault or Stopped; then there is no ``into`` unless
+        it was complete before, and what arrived is kept for the next attempt.
+        """
+        with self._lock, self._connection() as connect:
+            fetcher = MqttFetcher(connect, self.config.topics)
+            manifest, manifest_bytes = self._trust.manifest(
+                fetcher, release, name=name, kept=self._kept(release, into)
+            )
+            accept(manifest)
+            if MANIFEST_MEMBER in {file.name for file in manifest.files}:
+                raise InputFault(f"a member may not be called {MANIFEST_MEMBER}")
+            if not slots.complete(into, manifest, manifest_bytes):
+                self._store.begin(release.sha256, manifest_bytes)
+                pull = Pull(connect, self.config.topics, self._store, progress=progress, stop=stop)
+                self._build(pull, manifest, manifest_bytes, into)
+            self._store.clear(keep=self._unfinished() - {release.sha256})
+            return manifest
+
+    def _build(self, pull: Pull, manifest: Manifest, manifest_bytes: bytes, into: Path) -> None:
+        reuse = slots.reusable(into.parent, manifest.files)
+        plans = pull.members(file for file in manifest.files if file.name not in reuse)
+        slots.build(
+            into,
+            manifest,
+            manifest_bytes,
+            reuse=reuse,
+            stored=lambda file: pull.read(plans[file.name]),
+        )
+
+    def _kept(self, release: Release, into: Path) -> bytes | None:
+        """The manifest as an earlier attempt left it, unchecked."""
+        kept = self._store.manifest(release.sha256)
+        if kept is None and (into / MANIFEST_MEMBER).is_file():
+            return (into / MANIFEST_MEMBER).read_bytes()
+        return kept
+
+    def _unfinished(self) -> set[str]:
+        """Digests that may still be wanted: a fetch of anything else was abandoned."""
+        pointer = self._trust.cached()
+        if pointer is None:
+            return set()
+        tracks = pointer.models.values()
+        return {release.sha256 for track in tracks for release in track.releases()}
+
+    # -- network ---------------------------------------------------------------------------
+
+    def _fetch_root(self, expected: str) -> bytes:
+        with self._connection() as connect:
+            fetcher = MqttFetcher(connect, self.config.topics)
+            try:
+                root = fetcher.download_bytes(f"{METADATA}1.root.json", ROOT_MAX_BYTES)
+            except DownloadError as error:
+                raise PeerFault(
+                    f"no root is published for fleet {self.config.topics.fleet}: {error}",
+                    advice="Publish first, or bring root.json here and enroll with the file.",
+                ) from error
+        if fingerprint(root) != expected.lower():
+            raise PeerFault(
+                f"the broker's root has fingerprint {fingerprint(root)}, expected {expected}",
+                advice="Check the fingerprint with the one who made the keys; do not trust this"
+                " broker before.",
+            )
+        return root
+
+    @contextmanager
+    def _connection(self) -> Iterator[Callable[[], Retained]]:
+        """A download connection that is made when it is first needed, and ended afterwards."""
+        made: list[Retained] = []
+
+        def connect() -> Retained:
+            if not made:
+                config = self.config
+                link = LinkConfig(
+                    broker=config.broker,
+                    client_id=f"{config.device}-dl",
+                    receive_maximum=RECEIVE_MAXIMUM,
+                    reconnect_max_s=8,
+                    ca_file=config.ca_file,
+                    cert_file=config.cert_file,
+                    key_file=config.key_file,
+                )
+                retained = Retained(link, sentinel=config.topics.metadata(SENTINEL_FILE))
+                retained.start(config.connect_timeout_s)
+                made.append(retained)
+            return made[0]
+
+        try:
+            yield connect
+        finally:
+            for retained in made:
+                retained.stop()

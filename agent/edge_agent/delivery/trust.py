@@ -1,0 +1,373 @@
+"""What this device believes: signed metadata in, a verified pointer and manifest out.
+
+Guards: no byte is parsed before a length check; nothing is believed that does not lead to the
+root pinned at enrolment; metadata never goes back; every file is durable before the next one is
+asked for, so a power cut at any point leaves metadata that was verified.
+
+The steps, each with its number where it stands in the code. Any failure is a PeerFault and leaves
+pointer, floor and everything installed as they were:
+ 1. roots: each signed by the one before, from the pinned one on;
+ 2. timestamp: signed, not older than the last one seen;
+ 3. snapshot: the one that timestamp names, and no role in it older than before;
+ 4. targets and rollout: as snapshot names them, signed by the keys delegated to;
+ 5. pointer: the bytes that rollout names, about this fleet and channel;
+ 6. each release in it: a manifest that the models role signed with the same SHA-256, so that a
+    stolen rollout key can only choose among genuine models;
+ 7. manifest: the bytes that models names, about this model and version, not below the floor.
+Chunks and members follow in ``pull`` (8, 9) and ``slot`` (10).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from tuf.api.exceptions import (
+    DownloadError,
+    ExpiredMetadataError,
+    LengthOrHashMismatchError,
+    RepositoryError,
+)
+from tuf.api.metadata import Metadata, Root, TargetFile
+from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient.fetcher import FetcherInterface
+
+from edge_agent.delivery import fetcher as fetchers
+from edge_agent.delivery import freshness
+from edge_agent.delivery.freshness import BUILT_AT, Profile, Word
+from edge_contract import manifest as manifests
+from edge_contract import messages, wire
+from edge_contract.errors import InputFault, PeerFault
+from edge_contract.manifest import MANIFEST_MAX_BYTES, Manifest
+from edge_contract.messages import MAX_BYTES, Pointer, Release
+from edge_contract.names import version_key
+from edge_contract.ports.disk import read_bounded, write_atomic
+
+log = logging.getLogger(__name__)
+
+ROOT_MAX_BYTES = 512_000
+ROTATIONS_MAX = 256
+"""Roots followed in one refresh, as python-tuf does; the next refresh goes on from there."""
+_STATE_MAX_BYTES = 256 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ADVICE = (
+    "Nothing was changed. If the publisher renewed its keys or repository, enroll this device"
+    " again; otherwise somebody is tampering with the broker."
+)
+
+
+class _Trusted(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the last refresh left: the time floor, the time it judged at, and the pointer."""
+
+    schema: int = 1
+    floor_s: int
+    judged_s: int
+    pointer_sha256: str
+    pointer: Pointer
+    word: Word = "verified"
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """The channel's verified pointer, and how fresh its metadata is known to be.
+
+    ``expired`` in profile ``managed``: the pointer is the last one that was verified in time.
+    ``changed``: it differs from the one that was known before.
+    """
+
+    pointer: Pointer
+    freshness: Word
+    changed: bool = False
+
+
+class DurableUpdater(Updater):
+    """python-tuf's updater at a given time, whose files survive a power cut."""
+
+    def __init__(
+        self, folder: Path, pinned: bytes, fetcher: FetcherInterface, at: datetime
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        known = sum(1 for _ in (folder / "root_history").glob("*.root.json"))
+        super().__init__(
+            metadata_dir=str(folder),
+            metadata_base_url=fetchers.METADATA,
+            target_base_url=fetchers.TARGETS,
+            fetcher=fetcher,
+            config=UpdaterConfig(max_root_rotations=known + ROTATIONS_MAX),
+            bootstrap=pinned,
+        )
+        self._trusted_set.reference_time = at
+
+    def _persist_file(self, filename: str, data: bytes) -> None:
+        path = Path(filename)
+        if not (path.is_file() and path.read_bytes() == data):
+            write_atomic(path, data)
+
+    @property
+    def signed_at(self) -> str:
+        """When the timestamp says it was signed, or ""."""
+        return str(self._trusted_set.timestamp.unrecognized_fields.get("signed_at", ""))
+
+    @property
+    def root_expires(self) -> datetime:
+        """When the trusted root ends."""
+        return self._trusted_set.root.expires
+
+
+class Trust:
+    """The trusted metadata of one fleet and channel, on disk in ``folder``."""
+
+    def __init__(self, folder: Path, *, fleet: str, channel: str, profile: Profile) -> None:
+        self._folder = folder
+        self._fleet = fleet
+        self._channel = channel
+        self._profile = profile
+
+    # -- the anchor ------------------------------------------------------------------------
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether a root is pinned."""
+        return self._pinned.is_file()
+
+    def pin(self, root: bytes) -> str:
+        """Trust ``root`` from now on; returns its fingerprint. The same root again is no change.
+
+        Raises InputFault when it is not a root signed by itself, or another one is pinned.
+        """
+        check_root(root)
+        if self.enrolled:
+            pinned = fingerprint(self._anchor())
+            if pinned != fingerprint(root):
+                raise InputFault(
+                    f"this device trusts another root: {pinned}",
+                    advice=f"To trust a new one, stop the agent and remove {self._folder}.",
+                )
+        else:
+            write_atomic(self._pinned, root)
+        return fingerprint(root)
+
+    @property
+    def _pinned(self) -> Path:
+        return self._folder / "pinned.root.json"
+
+    def _anchor(self) -> bytes:
+        if not self.enrolled:
+            raise InputFault(
+                "this device is not enrolled: it trusts no root yet",
+                advice="Run `edge-agent enroll --root sha256:...` with what `edge-pack keys init`"
+                " printed.",
+            )
+        return read_bounded(self._pinned, ROOT_MAX_BYTES)
+
+    # -- refresh ---------------------------------------------------------------------------
+
+    def cached(self) -> Pointer | None:
+        """The pointer that was verified last, or None."""
+        trusted = self._state()
+        return trusted.pointer if trusted else None
+
+    def refresh(self, fetcher: FetcherInterface, *, now: datetime, synchronised: bool) -> Refreshed:
+        """Bring metadata up to date and return the verified pointer.
+
+        Raises PeerFault when anything does not verify, InputFault when not enrolled.
+        """
+        self._anchor()
+        before = self._state()
+        floor = _EPOCH + timedelta(seconds=before.floor_s) if before else BUILT_AT
+        rule = freshness.freshness(
+            now, synchronised=synchronised, floor=floor, profile=self._profile
+        )
+        at, word = rule.at, rule.word
+        with _peer_faults():
+            try:
+                pointer, sha256, updater = self._verify(fetcher, at, before)
+            except ExpiredMetadataError as error:
+                if rule.lenient_at is None:
+                    return self._expired(before, error)
+                log.warning("metadata expired (%s); used all the same at home", error)
+                at, word = rule.lenient_at, "expired"
+                pointer, sha256, updater = self._verify(fetcher, at, before)
+        floor = freshness.raised(
+            floor,
+            updater.signed_at,
+            now=now,
+            synchronised=synchronised,
+            limit=updater.root_expires,
+        )
+        after = _Trusted(
+            floor_s=int((floor - _EPOCH).total_seconds()),
+            judged_s=int((at - _EPOCH).total_seconds()),
+            pointer_sha256=sha256,
+            pointer=pointer,
+            word=word,
+        )
+        self._write(before, after)
+        changed = before is None or before.pointer != pointer
+        return Refreshed(pointer, word, changed)
+
+    def _expired(self, before: _Trusted | None, error: ExpiredMetadataError) -> Refreshed:
+        if before is None:
+            raise PeerFault(
+                f"the published metadata has expired: {error}",
+                advice="Have the publisher sign anew: `edge-pack publish` does.",
+            ) from error
+        log.warning("metadata expired (%s); nothing new is installed", error)
+        return Refreshed(before.pointer, "expired")
+
+    def _write(self, before: _Trusted | None, after: _Trusted) -> None:
+        """Keep the state; a judging time alone that moved is not worth a write to flash."""
+        if before is None or msgspec.structs.replace(before, judged_s=after.judged_s) != after:
+            write_atomic(self._folder / "trusted.json", wire.encode_json(after))
+
+    def _verify(
+        self, fetcher: FetcherInterface, at: datetime, before: _Trusted | None
+    ) -> tuple[Pointer, str, DurableUpdater]:
+        # 1. roots, 2. timestamp, 3. snapshot, 4. targets
+        updater = DurableUpdater(self._metadata, self._anchor(), fetcher, at)
+        updater.refresh()
+        # 4. rollout, 5. pointer
+        path = messages.pointer_path(self._fleet, self._channel)
+        info = updater.get_targetinfo(path)
+        if info is None:
+            raise PeerFault(
+                f"nothing is published for channel {self._channel} of fleet {self._fleet}",
+                advice="Publish with `edge-pack publish`, or mend the channel in agent.toml.",
+            )
+        if before is not None and info.hashes.get("sha256") == before.pointer_sha256:
+            pointer, sha256 = before.pointer, before.pointer_sha256
+        else:
+            data = _download(fetcher, info, MAX_BYTES[Pointer])
+            pointer, sha256 = self._pointer(data), hashlib.sha256(data).hexdigest()
+        # 6. each release is a genuine one
+        for name, track in pointer.models.items():
+            for release in track.releases():
+                _genuine(updater, name, release)
+        return pointer, sha256, updater
+
+    def _pointer(self, data: bytes) -> Pointer:
+        pointer = messages.decode(data, Pointer)
+        if (pointer.fleet, pointer.channel) != (self._fleet, self._channel):
+            raise PeerFault(
+                f"the pointer is about fleet {pointer.fleet}, channel {pointer.channel}, expected"
+                f" {self._fleet}, {self._channel}",
+                advice=_ADVICE,
+            )
+        return pointer
+
+    # -- manifest --------------------------------------------------------------------------
+
+    def manifest(
+        self, fetcher: FetcherInterface, release: Release, *, name: str, kept: bytes | None = None
+    ) -> tuple[Manifest, bytes]:
+        """The verified manifest of a release that the last verified pointer names.
+
+        Args:
+            kept: its bytes when they are on disk from an earlier attempt; checked all the same.
+
+        Raises PeerFault when it does not verify, InputFault when the pointer does not name it.
+        """
+        trusted = self._state()
+        track = trusted.pointer.models.get(name) if trusted else None
+        if trusted is None or track is None or release not in track.releases():
+            raise InputFault(f"{name} {release.version} is not named by the verified pointer")
+        if track.floor and version_key(release.version) < version_key(track.floor):
+            raise PeerFault(f"{name} {release.version} is below the signed floor {track.floor}")
+        with _peer_faults():
+            timestamp = read_bounded(self._metadata / "timestamp.json", ROOT_MAX_BYTES)
+            standing = fetchers.StandingFetcher(fetcher, timestamp)
+            at = _EPOCH + timedelta(seconds=trusted.judged_s)
+            updater = DurableUpdater(self._metadata, self._anchor(), standing, at)
+            # 7. the manifest's bytes, by the models role
+            info = _genuine(updater, name, release)
+            if kept is not None and hashlib.sha256(kept).hexdigest() == release.sha256:
+                data = kept
+            else:
+                data = _download(fetcher, info, MANIFEST_MAX_BYTES)
+            manifest = manifests.decode(data)
+        if (manifest.name, manifest.version) != (name, release.version):
+            raise PeerFault(
+                f"the manifest is about {manifest.name} {manifest.version}, expected {name}"
+                f" {release.version}",
+                advice=_ADVICE,
+            )
+        return manifest, data
+
+    # -- disk ------------------------------------------------------------------------------
+
+    @property
+    def _metadata(self) -> Path:
+        return self._folder / "metadata"
+
+    def _state(self) -> _Trusted | None:
+        path = self._folder / "trusted.json"
+        if not path.is_file():
+            return None
+        try:
+            data = read_bounded(path, _STATE_MAX_BYTES)
+            trusted = wire.decode_json(data, _Trusted, size_max=_STATE_MAX_BYTES)
+        except InputFault as error:
+            log.warning("forgetting a damaged trusted.json: %s", error)
+            return None
+        same = (trusted.pointer.fleet, trusted.pointer.channel) == (self._fleet, self._channel)
+        return trusted if same else None
+
+
+def check_root(root: bytes) -> None:
+    """Raise InputFault when ``root`` is not root metadata signed by itself."""
+    if len(root) > ROOT_MAX_BYTES:
+        raise InputFault(f"the root is {len(root)} bytes, over the limit of {ROOT_MAX_BYTES}")
+    try:
+        wrapped = Metadata[Root].from_bytes(root)
+        if not isinstance(wrapped.signed, Root):
+            raise InputFault(f"this is {wrapped.signed.type} metadata, not a root")
+        wrapped.signed.verify_delegate(Root.type, wrapped.signed_bytes, wrapped.signatures)
+    except (RepositoryError, ValueError) as error:
+        raise InputFault(f"this is not a root signed by itself: {error}") from error
+
+
+def fingerprint(root: bytes) -> str:
+    """How a person names a root: ``sha256:`` and the digest of its bytes."""
+    return f"sha256:{hashlib.sha256(root).hexdigest()}"
+
+
+def _genuine(updater: Updater, name: str, release: Release) -> TargetFile:
+    """The signed manifest that ``release`` names; PeerFault when the models role has no such."""
+    path = messages.manifest_path(name, release.version)
+    info = updater.get_targetinfo(path) if release.path == path else None
+    if info is None or info.hashes.get("sha256") != release.sha256:
+        raise PeerFault(
+            f"the pointer names {name} {release.version} with SHA-256 {release.sha256}, which the"
+            " models key did not sign",
+            advice=_ADVICE,
+        )
+    return info
+
+
+def _download(fetcher: FetcherInterface, info: TargetFile, size_max: int) -> bytes:
+    """A target's bytes, of the length and digest that its role signed."""
+    if info.length > size_max:
+        raise PeerFault(f"{info.path} is {info.length} bytes, over the limit of {size_max}")
+    folder, _, name = info.path.rpartition("/")
+    url = f"{fetchers.TARGETS}{folder}/{info.hashes['sha256']}.{name}"
+    data = fetcher.download_bytes(url, info.length)
+    info.verify_length_and_hashes(data)
+    return data
+
+
+@contextmanager
+def _peer_faults() -> Iterator[None]:
+    """python-tuf's errors, and what a decoder says of the other side's bytes, as PeerFault."""
+    try:
+        yield
+    except (DownloadError, LengthOrHashMismatchError, RepositoryError) as error:
+        raise PeerFault(f"the published metadata was refused: {error}", advice=_ADVICE) from error
+    except InputFault as error:
+        raise PeerFault(error.what, advice=error.advice) from error
