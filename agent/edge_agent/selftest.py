@@ -102,7 +102,7 @@ def prove(slot: Path, limits: Limits, stop: Event) -> Report:
     """
     command = [
         sys.executable, "-P", "-m", "edge_agent.selftest", str(slot), "--json",
-        "--runs", str(limits.runs),
+        "--runs", str(limits.runs), "--parent", str(os.getpid()),
     ]  # fmt: skip
     environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
     try:
@@ -217,10 +217,13 @@ def _feeds(model: Model) -> list[dict[str, NDArray[Any]]]:
     return [{name: value[i : i + 1] for name, value in whole.items()} for i in range(count)]
 
 
-def _stand_back() -> None:
+def _stand_back(parent: int) -> None:
     """Die with the parent, be killed first when memory runs out, run when nobody else wants."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel knew that we care
+            sys.exit(1)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     with contextlib.suppress(OSError):
@@ -235,10 +238,11 @@ def main() -> int:
     parser.add_argument("slot", type=Path, help="folder of a bundle, as the agent keeps it")
     parser.add_argument("--runs", type=int, default=50, help="runs that latency is taken from")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--parent", type=int, default=0, help="end when this process has ended")
     arguments = parser.parse_args()
     if arguments.runs < 1:
         parser.error("--runs must be at least 1")
-    _stand_back()
+    _stand_back(arguments.parent)
     report = examine(arguments.slot, arguments.runs)
     text = wire.encode_json(report).decode() if arguments.json else str(report)
     sys.stdout.write(text + "\n")

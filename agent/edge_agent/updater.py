@@ -74,7 +74,7 @@ class Fetcher(Protocol):
     ) -> Manifest:
         """Have the slot on disk, whole and verified, when this returns.
 
-        Raises Refused, InputFault when it never will be; another EdgeError when it may later.
+        Raises Refused when this machine cannot run it, another EdgeError when it may work later.
         """
 
 
@@ -256,7 +256,7 @@ class Updater:
         except EdgeError as error:
             if job.stop.is_set():
                 return
-            lasting = error.lasting if isinstance(error, Refused) else isinstance(error, InputFault)
+            lasting = isinstance(error, Refused) and error.lasting
             failed = FetchFailed(sha256, error.what, lasting, self._rng.random())
             self._post(model, failed, job)
         else:
