@@ -1,0 +1,28 @@
+"""What the base install leaves out, asked for by name where it is needed."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from edge_contract.errors import MachineFault
+
+BUILD_ADVICE = "Install it with: pip install 'edge-pack[build]'"
+_BUILD_MODULES = ("onnx", "skl2onnx", "sklearn", "skops", "pandas")
+
+
+def need(module: str, purpose: str) -> ModuleType:
+    """The module, imported. Raises MachineFault naming the extra when it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MachineFault(
+            f"{purpose} needs {error.name or module}, which is not part of the base install",
+            advice=BUILD_ADVICE,
+        ) from error
+
+
+def need_build() -> None:
+    """Raise MachineFault when the libraries that convert a model are not installed."""
+    for module in _BUILD_MODULES:
+        need(module, "edge-pack build")

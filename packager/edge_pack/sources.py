@@ -1,0 +1,189 @@
+"""Loads the model that is to be packaged, from a local file that the user names.
+
+Guards: what a pickle may do is said before it is done (it runs code of whoever wrote it);
+a ``.skops`` file runs nothing that its reader did not agree to; whatever a damaged or foreign
+file makes a library raise, one InputFault with cause and advice comes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_contract.errors import InputFault
+from edge_contract.ports.disk import read_bounded
+from edge_pack.extras import need
+
+MODEL_MAX_BYTES = 2 * 1024**3
+"""Protobuf's limit, hence that of an ONNX file without external data."""
+
+SUFFIXES = {".joblib": "joblib", ".pkl": "pickle", ".pickle": "pickle", ".skops": "skops"}
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A fitted scikit-learn estimator or pipeline. ``kind``: joblib, pickle or skops."""
+
+    kind: str
+    sha256: str
+    model: Any
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX model that passed onnx's own checker; ``proto`` holds any external data."""
+
+    sha256: str
+    proto: Any
+    kind: str = field(default="onnx", init=False)
+
+
+Source = Estimator | Graph
+
+
+Notice = Callable[[str], None]
+"""Who tells the user what they should know although nothing is wrong."""
+
+
+def load(path: Path, notice: Notice, *, trust: bool = False) -> Source:
+    """The model in ``path``.
+
+    Args:
+        notice: told that a pickle runs code before one is loaded, and of versions that differ.
+        trust: agree to the types in a ``.skops`` file that skops does not trust by itself.
+
+    Raises:
+        InputFault: no such file, another kind of file, damaged, written by libraries that are
+            not here, not fitted, or a ``.skops`` file with types nobody agreed to.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return _load_graph(path)
+    kind = SUFFIXES.get(suffix)
+    if kind is None:
+        raise InputFault(
+            f"{path} is none of the kinds of model file this reads ({suffix or 'no suffix'})",
+            advice=f"Expected one of: {', '.join(sorted({*SUFFIXES, '.onnx'}))}.",
+        )
+    data = read_bounded(path, MODEL_MAX_BYTES)
+    digest = hashlib.sha256(data).hexdigest()
+    if kind == "skops":
+        model = _load_skops(path, data, notice, trust=trust)
+    else:
+        model = _load_pickle(path, notice)
+    _check_estimator(path, model)
+    return Estimator(kind, digest, model)
+
+
+def _load_pickle(path: Path, notice: Notice) -> Any:
+    joblib = need("joblib", "reading a pickle")
+    notice(f"{path.name} is a pickle: loading it runs code of whoever wrote it")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model = joblib.load(path)
+        except Exception as error:
+            raise InputFault(
+                f"{path} cannot be loaded: {type(error).__name__}: {error}",
+                advice=_pickle_advice(error, [str(item.message) for item in caught]),
+            ) from error
+    for text in _version_notices(caught):
+        notice(text)
+    return model
+
+
+def _version_notices(caught: list[warnings.WarningMessage]) -> list[str]:
+    """One notice a pair of versions, from scikit-learn's InconsistentVersionWarning."""
+    pairs = {
+        (item.message.original_sklearn_version, item.message.current_sklearn_version)
+        for item in caught
+        if hasattr(item.message, "original_sklearn_version")
+        and hasattr(item.message, "current_sklearn_version")
+    }
+    return [
+        f"saved by scikit-learn {saved}, loaded by {current}: answers may differ; "
+        f"build with scikit-learn {saved} to be sure"
+        for saved, current in sorted(pairs)
+    ]
+
+
+def _pickle_advice(error: Exception, said: list[str]) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"Install the package that defines {error.name!r} here, as it was for training."
+    if isinstance(error, pickle.UnpicklingError | EOFError):
+        return "The file is damaged or not a pickle: save the model again with joblib.dump."
+    versions = next((text for text in said if "version" in text), "")
+    hint = f" ({versions.splitlines()[0][:200]})" if versions else ""
+    return (
+        f"It was probably saved by other library versions{hint}: load it where it was trained "
+        "and save it again, best as .skops, or install those versions here."
+    )
+
+
+def _load_skops(path: Path, data: bytes, notice: Notice, *, trust: bool) -> Any:
+    skops = need("skops.io", "reading a .skops file")
+    try:
+        untrusted = sorted(skops.get_untrusted_types(data=data))
+    except Exception as error:
+        raise InputFault(
+            f"{path} is not a readable .skops file: {type(error).__name__}: {error}",
+            advice="Save the model again with skops.io.dump.",
+        ) from error
+    if untrusted and not trust:
+        raise InputFault(
+            f"{path} holds types that skops does not trust: {', '.join(untrusted)}",
+            advice="If you know who wrote the file, pass --trust.",
+        )
+    if untrusted:
+        notice(f"trusted because of --trust: {', '.join(untrusted)}")
+    try:
+        return skops.loads(data, trusted=untrusted)
+    except Exception as error:
+        raise InputFault(
+            f"{path} cannot be loaded: {type(error).__name__}: {error}",
+            advice="Save the model again with skops.io.dump, with this scikit-learn's version.",
+        ) from error
+
+
+def _check_estimator(path: Path, model: Any) -> None:
+    validation = need("sklearn.utils.validation", "reading a scikit-learn model")
+    exceptions = need("sklearn.exceptions", "reading a scikit-learn model")
+    if not hasattr(model, "predict"):
+        held = f" with keys {', '.join(map(str, model))}"[:200] if isinstance(model, dict) else ""
+        raise InputFault(
+            f"{path} holds a {type(model).__name__}{held}, not an estimator that predicts",
+            advice="Save the fitted estimator or pipeline itself: joblib.dump(pipeline, path).",
+        )
+    try:
+        validation.check_is_fitted(model)
+    except exceptions.NotFittedError as error:
+        raise InputFault(
+            f"{path} holds a {type(model).__name__} that is not fitted",
+            advice="Call fit before saving it.",
+        ) from error
+    except TypeError as error:
+        raise InputFault(
+            f"{path} holds a {type(model).__name__}, not a scikit-learn estimator: {error}",
+            advice="Convert it to .onnx with its own framework's exporter and build from that.",
+        ) from error
+
+
+def _load_graph(path: Path) -> Graph:
+    onnx = need("onnx", "reading an .onnx file")
+    data = read_bounded(path, MODEL_MAX_BYTES)
+    try:
+        proto = onnx.load_model_from_string(data)
+        onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        raise InputFault(
+            f"{path} is not a valid ONNX model: {said[0][:300] if said else type(error).__name__}",
+            advice="The file is damaged or cut off: export or copy it again.",
+        ) from error
+    return Graph(hashlib.sha256(data).hexdigest(), proto)

@@ -1,0 +1,46 @@
+"""Puts rows in order of time by a column of numbers or ISO 8601 times."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_contract.errors import InputFault
+from edge_pack.tables import Table
+
+
+def order(table: Table, column: str) -> NDArray[np.int64]:
+    """Positions of the rows from the earliest to the latest; rows of equal time keep theirs.
+
+    A time without a zone counts as UTC: only the order is used.
+
+    Raises InputFault naming the row of a cell that is no time.
+    """
+    if table.is_numeric(column):
+        seconds = table.numbers(column)
+    else:
+        seconds = np.array(
+            [_seconds(cell, column, row) for row, cell in enumerate(table.texts(column), start=1)]
+        )
+    empty = np.flatnonzero(np.isnan(seconds))
+    if len(empty):
+        raise InputFault(
+            f"time column {column!r}, row {empty[0] + 1}: the time is missing",
+            advice="Every row needs its time, or leave out --time-column.",
+        )
+    return np.argsort(seconds, kind="stable")
+
+
+def _seconds(cell: str | None, column: str, row: int) -> float:
+    if cell is None:
+        return float("nan")
+    try:
+        moment = datetime.fromisoformat(cell.strip())
+    except ValueError:
+        raise InputFault(
+            f"time column {column!r}, row {row}: {cell[:60]!r} is neither a number nor a time",
+            advice="Write times as 2025-03-01T12:30:00Z or as seconds.",
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
