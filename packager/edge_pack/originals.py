@@ -1,0 +1,157 @@
+"""The model as it was handed in, answering raw float64 rows: what the bundle is compared with.
+
+Guards: the original sees the rows as its training did (names, float64, text as text); it is
+never asked through anything of ours that could share a mistake with the bundle.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_contract.errors import BuildFault, InputFault
+from edge_contract.manifest import Label, Task
+from edge_pack.answers import Answers, label_indices
+from edge_pack.extras import need
+from edge_pack.intake import Rows
+
+
+@dataclass(frozen=True)
+class Original:
+    """A fitted estimator with its task and labels.
+
+    Attributes:
+        named: rows go in as a data frame with the columns' names, else as an array.
+        probabilities: the estimator gives a probability a label.
+    """
+
+    model: Any
+    task: Task
+    labels: tuple[Label, ...]
+    named: bool
+    probabilities: bool
+
+    def answer(self, rows: Rows) -> Answers:
+        """Predictions for raw rows.
+
+        Raises InputFault when the estimator refuses the rows, naming the columns with missing
+        values where those are the reason.
+        """
+        given = self._given(rows)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                predicted = np.asarray(self.model.predict(given))
+                scores = None
+                if self.probabilities:
+                    scores = np.asarray(self.model.predict_proba(given), dtype=np.float64)
+        except (ValueError, TypeError) as error:
+            raise _refusal(rows, error) from error
+        if self.task in ("regression", "tensors"):
+            return Answers(values=predicted.astype(np.float64).reshape(rows.count, -1))
+        return Answers(label_indices(predicted, self.labels), scores)
+
+    def timed(self, rows: Rows) -> Callable[[], object]:
+        """A call that predicts the rows, made ready, as often as it is called."""
+        given = self._given(rows)
+        predict = self.model.predict_proba if self.probabilities else self.model.predict
+
+        def call() -> object:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return predict(given)
+
+        return call
+
+    def _given(self, rows: Rows) -> Any:
+        if not self.named:
+            return rows.matrix()
+        pandas = need("pandas", "asking the original model")
+        return pandas.DataFrame(
+            {
+                name: pandas.Series(_nan_for_none(column), dtype=object)
+                if column.dtype.kind == "O"
+                else column
+                for name, column in rows.columns.items()
+            }
+        )
+
+
+def of_estimator(model: Any, *, text: bool) -> Original:
+    """The original of an estimator. ``text``: some of its columns are text.
+
+    Raises BuildFault when it predicts nothing that a bundle can carry.
+    """
+    base = need("sklearn.base", "asking the original model")
+    named = text or getattr(model, "feature_names_in_", None) is not None
+    kind = _kind(base, model)
+    if kind == "classifier":
+        classes = model.classes_
+        if isinstance(classes, list):
+            raise BuildFault(
+                f"{type(model).__name__} predicts {len(classes)} labels a row",
+                advice="Train one classifier for each label and build one bundle for each.",
+            )
+        labels = tuple(np.asarray(classes).tolist())
+        return Original(model, "classification", labels, named, hasattr(model, "predict_proba"))
+    if kind == "outlier_detector":
+        return Original(model, "outliers", (-1, 1), named, probabilities=False)
+    if kind == "clusterer":
+        last = model.steps[-1][1] if hasattr(model, "steps") else model
+        count = int(getattr(last, "n_clusters", 0) or getattr(last, "n_components", 0))
+        if not count:
+            raise BuildFault(
+                f"{type(last).__name__} has no fixed number of clusters to package",
+                advice="Use KMeans or MiniBatchKMeans.",
+            )
+        return Original(model, "clustering", tuple(range(count)), named, probabilities=False)
+    if kind == "regressor":
+        return Original(model, "regression", (), named, probabilities=False)
+    raise BuildFault(
+        f"{type(model).__name__} is no classifier, regressor, clustering or outlier model",
+        advice="Package the pipeline that ends in the model, not a step of it.",
+    )
+
+
+def _kind(base: Any, model: Any) -> str:
+    """The estimator's type; ``is_clusterer`` is younger than our oldest scikit-learn."""
+    for kind in ("classifier", "regressor", "clusterer", "outlier_detector"):
+        asks = getattr(base, f"is_{kind}", None)
+        if asks(model) if asks else getattr(model, "_estimator_type", "") == kind:
+            return kind
+    return ""
+
+
+def _nan_for_none(column: NDArray[Any]) -> list[Any]:
+    return [np.nan if item is None else item for item in column.tolist()]
+
+
+def _refusal(rows: Rows, error: Exception) -> InputFault:
+    said = str(error).strip().splitlines()[0][:300]
+    holes = [
+        (name, int(np.flatnonzero(bad)[0]) + 1, int(bad.sum()))
+        for name, column in rows.columns.items()
+        if (bad := missing(column)).any()
+    ]
+    if holes and ("NaN" in str(error) or "missing" in str(error)):
+        listed = "; ".join(f"{name!r} in {n} rows, first row {row}" for name, row, n in holes[:5])
+        return InputFault(
+            f"values are missing and the original model refuses rows with missing values: {listed}",
+            advice="Fill them in, drop those rows, or put SimpleImputer before the model.",
+        )
+    return InputFault(
+        f"the original model refuses the rows: {said}",
+        advice="Give rows as the model was trained on.",
+    )
+
+
+def missing(column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows of a float64 or text column are missing."""
+    if column.dtype.kind == "O":
+        return np.array([item is None for item in column.tolist()], dtype=bool)
+    return np.asarray(np.isnan(column))

@@ -1,0 +1,177 @@
+"""The bundle against the original model on the same raw rows: the gate that every build passes.
+
+A flip is a row whose predicted label changed. A difference is of one probability, or of a value
+divided by the standard deviation of the original's values. Accuracy alone is no gate: a model was
+seen to move a probability by 0.997 while its accuracy rose.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_contract.errors import BuildFault
+from edge_contract.manifest import Parity, Task
+from edge_pack.answers import Answers
+from edge_pack.config import MAX_DIFF_PROBABILITY, MAX_DIFF_VALUE
+
+WORST_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far a bundle may be from its original: ``flips`` a share of rows, ``diff`` the most."""
+
+    flips: float
+    diff: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row that differs: its position, and what both models said of it."""
+
+    position: int
+    original: str
+    bundle: str
+    diff: float
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The figures, and the rows that differ most, flips first."""
+
+    rows: int
+    flips: int
+    diff_max: float
+    diff_p99: float
+    worst: tuple[Row, ...]
+
+    def within(self, budget: Budget) -> bool:
+        """Whether the budget holds."""
+        return self.flips <= budget.flips * self.rows and self.diff_max <= budget.diff
+
+
+def budget_of(task: Task, max_flips: float, max_diff: float | None) -> Budget:
+    """The budget of a task; ``max_diff`` None takes its default."""
+    if max_diff is None:
+        max_diff = MAX_DIFF_VALUE if task in ("regression", "tensors") else MAX_DIFF_PROBABILITY
+    return Budget(max_flips, max_diff)
+
+
+def compare(original: Answers, bundle: Answers) -> Comparison:
+    """Compare answers to the same rows.
+
+    A value that is NaN or infinite on one side only is an infinite difference; on both sides
+    it is none.
+
+    Raises BuildFault when the two do not answer in the same form.
+    """
+    if original.rows != bundle.rows:
+        raise BuildFault(f"the bundle answers {bundle.rows} rows for {original.rows}")
+    flipped = np.zeros(original.rows, dtype=bool)
+    if original.labels is not None and bundle.labels is not None:
+        flipped = (original.labels != bundle.labels) | (bundle.labels < 0)
+    diffs = _differences(original, bundle)
+    row_diffs = diffs.max(axis=1) if diffs.size else np.zeros(original.rows)
+    order = np.lexsort((-row_diffs, ~flipped))[:WORST_ROWS]
+    worst = tuple(
+        Row(
+            int(i),
+            _shown(original, int(i)),
+            _shown(bundle, int(i)),
+            float(row_diffs[i]),
+            bool(flipped[i]),
+        )
+        for i in order
+        if flipped[i] or row_diffs[i] > 0
+    )
+    return Comparison(
+        rows=original.rows,
+        flips=int(np.count_nonzero(flipped)),
+        diff_max=float(row_diffs.max(initial=0.0)),
+        diff_p99=float(np.quantile(row_diffs, 0.99, method="higher")) if len(row_diffs) else 0.0,
+        worst=worst,
+    )
+
+
+def _differences(original: Answers, bundle: Answers) -> NDArray[np.float64]:
+    """Differences [rows, columns]: of probabilities as they are, of values by their spread."""
+    pairs = ((original.scores, bundle.scores, 1.0), (original.values, bundle.values, 0.0))
+    for before, after, scale in pairs:
+        if before is None or after is None:
+            continue
+        if before.shape != after.shape:
+            raise BuildFault(
+                f"the bundle answers {after.shape[1]} columns, the original {before.shape[1]}"
+            )
+        divisor = scale or spread(before)
+        with np.errstate(invalid="ignore"):
+            diffs = np.abs(before - after) / divisor
+        same = (before == after) | (np.isnan(before) & np.isnan(after))
+        diffs[same] = 0.0
+        diffs[~np.isfinite(diffs)] = np.inf
+        return diffs
+    return np.zeros((original.rows, 0))
+
+
+def spread(values: NDArray[np.float64]) -> float:
+    """Standard deviation of the finite values; their size, or 1, where they do not vary."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 1.0
+    deviation = float(finite.std())
+    size = float(np.abs(finite).max())
+    return deviation if deviation > 1e-12 * size else (size or 1.0)
+
+
+def _shown(answers: Answers, row: int) -> str:
+    if answers.values is not None:
+        return ", ".join(f"{value:.6g}" for value in answers.values[row][:3])
+    label = int(answers.labels[row]) if answers.labels is not None else -1
+    if answers.scores is None:
+        return f"label #{label}"
+    return f"label #{label}, score {float(answers.scores[row].max()):.6g}"
+
+
+def record(comparison: Comparison, budget: Budget, *, synthetic: bool = False) -> Parity:
+    """The manifest's entry; ``forced`` when the budget does not hold."""
+    return Parity(
+        rows=comparison.rows,
+        flips=comparison.flips,
+        flips_max=budget.flips,
+        diff_max=_plain(comparison.diff_max),
+        diff_p99=_plain(comparison.diff_p99),
+        diff_budget=budget.diff,
+        synthetic=synthetic,
+        forced=not comparison.within(budget),
+    )
+
+
+def _plain(figure: float) -> float:
+    """Nine significant digits: an infinite difference has no JSON, 1e308 says the same."""
+    return float(f"{min(figure, 1e308):.9g}")
+
+
+def refusal(comparison: Comparison, budget: Budget, given: int) -> BuildFault:
+    """What to say when the budget does not hold. ``given``: rows of the user's own data."""
+    lines = [
+        "the converted model does not answer like the original",
+        f"  labels changed     {comparison.flips} of {comparison.rows} rows "
+        f"({comparison.flips / max(comparison.rows, 1):.3%}), budget {budget.flips:.3%}",
+        f"  largest difference {comparison.diff_max:.4g}, budget {budget.diff:.4g} "
+        f"(99 % of rows under {comparison.diff_p99:.4g})",
+    ]
+    for row in comparison.worst:
+        where = f"row {row.position + 1}" if row.position < given else "a probe row"
+        lines.append(f"  {where}: {row.original} -> {row.bundle}, difference {row.diff:.4g}")
+    return BuildFault(
+        "\n".join(lines),
+        advice="Values with large offsets at fine resolution do not survive float32: subtract "
+        "the offset before the model and train on the difference. --max-flips and --max-diff "
+        "widen the budget; --force seals the bundle anyway and says so in its manifest.",
+    )
