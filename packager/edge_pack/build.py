@@ -1,0 +1,176 @@
+"""One build: convert, compress, check parity, profile, seal, measure.
+
+Guards: nothing is written before every check passed, and then in one step, so an interrupted
+build leaves the old file or none; what differs from run to run stays out of the bundle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from logging import getLogger
+
+import msgspec
+import numpy as np
+
+from edge_contract import bundle as bundles
+from edge_contract import manifest as manifests
+from edge_contract.errors import MachineFault
+from edge_contract.manifest import Manifest
+from edge_contract.ports.disk import write_atomic
+from edge_pack import asking, candidates, measure, parity, sealing, sources, tables
+from edge_pack.asking import Asked
+from edge_pack.config import BuildConfig
+from edge_pack.extras import need_build
+from edge_pack.measure import Latency, Measured
+
+STAGES = (
+    "load", "ask the original", "convert", "compress and check parity", "profile and golden",
+    "seal", "measure",
+)  # fmt: skip
+
+log = getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A sealed bundle.
+
+    Attributes:
+        stages_s: seconds of each stage, in order.
+        sizes: compression mode -> bytes of the model on the wire, for each that was tried.
+        measured: None when the build was told not to measure.
+    """
+
+    config: BuildConfig
+    manifest: Manifest
+    digest: str
+    size_bytes: int
+    stages_s: dict[str, float]
+    sizes: dict[str, int]
+    measured: Measured | None
+    signed: bool
+    notices: tuple[str, ...]
+
+
+@dataclass
+class _Run:
+    """What one build reports while it goes on."""
+
+    progress: Callable[[str], None]
+    stages_s: dict[str, float] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.progress(name)
+        began = time.perf_counter()
+        yield
+        self.stages_s[name] = time.perf_counter() - began
+
+    def notice(self, text: str) -> None:
+        log.warning("%s", text)
+        self.notices.append(text)
+
+
+def build(config: BuildConfig, progress: Callable[[str], None] = lambda _stage: None) -> Built:
+    """Package a model; on return the bundle is on disk at ``config.out``.
+
+    Args:
+        progress: called with the name of each stage (``STAGES``) as it begins.
+
+    Raises:
+        InputFault: the model, the data or an option is wrong.
+        BuildFault: a step has no conversion, or the bundle differs from the original beyond the
+            budget.
+        MachineFault: the build extra is missing, or the disk refuses.
+    """
+    need_build()
+    run = _Run(progress)
+    with run.stage("load"):
+        source = sources.load(config.model, run.notice, trust=config.trust)
+        table = tables.read(config.data)
+    with run.stage("ask the original"):
+        asked = asking.ask(source, table, config)
+    with run.stage("convert"):
+        asked = asking.to_onnx(asked, config)
+    with run.stage("compress and check parity"):
+        budget = parity.budget_of(asked.onnx.task, config.max_flips, config.max_diff)
+        found = candidates.make(
+            asked.onnx.proto, config.quantize, asked.model_answers, asked.answers
+        )
+        chosen = candidates.choose(found, budget, force=config.force, given=asked.given)
+    with run.stage("profile and golden"):
+        parts = sealing.members(asked, chosen, config)
+    with run.stage("seal"):
+        manifest = sealing.manifest(asked, chosen, parts, budget, config)
+        manifest_bytes = manifests.encode(manifest)
+        signature = sealing.sign(manifest_bytes, config)
+        data = bundles.write(manifest_bytes, parts.stored, signature)
+        measure.path_beside(config.out).unlink(missing_ok=True)
+        write_atomic(config.out, data)
+    digest = manifests.digest(manifest_bytes)
+    measured = None
+    if config.measure:
+        measured = _measure(run, asked, config, manifest=manifest, digest=digest, size=len(data))
+    return Built(
+        config=config,
+        manifest=manifest,
+        digest=digest,
+        size_bytes=len(data),
+        stages_s=run.stages_s,
+        sizes={candidate.mode: len(candidate.stored) for candidate in found},
+        measured=measured,
+        signed=bool(signature),
+        notices=tuple(run.notices),
+    )
+
+
+def _measure(
+    run: _Run, asked: Asked, config: BuildConfig, *, manifest: Manifest, digest: str, size: int
+) -> Measured | None:
+    """Time bundle and original, write it beside the bundle, and warn where the bundle is slower.
+
+    The bundle is sealed by now: where measuring fails, the build says so and stands.
+    """
+    try:
+        with run.stage("measure"):
+            figures = measure.in_child(config.out)
+            original = _original_latency(asked, figures.latency)
+    except MachineFault as error:
+        run.notice(str(error))
+        return None
+    measured = Measured(
+        bundle=digest,
+        name=config.name,
+        version=config.version,
+        host=measure.host(),
+        figures=figures,
+        original=original,
+        stages_ms={name: round(seconds * 1000, 1) for name, seconds in run.stages_s.items()},
+        bytes={
+            "source": config.model.stat().st_size,
+            "stock_onnx": manifest.compression.stock_bytes,
+            "model": manifest.files[0].size,
+            "bundle": size,
+        },
+    )
+    text = msgspec.json.format(msgspec.json.encode(measured), indent=2)
+    write_atomic(measure.path_beside(config.out), text + b"\n")
+    warning = measure.slower(figures.latency, original)
+    if warning:
+        run.notice(warning)
+    return measured
+
+
+def _original_latency(asked: Asked, figures: tuple[Latency, ...]) -> tuple[Latency, ...]:
+    """The original estimator's latency at the batch sizes that the bundle was measured at."""
+    if asked.original is None or not asked.intake.columns:
+        return ()
+    found = []
+    for figure in figures:
+        rows = asked.rows.take(np.arange(figure.batch) % asked.given)
+        found.append(measure.calls(asked.original.timed(rows), figure.batch))
+    return tuple(found)

@@ -1,0 +1,195 @@
+"""The command ``edge-pack``: parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edge_contract.errors import InputFault
+from edge_contract.ports import command
+from edge_pack import printing, reading
+from edge_pack.build import STAGES, Built, build
+from edge_pack.config import MAX_FLIPS, BuildConfig, Quantize, share
+
+app = typer.Typer(
+    help="Package trained models into small, proven, signed ONNX bundles.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+_Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An .edgepack file.")]
+
+
+@app.command("build")
+def build_command(
+    *,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help=".joblib, .pkl, .skops or .onnx file.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Rows as a device will see them: .csv, .parquet or .npz.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the model, such as pump.")],
+    version: Annotated[str, typer.Option(help="Version of the bundle, such as 1.0.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the bundle goes.")],
+    target: Annotated[str, typer.Option(help="Column with the true answer.")] = "",
+    time_column: Annotated[str, typer.Option(help="Column that orders the rows in time.")] = "",
+    quantize: Annotated[
+        str, typer.Option(help="auto (the smallest within the budget), none or int8-storage.")
+    ] = "auto",
+    max_flips: Annotated[
+        str, typer.Option(help="Labels that may change, as 0.1% or 0.001 of the rows.")
+    ] = f"{MAX_FLIPS:.1%}",
+    max_diff: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest difference of a probability [0.05], or of a value in standard "
+            "deviations of the original's values [0.01]."
+        ),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="The oldest ONNX Runtime among the devices.")
+    ] = ">=1.18",
+    keys: Annotated[
+        Path | None, typer.Option(help="Directory of signing keys (edge-pack keys init).")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Seal a bundle beyond the budget; its manifest says so.")
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Agree to the untrusted types of a .skops file.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option(help="Time the bundle here and write NAME.measured.json.")
+    ] = True,
+    commit: Annotated[str, typer.Option(help="Code commit that the model came from.")] = "",
+    run_id: Annotated[str, typer.Option(help="Training run that the model came from.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the model.")] = "",
+    intended_use: Annotated[str, typer.Option(help="What the model is for.")] = "",
+    json: _Json = False,
+) -> None:
+    """Turn a trained model into a bundle: convert, compress, compare with the original, seal.
+
+    Examples:
+
+      edge-pack build pump.joblib --data rows.csv --target failed --name pump --version 1.0
+      -o pump-1.0.edgepack
+
+      edge-pack build net.onnx --data samples.npz --name net --version 2.1 --quantize
+      int8-storage -o net-2.1.edgepack
+    """
+    mode: Quantize = quantize  # type: ignore[assignment]  # BuildConfig refuses any other text
+    config = BuildConfig(
+        model=model, data=data, name=name, version=version, out=out, target=target,
+        time_column=time_column, quantize=mode, max_flips=share(max_flips, "--max-flips"),
+        max_diff=max_diff, runtime=runtime, force=force, trust=trust, keys=keys,
+        measure=measure, commit=commit, run_id=run_id, licence=licence,
+        intended_use=intended_use,
+    )  # fmt: skip
+    built = _build_with_bar(config)
+    if json:
+        typer.echo(printing.to_json(printing.built_object(built)))
+    else:
+        printing.show_built(Console(soft_wrap=True), built)
+
+
+def _build_with_bar(config: BuildConfig) -> Built:
+    """Build, with a bar of the stages on stderr where that is a terminal."""
+    console = Console(stderr=True)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("build", total=len(STAGES))
+
+        def progress(stage: str) -> None:
+            bar.update(task, description=stage, completed=STAGES.index(stage))
+
+        return build(config, progress)
+
+
+@app.command()
+def inspect(bundle: _Bundle, json: _Json = False) -> None:
+    """Show what a bundle says of itself, and what was measured of it here.
+
+    Example: edge-pack inspect pump-1.0.edgepack --json
+    """
+    opened = reading.open_bundle(bundle)
+    measured = reading.measured_beside(bundle, opened.digest)
+    size = bundle.stat().st_size
+    if json:
+        typer.echo(printing.to_json(printing.bundle_object(opened, size, measured)))
+    else:
+        printing.show_bundle(Console(soft_wrap=True), opened, size, measured)
+
+
+@app.command()
+def verify(
+    bundle: _Bundle,
+    keys: Annotated[Path | None, typer.Option(help="Directory of keys that it trusts.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Trusted root.json.")] = None,
+    json: _Json = False,
+) -> None:
+    """Check archive, digests, golden samples on this machine, and the signature.
+
+    Example: edge-pack verify pump-1.0.edgepack --keys keys
+    """
+    if keys and root:
+        raise InputFault("--keys and --root are two ways to say whom to trust: pass one")
+    verdict = reading.verify(bundle, keys=keys, root=root)
+    if json:
+        typer.echo(
+            printing.to_json(
+                {
+                    "digest": verdict.bundle.digest,
+                    "valid": True,
+                    "signature": verdict.signature,
+                    "steps": verdict.steps,
+                }
+            )
+        )
+        return
+    for step in verdict.steps:
+        typer.echo(step)
+    typer.echo(f"{bundle} holds: {verdict.bundle.digest}")
+
+
+@app.command()
+def predict(
+    bundle: _Bundle,
+    data: Annotated[Path, typer.Option(help="Rows: .csv, .parquet or .npz.")],
+    json: _Json = False,
+) -> None:
+    """Predict every row of a file with a bundle, as a device would.
+
+    Example: edge-pack predict pump-1.0.edgepack --data rows.csv --json
+    """
+    predictions = reading.predict(bundle, data)
+    if not json:
+        printing.show_predictions(Console(), predictions)
+        return
+    for prediction in predictions:
+        sys.stdout.write(printing.to_json(printing.prediction_object(prediction)) + "\n")
+
+
+def main() -> None:
+    """Run the command; errors become a line on stderr and an exit code."""
+    command.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""What the commands print: tables for a person, plain objects for ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edge_agent.outputs import Prediction
+from edge_contract.bundle import Bundle
+from edge_contract.manifest import Manifest
+from edge_pack.build import Built
+from edge_pack.measure import Measured
+
+SHOWN_ROWS = 20
+
+
+def to_json(value: object) -> str:
+    """One line of JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def built_object(built: Built) -> dict[str, Any]:
+    """What ``build --json`` prints."""
+    return {
+        "path": str(built.config.out),
+        "digest": built.digest,
+        "size_bytes": built.size_bytes,
+        "signed": built.signed,
+        "sizes": built.sizes,
+        "stages_s": built.stages_s,
+        "notices": built.notices,
+        "manifest": built.manifest,
+        "measured": built.measured,
+    }
+
+
+def bundle_object(bundle: Bundle, size_bytes: int, measured: Measured | None) -> dict[str, Any]:
+    """What ``inspect --json`` prints."""
+    return {
+        "digest": bundle.digest,
+        "size_bytes": size_bytes,
+        "signed": bool(bundle.signature),
+        "manifest": bundle.manifest,
+        "measured": measured,
+    }
+
+
+def prediction_object(prediction: Prediction) -> dict[str, Any]:
+    """One line of ``predict --json``: label and probabilities, or value, or outputs."""
+    found: dict[str, Any] = {}
+    if prediction.label is not None:
+        found["label"] = prediction.label
+    if prediction.probabilities:
+        found["probabilities"] = prediction.probabilities
+    if prediction.value is not None:
+        found["value"] = prediction.value
+    if prediction.outputs:
+        found["outputs"] = {
+            name: np.asarray(tensor).tolist() for name, tensor in prediction.outputs.items()
+        }
+    return found
+
+
+def show_built(console: Console, built: Built) -> None:
+    """Sizes, parity, quality and speed of a fresh bundle."""
+    manifest = built.manifest
+    table = _grid()
+    model, stock = manifest.files[0], manifest.compression.stock_bytes
+    for name, size in built.sizes.items():
+        chosen = "  <- chosen" if name == manifest.compression.mode and len(built.sizes) > 1 else ""
+        table.add_row(
+            f"model, {name}",
+            f"{size:,} B stored, {size / stock:.1%} of the stock ONNX's {stock:,} B{chosen}",
+        )
+    others = ", ".join(f"{file.name} {file.size:,} B" for file in manifest.files if file != model)
+    table.add_row("bundle", f"{built.size_bytes:,} B with {others}")
+    _add_parity(table, manifest)
+    _add_metrics(table, manifest)
+    if built.measured:
+        _add_measured(table, built.measured)
+    seconds = ", ".join(f"{name} {took:.2f}" for name, took in built.stages_s.items())
+    table.add_row("seconds", seconds)
+    table.add_row("signature", "signed" if built.signed else "none (pass --keys to sign)")
+    table.add_row("digest", built.digest)
+    console.print(f"[bold]{manifest.name} {manifest.version}[/bold] -> {built.config.out}")
+    console.print(table)
+
+
+def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured | None) -> None:
+    """What a bundle says of itself."""
+    manifest, table = bundle.manifest, _grid()
+    table.add_row("task", manifest.task)
+    table.add_row("digest", bundle.digest)
+    table.add_row("signature", "there" if bundle.signature else "none")
+    table.add_row("bundle", f"{size:,} B")
+    for file in manifest.files:
+        table.add_row(file.name, f"{file.size:,} B stored, {file.raw_size:,} B decoded")
+    runtime = manifest.runtime
+    opsets = ", ".join(f"{name or 'ai.onnx'} {v}" for name, v in runtime.opsets.items())
+    table.add_row("needs", f"ONNX Runtime {runtime.onnxruntime} (IR {runtime.ir}, {opsets})")
+    table.add_row("memory", f"about {runtime.ram_bytes / 1e6:.1f} MB")
+    compression = manifest.compression
+    changed = f", {compression.tensors} tensors" if compression.tensors else ""
+    table.add_row("storage", f"{compression.mode}{changed}")
+    _add_parity(table, manifest)
+    _add_metrics(table, manifest)
+    if measured:
+        _add_measured(table, measured)
+    labels = ", ".join(str(label) for label in manifest.outputs.labels[:12])
+    if labels:
+        table.add_row("labels", labels + (" ..." if len(manifest.outputs.labels) > 12 else ""))
+    source = manifest.provenance
+    table.add_row("from", f"{source.source_type} {source.source_sha256[:12]}...")
+    table.add_row("data", f"{source.data_rows:,} rows, {source.data_sha256[:12]}...")
+    table.add_row("built with", ", ".join(f"{n} {v}" for n, v in source.libraries.items()))
+    for name, text in (("licence", manifest.licence), ("intended use", manifest.intended_use)):
+        if text:
+            table.add_row(name, text)
+    console.print(f"[bold]{manifest.name} {manifest.version}[/bold]")
+    console.print(table)
+    console.print(_features(manifest))
+
+
+def _features(manifest: Manifest) -> Table:
+    table = Table("feature", "type", "range", "resolution", "missing", box=None, pad_edge=False)
+    for feature in manifest.features[:SHOWN_ROWS]:
+        if feature.type == "category":
+            span = ", ".join(feature.categories[:5])
+            span += (
+                f" and {len(feature.categories) - 5} more" if len(feature.categories) > 5 else ""
+            )
+        else:
+            span = "" if feature.minimum is None else f"{feature.minimum:g} .. {feature.maximum:g}"
+        step = "" if feature.resolution is None else f"{feature.resolution:g}"
+        table.add_row(feature.name, feature.type, span, step, feature.missing)
+    more = len(manifest.features) - SHOWN_ROWS
+    if more > 0:
+        table.add_row(f"and {more} more (--json shows all)")
+    return table
+
+
+def show_predictions(console: Console, predictions: Iterable[Prediction]) -> None:
+    """The first rows as a table, and how many there are."""
+    table = Table("row", "prediction", "probabilities", box=None, pad_edge=False)
+    count = 0
+    for count, prediction in enumerate(predictions, start=1):
+        if count > SHOWN_ROWS:
+            continue
+        ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])[:3]
+        table.add_row(
+            str(count),
+            _answer(prediction),
+            "  ".join(f"{label} {probability:.4f}" for label, probability in ranked),
+        )
+    console.print(table)
+    if count > SHOWN_ROWS:
+        console.print(f"... {count:,} rows in all; --json prints every one")
+
+
+def _answer(prediction: Prediction) -> str:
+    if prediction.label is not None:
+        return str(prediction.label)
+    if prediction.value is not None:
+        return f"{prediction.value:.6g}"
+    return ", ".join(f"{n} {list(np.shape(t))}" for n, t in prediction.outputs.items())
+
+
+def _add_parity(table: Table, manifest: Manifest) -> None:
+    parity = manifest.parity
+    forced = "  BEYOND THE BUDGET, forced" if parity.forced else ""
+    table.add_row(
+        "parity",
+        f"{parity.flips} of {parity.rows:,} labels changed (budget {parity.flips_max:.2%}), "
+        f"largest difference {parity.diff_max:.2g} (budget {parity.diff_budget:g}), "
+        f"99 % under {parity.diff_p99:.2g}{forced}",
+    )
+
+
+def _add_metrics(table: Table, manifest: Manifest) -> None:
+    for metric in manifest.metrics:
+        table.add_row(metric.name, f"{metric.bundle:.6g} (original {metric.original:.6g})")
+
+
+def _add_measured(table: Table, measured: Measured) -> None:
+    before = {figure.batch: figure for figure in measured.original}
+    for figure in measured.figures.latency:
+        original = before.get(figure.batch)
+        against = f" (original {_time(original.p50_us)})" if original else ""
+        table.add_row(
+            f"batch {figure.batch}",
+            f"p50 {_time(figure.p50_us)}, p99 {_time(figure.p99_us)}{against}",
+        )
+    figures = measured.figures
+    memory = "" if figures.rss_bytes is None else f", memory +{figures.rss_bytes / 1e6:.1f} MB"
+    table.add_row(
+        "start",
+        f"load {figures.load_ms:.1f} ms, cold start {figures.cold_start_ms:.0f} ms{memory}",
+    )
+
+
+def _time(microseconds: float) -> str:
+    if microseconds < 1000:
+        return f"{microseconds:.1f} us"
+    return f"{microseconds / 1000:.2f} ms"
+
+
+def _grid() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
