@@ -11,7 +11,7 @@ import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -37,13 +37,18 @@ Models = Annotated[tuple[Name, ...], Meta(max_length=256)]
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """``[agent]``: who this device is, what it follows, and where it keeps its state."""
+    """``[agent]``: who this device is, what it follows, and where it keeps its state.
+
+    ``profile``: what expired metadata means: ``home`` uses it and says so, ``managed`` installs
+    nothing until the publisher signed anew.
+    """
 
     device: Name
     fleet: Name
     channel: Name = "stable"
     folder: str = DEFAULT_FOLDER
     labels: Labels = {}
+    profile: Literal["home", "managed"] = "home"
     prefix: str = DEFAULT_PREFIX
 
 

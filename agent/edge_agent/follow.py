@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from edge_agent import choose, state
@@ -20,6 +19,7 @@ from edge_agent.loop import Loop, Timer
 from edge_agent.steps import Online, Wanted
 from edge_agent.updater import Updater
 from edge_agent.voice import Freshness
+from edge_agent.worker import Worker
 from edge_contract import messages
 from edge_contract.errors import EdgeError
 from edge_contract.messages import Desired, Pointer
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 SETTLE_S = 0.1
 """Bells ring in groups: the broker repeats retained messages, a publisher publishes several."""
 JITTER = 0.2
+STOP_S = 1.0
 
 
 class Refreshed(Protocol):
@@ -80,7 +81,7 @@ class Follower:
         self._rng = rng
         self._on_error = on_error
         self._on_change = on_change
-        self._worker = ThreadPoolExecutor(1, "edge-refresh")
+        self._worker = Worker("edge-refresh")
         self._timer: Timer | None = None
         self._looking = False
         self._again = False
@@ -98,11 +99,11 @@ class Follower:
         self.decide()
 
     def stop(self) -> None:
-        """Look no more; wait for a look under way."""
+        """Look no more. A look under way, at a silent broker, may end with the process."""
         self._stopping = True
         if self._timer:
             self._timer.cancel()
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._worker.stop(STOP_S)
 
     @property
     def revision(self) -> int:

@@ -14,8 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, Protocol
+from typing import Protocol
 
 from edge_agent import selftest, slot, state
 from edge_agent.accept import Refused
@@ -50,6 +49,7 @@ from edge_agent.steps import (
     Watch,
 )
 from edge_agent.update import step
+from edge_agent.worker import Worker
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.manifest import Manifest
 from edge_contract.messages import Release
@@ -58,8 +58,8 @@ log = logging.getLogger(__name__)
 
 PERSIST_RETRY_S = 5.0
 WATCH_S = 0.5
-
-P = ParamSpec("P")
+STOP_S = 5.0
+"""Work that is under way for longer when the agent stops is left to end with the process."""
 
 
 class Fetcher(Protocol):
@@ -137,9 +137,9 @@ class Updater:
         self._turns: deque[tuple[str, str]] = deque()
         self._turn = ""
         self._stopping = False
-        self._fetches = ThreadPoolExecutor(1, "edge-fetch")
-        self._tests = ThreadPoolExecutor(1, "edge-test")
-        self._loads = ThreadPoolExecutor(1, "edge-load")
+        self._fetches = Worker("edge-fetch")
+        self._tests = Worker("edge-test")
+        self._loads = Worker("edge-load")
 
     # -- from outside ------------------------------------------------------------------------
 
@@ -149,13 +149,13 @@ class Updater:
         for model in models:
             self._loop.post(functools.partial(self.take, model, Started()))
         self._loop.ask(lambda: None)
-        self._loads.submit(lambda: None).result()
+        self._loads.drain()
 
     def stop(self) -> None:
         """Call off what is under way, on disk as called off, and wait until it ended."""
         self._loop.ask(self._call_off)
-        for workers in (self._fetches, self._tests, self._loads):
-            workers.shutdown(wait=True, cancel_futures=True)
+        for worker in (self._fetches, self._tests, self._loads):
+            worker.stop(STOP_S)
 
     @property
     def states(self) -> Mapping[str, State]:
@@ -199,7 +199,7 @@ class Updater:
                 self._begin(model, release, delay_s, self._tests, self._test)
             case Answer():
                 self._answers[model] = effect
-                self._submit(self._loads, self._answer, model, effect)
+                self._loads.submit(lambda: self._answer(model, effect))
             case Watch(release):
                 self._watch(model, release, time.monotonic())
             case Cancel(sha256):
@@ -214,34 +214,15 @@ class Updater:
         model: str,
         release: Release,
         delay_s: float,
-        workers: ThreadPoolExecutor,
+        worker: Worker,
         work: Callable[[str, Release, _Job], None],
     ) -> None:
         """Have ``work`` done once ``delay_s`` have passed, in place of what was under way."""
         if model in self._jobs:
             self._jobs[model].cancel()
         job = self._jobs[model] = _Job(release.sha256)
-        job.timer = self._loop.later(
-            delay_s, lambda: self._submit(workers, work, model, release, job)
-        )
-
-    def _submit(
-        self,
-        workers: ThreadPoolExecutor,
-        work: Callable[P, None],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
-        """Do the work in its thread; a bug in it must be seen."""
-
-        def guarded() -> None:
-            try:
-                work(*args, **kwargs)
-            except Exception:
-                log.exception("unexpected error; the agent goes on")
-
-        if not self._stopping:
-            workers.submit(guarded)
+        begun = functools.partial(work, model, release, job)
+        job.timer = self._loop.later(delay_s, lambda: worker.submit(begun))
 
     def _fetch(self, model: str, release: Release, job: _Job) -> None:
         if job.stop.is_set():

@@ -1,0 +1,287 @@
+"""The agent: models that answer, updates that prove themselves, counts that go home.
+
+Guards: what is on disk answers before the network is touched, and whether or not there is a
+broker; one agent a folder; a stop in order leaves nothing running and loses nothing counted.
+
+This module puts the parts together and passes on what happens between them; no rule lives here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent import clock, hardware
+from edge_agent.config import Config
+from edge_agent.doors import MqttDoor
+from edge_agent.folder import Folder, Lock, next_boot
+from edge_agent.follow import Follower
+from edge_agent.loop import Loop
+from edge_agent.outbox import Outbox
+from edge_agent.outputs import Prediction
+from edge_agent.pull import Puller
+from edge_agent.report import AgentStatus
+from edge_agent.selftest import Limits
+from edge_agent.serving import Serving
+from edge_agent.telemetry import Recorder, Sender, Spool
+from edge_agent.telemetry.recorder import Instant
+from edge_agent.updater import Updater
+from edge_agent.uplink import Uplink
+from edge_agent.voice import Facts, Voice
+from edge_contract.errors import InputFault, MachineFault
+from edge_contract.ports.mqtt import Message
+
+TICK_S = 1.0
+KICK_S = 15.0
+"""The sender is asked this often, though nothing happened."""
+SEND_ON_STOP_S = 2.0
+
+
+def version() -> str:
+    """Of the installed distribution."""
+    return importlib.metadata.version("edge-pack")
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Where time comes from: seconds since 1970 UTC, a clock that never jumps, and trust."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    synchronised: Callable[[], bool] = clock.synchronised
+
+    def now(self) -> Instant:
+        """This moment."""
+        return Instant(max(int(self.wall() * 1000), 0), self.monotonic(), self.synchronised())
+
+
+class Agent:
+    """One device: ``start``, ``predict`` from any thread, ``stop``; or a ``with`` statement.
+
+    Args:
+        config: as ``edge_agent.config.load`` gives it.
+        clocks, rng: the world's time and chance.
+    """
+
+    def __init__(
+        self, config: Config, *, clocks: Clocks | None = None, rng: random.Random | None = None
+    ) -> None:
+        self.config = config
+        self._clocks = clocks or Clocks()
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._parts: _Parts | None = None
+
+    def start(self) -> None:
+        """Answer from disk, then connect; returns without waiting for the broker.
+
+        Raises:
+            InputFault: the device is not enrolled, or the agent runs already.
+            MachineFault: another agent runs in this folder, or it cannot be used.
+        """
+        if self._parts is not None:
+            raise InputFault("the agent runs already")
+        lock = Lock(Folder(self.config.folder))
+        try:
+            parts = _Parts(self.config, self._clocks, self._rng)
+            parts.start()
+        except BaseException:
+            lock.release()
+            raise
+        self._parts, self._lock = parts, lock
+
+    def stop(self) -> None:
+        """End in order: windows to the spool, goodbye to the broker. May be called twice."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            parts.stop()
+            self._lock.release()
+
+    def predict(self, model: str, rows: object) -> Prediction | list[Prediction]:
+        """The answer of what is installed under ``model``; see ``Model.predict``.
+
+        Raises InputFault when a row does not fit or the device has no such model, MachineFault
+        when it has no version yet or the agent does not run.
+        """
+        return self._running().serving.predict(model, rows)
+
+    def status(self) -> AgentStatus:
+        """How the agent is at this moment."""
+        parts = self._running()
+        return parts.loop.ask(parts.voice.status)
+
+    def _running(self) -> _Parts:
+        if self._parts is None:
+            raise MachineFault("the agent does not run", advice="Call start() first.")
+        return self._parts
+
+    def __enter__(self) -> Agent:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class _Parts:
+    """What lives between start and stop."""
+
+    def __init__(self, config: Config, clocks: Clocks, rng: random.Random) -> None:
+        self.config = config
+        self.folder = Folder(config.folder)
+        self.clocks = clocks
+        device = config.agent.device
+        machine = hardware.read()
+        self.puller = Puller(config, self.folder, machine, clocks.now)
+        if not self.puller.enrolled:
+            raise InputFault(
+                f"device {device} is not enrolled: it trusts no publisher yet",
+                advice="Run `edge-agent enroll --root FILE` once, or with its fingerprint.",
+            )
+        boot = next_boot(self.folder, clocks.wall())
+        self.loop = Loop("edge-agent")
+        self.outbox = Outbox(self.folder.outbox)
+        self.uplink = Uplink(
+            config,
+            boot=boot,
+            version=version(),
+            outbox=self.outbox,
+            on_message=self._received,
+            on_up=lambda: self.loop.post(self._came),
+            on_down=lambda _: self.loop.post(self.voice.publish),
+        )
+        self.spool = Spool(self.folder.spool, max_bytes=config.telemetry.spool_bytes)
+        self.sender = Sender(self.uplink.link, self.spool, config.topics.telemetry(device))
+        self.recorder = Recorder(
+            self.spool,
+            device=device,
+            boot=boot,
+            window_s=config.telemetry.window_s,
+            window_rows=config.telemetry.window_rows,
+            on_record=self.sender.kick,
+        )
+        self.serving = Serving(self.recorder, clocks.now)
+        self.voice = Voice(
+            config,
+            self.folder,
+            boot=boot,
+            version=version(),
+            hardware=machine,
+            facts=self._facts,
+            ears=self.uplink,
+            now=clocks.now,
+        )
+        self.updater = Updater(
+            self.loop,
+            self.folder,
+            rules=config.rules,
+            limits=_limits(config),
+            fetcher=self.puller,
+            serving=self.serving,
+            listener=self.voice,
+            rng=rng,
+        )
+        self.follower = Follower(
+            self.loop,
+            self.folder,
+            config,
+            source=self.puller,
+            updater=self.updater,
+            rng=rng,
+            on_error=self.voice.trouble,
+            on_change=self.voice.publish,
+        )
+        self.door = MqttDoor(self.uplink.link, config.topics, device, self.serving.models)
+        self._desired = config.topics.desired(device)
+        self._doorbell = config.topics.metadata("timestamp.json")
+
+    def start(self) -> None:
+        """Answer from disk, decide by what is on disk, then look for the broker."""
+        self.loop.start()
+        try:
+            self.updater.start()
+            self.loop.ask(self.follower.start)
+            self.loop.ask(self.updater.sweep)
+            self.loop.post(self.voice.publish)
+            self.loop.post(self._tick)
+            self.loop.post(self._kick)
+            self.uplink.filters = [self._desired, self._doorbell, *self.door.filters]
+            self.uplink.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Take no more requests, call off what is under way, leave the counts on disk."""
+        self.door.stop()
+        self.updater.stop()
+        self.follower.stop()
+        self.recorder.flush(self.clocks.now())
+        self._send_off()
+        self.uplink.stop()
+        self.loop.ask(self.voice.farewell)
+        self.loop.stop()
+
+    # -- what happens between the parts --------------------------------------------------------
+
+    def _received(self, message: Message) -> None:
+        """In the network's thread."""
+        if message.topic == self._desired:
+            self.loop.post(lambda: self.follower.hear(message.payload))
+        elif message.topic == self._doorbell:
+            self.loop.post(self.follower.ring)
+        else:
+            self.door.handle(message)
+
+    def _came(self) -> None:
+        """The broker is there."""
+        self.voice.publish()
+        self.uplink.flush()
+        self.sender.kick()
+        self.follower.online()
+
+    def _tick(self) -> None:
+        self.recorder.tick(self.clocks.now())
+        self.voice.tick()
+        self.loop.later(TICK_S, self._tick)
+
+    def _kick(self) -> None:
+        self.sender.kick()
+        self.loop.later(KICK_S, self._kick)
+
+    def _send_off(self) -> None:
+        """Give the last records a moment to arrive, when there is a broker to take them."""
+        self.sender.kick()
+        deadline_s = self.clocks.monotonic() + SEND_ON_STOP_S
+        while self.uplink.up and self.sender.in_flight and self.clocks.monotonic() < deadline_s:
+            time.sleep(0.01)
+
+    def _facts(self) -> Facts:
+        requests = {}
+        for name in self.serving.models:
+            sha256, totals = self.serving.seen(name)
+            if sha256:
+                requests[name] = (totals.answered, totals.failed)
+        return Facts(
+            states=self.updater.states,
+            why=self.follower.why,
+            freshness=self.follower.freshness,
+            revision=self.follower.revision,
+            connected=self.uplink.up,
+            requests=requests,
+            spool_records=len(self.spool),
+            spool_bytes=self.spool.size_bytes,
+            events_waiting=len(self.outbox.waiting()),
+        )
+
+
+def _limits(config: Config) -> Limits:
+    update = config.update
+    return Limits(
+        timeout_s=update.self_test_timeout_s,
+        runs=update.self_test_runs,
+        latency_max_ms=update.latency_max_ms,
+        ram_bytes_max=update.ram_bytes_max,
+    )

@@ -1,0 +1,209 @@
+"""The command ``edge-agent``: parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_agent import config as configs
+from edge_agent import enrol, local
+from edge_agent.config import Config
+from edge_agent.report import AgentStatus
+from edge_contract import wire
+from edge_contract.errors import InputFault
+from edge_contract.ports import command
+
+app = typer.Typer(
+    help="Run signed models on this device, keep them up to date, and send counts home.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+ConfigPath = Annotated[
+    Path,
+    typer.Option("--config", envvar="EDGE_AGENT_CONFIG", help="Settings, TOML.", show_default=True),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from edge_agent.agent import version  # noqa: PLC0415 - loads the runtime
+
+        typer.echo(f"edge-agent {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _edge_agent(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    config: ConfigPath = configs.DEFAULT_PATH,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
+) -> None:
+    """Answer, update and report until stopped by SIGTERM or Ctrl-C.
+
+    What is on disk answers at once, broker or not. One line a transition goes to stderr.
+
+    Example: edge-agent run --config agent.toml
+    """
+    settings = _load(config)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    from edge_agent.agent import Agent  # noqa: PLC0415 - `status` needs no runtime
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with Agent(settings):
+        stop.wait()
+        logging.getLogger(__name__).info("stopping")
+
+
+@app.command()
+def enroll(
+    *,
+    root: Annotated[
+        str,
+        typer.Option(help="root.json of the publisher, or its fingerprint as sha256:HEX."),
+    ],
+    config: ConfigPath = configs.DEFAULT_PATH,
+    broker: Annotated[
+        str, typer.Option(help="Broker, when the settings are to be written: mqtt://HOST[:PORT].")
+    ] = "",
+    fleet: Annotated[str, typer.Option(help="Fleet, when they are to be written.")] = "",
+    device: Annotated[
+        str, typer.Option(help="Name of this device; the host's name when left out.")
+    ] = "",
+    channel: Annotated[str, typer.Option(help="Channel to follow.")] = "stable",
+    folder: Annotated[
+        str, typer.Option(help="Where the agent keeps its state.", show_default=False)
+    ] = "",
+) -> None:
+    """Trust a publisher: once, before the first run.
+
+    Writes the settings file when there is none. A fingerprint is enough where the broker has the
+    metadata: root.json is taken from there and compared.
+
+    Examples:
+
+      edge-agent enroll --root root.json --broker mqtt://10.0.0.2 --fleet home --device pi1
+
+      edge-agent enroll --root sha256:0f3a... --config agent.toml
+    """
+    metadata, fingerprint = enrol.read_root(root)
+    if not config.exists():
+        if not broker or not fleet:
+            raise InputFault(
+                f"{config} does not exist, and --broker or --fleet is missing to write it"
+            )
+        written = enrol.write_config(
+            config,
+            device=device or enrol.default_device(enrol.hostname()),
+            fleet=fleet,
+            broker=broker,
+            channel=channel,
+            folder=folder,
+        )
+        for path in written:
+            typer.echo(f"wrote {path}")
+    elif broker or fleet or device or folder:
+        raise InputFault(
+            f"{config} exists and says broker, fleet, device and folder",
+            advice="Leave those options out, change the file by hand, or name another --config.",
+        )
+    settings = _load(config)
+    from edge_agent.pull import enroll as trust  # noqa: PLC0415 - loads the TUF client
+
+    digest = trust(settings, metadata, fingerprint)
+    identity = settings.agent
+    typer.echo(f"{identity.device} of fleet {identity.fleet} trusts the root {digest}")
+
+
+@app.command()
+def status(
+    config: ConfigPath = configs.DEFAULT_PATH,
+    as_json: Json = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 unless the agent runs and is well.")
+    ] = False,
+) -> None:
+    """What this device runs, and how it is; also while no agent runs.
+
+    Examples:
+
+      edge-agent status --config agent.toml
+
+      edge-agent status --json | jq .models
+    """
+    found = local.read(_load(config))
+    if as_json:
+        typer.echo(wire.encode_json(found).decode())
+    else:
+        for line in _lines(found):
+            typer.echo(line)
+    if check and not local.healthy(found, time.time()):
+        raise typer.Exit(1)
+
+
+def _load(path: Path) -> Config:
+    return configs.load(path, os.environ)
+
+
+def _lines(found: AgentStatus) -> list[str]:
+    state = f"running, pid {found.pid}" if found.running else "not running"
+    link = "connected" if found.connected else "not connected"
+    clock = "synchronised" if found.clock_synchronised else "not synchronised"
+    lines = [
+        f"device      {found.device} of fleet {found.fleet}, channel {found.channel}",
+        f"agent       {state}, boot {found.boot}",
+        f"broker      {found.broker}: {link}",
+        f"metadata    {found.freshness}, desired revision {found.revision}, clock {clock}",
+        f"waiting     {found.spool_records} telemetry records, {found.events_waiting} events",
+    ]
+    for name, model in found.models.items():
+        active = f"{model.active} ({model.digest[:12]})" if model.active else "no version"
+        lines.append(f"model       {name}: {active} active, {model.phase}")
+        if model.candidate:
+            share = f", {model.progress:.0%} fetched" if model.phase == "fetching" else ""
+            lines.append(f"  candidate {model.candidate}{share}")
+        if name in found.requests:
+            answered, failed = found.requests[name]
+            lines.append(f"  answered  {answered} rows, {failed} failed")
+        if model.reason:
+            lines.append(f"  because   {model.reason}")
+        if model.quarantined:
+            lines.append(f"  not tried {', '.join(model.quarantined)}")
+    if found.last_error:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(found.last_error_ms / 1000))
+        lines.append(f"last error  {found.last_error} ({when} UTC)")
+    return lines
+
+
+def main() -> None:
+    """Entry point."""
+    command.run(app)
+
+
+if __name__ == "__main__":
+    main()
