@@ -34,6 +34,7 @@ SIGNED_AT = "signed_at"
 """Extra field of a timestamp: a device without a clock learns from it that it is later."""
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+AnySigned = Signed
 
 _SERIALIZER = JSONSerializer(compact=True)
 

@@ -27,6 +27,7 @@ from edge_contract.bundle import MANIFEST_MEMBER
 from edge_contract.errors import InputFault, PeerFault
 from edge_contract.manifest import Manifest
 from edge_contract.messages import Pointer, Release
+from edge_contract.names import check_sha256
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.ports.retained import Retained
 from edge_contract.topics import SENTINEL_FILE, Topics
@@ -84,7 +85,8 @@ class Delivery:
 
         Args:
             root: bytes of the root metadata, brought here by a person; or
-            fingerprint: of root version 1, which is then fetched from the broker and compared.
+            fingerprint: of root version 1, with or without ``sha256:`` before it; the root is
+                then fetched from the broker and compared.
 
         Raises InputFault when both or none is given, the root is none, or another one is trusted
         already; PeerFault when the broker has no root, or one with another fingerprint.
@@ -93,7 +95,8 @@ class Delivery:
             raise InputFault("enroll with a root or with its fingerprint")
         with self._lock:
             if root is None:
-                root = self._fetch_root(str(fingerprint))
+                digits = str(fingerprint).strip().lower().removeprefix("sha256:")
+                root = self._fetch_root(f"sha256:{check_sha256(digits, 'fingerprint')}")
             return self._trust.pin(root)
 
     def refresh(self, *, now: datetime, synchronised: bool) -> Refreshed:
@@ -192,7 +195,7 @@ class Delivery:
                     f"no root is published for fleet {self.config.topics.fleet}: {error}",
                     advice="Publish first, or bring root.json here and enroll with the file.",
                 ) from error
-        if fingerprint(root) != expected.lower():
+        if fingerprint(root) != expected:
             raise PeerFault(
                 f"the broker's root has fingerprint {fingerprint(root)}, expected {expected}",
                 advice="Check the fingerprint with the one who made the keys; do not trust this"

@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from tuf.api.exceptions import DownloadHTTPError, DownloadLengthMismatchError
 from tuf.ngclient.fetcher import FetcherInterface
 
-from edge_contract.ports.retained import Retained
+from edge_contract.ports.retained import TOMBSTONE, Retained
 from edge_contract.topics import Topics
 
 METADATA = "m/"
 TARGETS = "t/"
-TOMBSTONE = b'{"absent":true}'
-"""What a publisher retains at the next root's topic: for brokers that answer in another order."""
 _FETCH_MAX_BYTES = 1024 * 1024
 _NOT_FOUND = 404
 

@@ -24,6 +24,8 @@ from edge_contract.ports.mqtt import FILTERS_MAX, Link, LinkConfig, Message, Tic
 TOPICS_MAX = FILTERS_MAX - 1
 """Topics in one asking: the sentinel takes the last filter."""
 SENTINEL = b'{"retained":true}'
+TOMBSTONE = b'{"absent":true}'
+"""Says "not found" where a reader looks ahead: for brokers that answer in another order."""
 SILENCE_S = 2.0
 """After this long without a word the SUBSCRIBE is repeated; doubled at each repetition."""
 SILENCES_MAX = 3
