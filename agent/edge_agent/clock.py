@@ -1,16 +1,19 @@
 """Whether this machine's clock may be believed.
 
 A Raspberry Pi has no battery behind its clock: after a power cut it wakes up in the past. The
-kernel knows whether a time service disciplines the clock (adjtimex(2), STA_UNSYNC).
+kernel knows whether a time service disciplines the clock (adjtimex(2), STA_UNSYNC); where a
+sandbox forbids the question, systemd-timesyncd leaves a file once it is synchronised.
 """
 
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import ClassVar
 
 STA_UNSYNC = 0x0040
 TIME_ERROR = 5
+TIMESYNCD = Path("/run/systemd/timesync/synchronized")
 
 
 class _Timex(ctypes.Structure):
@@ -35,4 +38,6 @@ def synchronised() -> bool:
         return False
     timex = _Timex()  # modes 0: read only, needs no right
     state = adjtimex(ctypes.byref(timex))
-    return 0 <= state < TIME_ERROR and not timex.status & STA_UNSYNC
+    if state < 0:
+        return TIMESYNCD.exists()
+    return state < TIME_ERROR and not timex.status & STA_UNSYNC

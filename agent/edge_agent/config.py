@@ -162,6 +162,11 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
 
     Raises InputFault that lists every fault in it.
     """
+    if not path.exists():
+        raise InputFault(
+            f"no settings at {path}",
+            advice="Name them with --config FILE, or have `edge-agent enroll` write them.",
+        )
     config, faults = parse(read_bounded(path, CONFIG_MAX_BYTES), path.absolute().parent)
     password = environment.get(PASSWORD_VARIABLE, "")
     if config and config.broker.password_file and not password:
