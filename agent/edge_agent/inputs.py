@@ -36,6 +36,7 @@ class Batch(Struct, frozen=True, gc=False):
         rows: how many. ``single``: the caller gave one row, not a list of one.
         numbers: float64 values as given, C order ``[rows, number features]``, in the
             manifest's order; bytes, because nobody can alter them before they are counted.
+        values: the one row's numbers, where the quick path read it; then ``numbers`` is empty.
         categories: a tuple a row of the category features' text, "" where missing.
     """
 
@@ -44,6 +45,13 @@ class Batch(Struct, frozen=True, gc=False):
     single: bool
     numbers: bytes = b""
     categories: tuple[tuple[str, ...], ...] = ()
+    values: Sequence[float] = ()
+
+    def number_rows(self) -> NDArray[np.float64]:
+        """The numbers as an array ``[rows, number features]``."""
+        if self.values:
+            return np.array([self.values], dtype=np.float64)
+        return np.frombuffer(self.numbers).reshape(self.rows, -1)
 
 
 class Inputs:
@@ -58,19 +66,14 @@ class Inputs:
         self._texts = tuple(f.name for f in manifest.features if f.type == "category")
         for tensor in manifest.inputs:
             columns.check_types(tensor, self._features)
-        self._quick = self._plan_quick(manifest)
-
-    def read(self, rows: object) -> Batch:
-        """The batch of ``rows``: a dict, a list of dicts or lists, a matrix, a table, tensors.
+        self.read: Callable[[Any], Batch] = self._plan_quick(manifest) or self._read
+        """The batch of rows: a dict, a list of dicts or lists, a matrix, a table, tensors.
 
         Raises InputFault that names the row and the feature.
         """
-        if type(rows) is dict:
-            if self._quick is not None:
-                batch = self._quick(rows)
-                if batch is not None:
-                    return batch
-        elif isinstance(rows, np.ndarray):
+
+    def _read(self, rows: object) -> Batch:
+        if isinstance(rows, np.ndarray):
             return self._from_array(rows)
         if isinstance(rows, Mapping):
             return self._from_mapping(rows)
@@ -83,37 +86,40 @@ class Inputs:
             advice="Pass a dict by feature name, a list of them, a 2-D array or a table.",
         )
 
-    # -- one dict of numbers for one tensor: the hot path -----------------------------------
+    # -- one row of numbers for one tensor: the hot path ------------------------------------
 
-    def _plan_quick(self, manifest: Manifest) -> Callable[[dict[str, Any]], Batch | None] | None:
-        """A reader of one dict where one float tensor takes all features, else None."""
-        if len(manifest.inputs) != 1 or self._texts or len(self._order) < 2:
+    def _plan_quick(self, manifest: Manifest) -> Callable[[Any], Batch] | None:
+        """A reader that is quick with one row where one float tensor takes all features."""
+        tensor, count = manifest.inputs[0], len(self._order)
+        if len(manifest.inputs) != 1 or self._texts or count < 2:
             return None
-        tensor = manifest.inputs[0]
-        if tensor.dtype not in _PACKS or set(tensor.features) != set(self._order):
+        if tensor.dtype not in _PACKS or tensor.features != self._order:
             return None
-        count = len(self._order)
         take_all = itemgetter(*self._order)
         pack = struct.Struct(f"={count}{_PACKS[tensor.dtype]}").pack
-        keep = struct.Struct(f"{count}d").pack
         dtype = np.dtype(tensor.dtype)
         shape, name = (1, count), tensor.name
-        reorder = None if tensor.features == self._order else itemgetter(*tensor.features)
-        isfinite, fsum, array = math.isfinite, math.fsum, np.ndarray
+        isfinite, fsum, ndarray, slow = math.isfinite, math.fsum, np.ndarray, self._read
 
-        def quick(row: dict[str, Any]) -> Batch | None:
+        def read(rows: Any) -> Batch:
             # A NaN or an infinity survives in the sum; text and None raise, and so does a value
             # over float32's range in "=f" (not in "f"). Then the slow path says what is wrong.
             try:
-                values = take_all(row)
-                if len(row) != count or not isfinite(fsum(values)):
-                    return None
-                buffer = pack(*values) if reorder is None else pack(*reorder(row))
-                return Batch({name: array(shape, dtype, buffer)}, 1, True, keep(*values))
+                kind = type(rows)
+                if kind is dict:
+                    values = take_all(rows)
+                    if len(rows) == count and isfinite(fsum(values)):
+                        feed = ndarray(shape, dtype, pack(*values))
+                        return Batch({name: feed}, 1, True, b"", (), values)
+                elif kind is ndarray and rows.shape == shape and rows.dtype == dtype:
+                    values = rows.tolist()[0]
+                    if isfinite(sum(values)):
+                        return Batch({name: rows}, 1, False, b"", (), values)
             except (KeyError, TypeError, ValueError, OverflowError, struct.error):
-                return None
+                pass
+            return slow(rows)
 
-        return quick
+        return read
 
     # -- the forms --------------------------------------------------------------------------
 

@@ -78,7 +78,8 @@ class Model:
         self.golden = golden
         self.observer: Observer | None = None
         self._session = session
-        self._inputs = Inputs(manifest)
+        self._read = Inputs(manifest).read
+        self._one_answer = manifest.task == "tensors"
         self._check_tensors()
         self._outputs = Outputs(manifest, [output.name for output in session.outputs])
 
@@ -140,7 +141,7 @@ class Model:
         begin = _now_ns()
         observer = self.observer
         try:
-            batch = self._inputs.read(rows)
+            batch = self._read(rows)
             outputs = self._session.call(batch.feeds)
             reading = self._outputs.read(outputs, batch.rows)
         except InputFault:
@@ -153,7 +154,9 @@ class Model:
             raise
         if observer is not None:
             observer.observe(batch, reading.labels, reading.scores, _now_ns() - begin)
-        return self._shape(batch, reading.predictions)
+        if batch.single or self._one_answer:
+            return reading.predictions[0]
+        return reading.predictions
 
     async def apredict(self, rows: object) -> Prediction | list[Prediction]:
         """As ``predict``, without holding up the event loop."""
@@ -179,10 +182,6 @@ class Model:
     def close(self) -> None:
         """Give the memory back; calls after this raise MachineFault."""
         self._session.close()
-
-    def _shape(self, batch: Batch, predictions: list[Prediction]) -> Prediction | list[Prediction]:
-        single = batch.single or self.manifest.task == "tensors"
-        return predictions[0] if single else predictions
 
     def _check_tensors(self) -> None:
         """The manifest's input tensors are the model's: name, type and rank."""

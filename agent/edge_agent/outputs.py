@@ -69,52 +69,93 @@ class Outputs:
             raise InputFault(f"two labels of one name: {', '.join(self._keys[:20])}")
         self._where = {label: i for i, label in enumerate(declared.labels)}
         self._threshold = declared.threshold if len(declared.labels) == 2 else None
-        self._read = self._plan()
-
-    def read(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
-        """Interpret ``outputs``, in the order of ``tensors``.
+        self.read = self._plan()
+        """Interpret the output arrays, in the order of ``tensors``, for a number of rows.
 
         Raises MachineFault when the model answered NaN, infinity, another number of rows, or a
         label that the manifest does not know.
         """
-        return self._read(outputs, rows)
 
     def _plan(self) -> Callable[[Sequence[NDArray[Any]], int], Reading]:
         if self._scores is not None:
-            return self._classify
+            return self._classify if self._value is not None else self._plan_quick()
         if self._label is not None:
             return self._label_only
         if self._value is not None:
             return self._regress
         return self._whole
 
+    def _plan_quick(self) -> Callable[[Sequence[NDArray[Any]], int], Reading]:
+        """A classifier's reader that is quick with one row: no loop, few calls."""
+        at, label_at, slow = self._scores, self._label, self._classify
+        labels, keys, where, threshold = self._labels, self._keys, self._where, self._threshold
+        two, isfinite = len(keys) == 2, math.isfinite
+        assert at is not None
+        if threshold is not None:
+            label_at = None
+
+        def read(outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
+            table = outputs[at].tolist()
+            if rows != 1 or len(table) != 1:
+                return slow(outputs, rows)
+            scores = table[0]
+            if len(scores) != len(keys) or not isfinite(sum(scores)):
+                return slow(outputs, rows)
+            if label_at is not None:
+                given = outputs[label_at]
+                index = where.get(given.item(), NO_LABEL) if given.size == 1 else NO_LABEL
+                if index < 0:
+                    return slow(outputs, rows)
+            elif threshold is not None:
+                index = 1 if scores[1] >= threshold else 0
+            else:
+                index = scores.index(max(scores))
+            if two:
+                named = {keys[0]: scores[0], keys[1]: scores[1]}
+                return Reading([Prediction(labels[index], named)], (index,), (scores[1],))
+            named = dict(zip(keys, scores, strict=True))
+            return Reading([Prediction(labels[index], named)], (index,), (scores[index],))
+
+        return read
+
     def _classify(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
         assert self._scores is not None
         table = outputs[self._scores].tolist()
-        given = outputs[self._label].tolist() if self._label is not None else None
+        given = outputs[self._label].reshape(-1).tolist() if self._label is not None else None
         if len(table) != rows or (given is not None and len(given) != rows):
             raise _wrong_rows(len(table), rows)
-        keys, labels, threshold = self._keys, self._labels, self._threshold
+        keys, labels, pick = self._keys, self._labels, self._pick
+        two = len(keys) == 2
         predictions: list[Prediction] = []
         indices: list[int] = []
         kept: list[float] = []
         for i, scores in enumerate(table):
-            if len(scores) != len(keys) or not math.isfinite(sum(scores)):
-                raise _not_scores(scores, len(keys), i)
-            if threshold is not None:
-                index = int(scores[1] >= threshold)
-            elif given is not None:
-                index = self._index(given[i])
-            else:
-                index = scores.index(max(scores))
-            predictions.append(
-                Prediction(labels[index], dict(zip(keys, scores, strict=True)))
-            )  # fmt: skip
+            index = pick(scores, None if given is None else given[i], i)
+            named = (
+                {keys[0]: scores[0], keys[1]: scores[1]}
+                if two
+                else dict(zip(keys, scores, strict=True))
+            )
+            predictions.append(Prediction(labels[index], named))
             indices.append(index)
-            kept.append(scores[1] if len(scores) == 2 else scores[index])
+            kept.append(scores[1] if two else scores[index])
         if self._value is not None:
             predictions = self._with_values(predictions, outputs)
         return Reading(predictions, indices, kept)
+
+    def _pick(self, scores: list[float], given: Label | None, row: int) -> int:
+        """Index of the row's label: by the threshold, by the model's own, or the best score's."""
+        if len(scores) != len(self._keys):
+            raise MachineFault(
+                f"the model answered {len(scores)} scores for {len(self._keys)} labels"
+            )
+        if not math.isfinite(sum(scores)):
+            _check_finite(scores, row)
+        if self._threshold is not None:
+            return int(scores[1] >= self._threshold)
+        if given is not None:
+            return self._index(given)
+        return scores.index(max(scores))
 
     def _label_only(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
         """Clusters and outliers: a label, and a value where there is one (a distance)."""
@@ -149,8 +190,7 @@ class Outputs:
             raise _wrong_rows(len(values), rows)
         if not math.isfinite(sum(values)):
             for i, value in enumerate(values):
-                if not math.isfinite(value):
-                    raise _not_finite(value, i)
+                _check_finite((value,), i)
         return values
 
     def _with_values(
@@ -183,11 +223,8 @@ def _wrong_rows(got: int, rows: int) -> MachineFault:
     return MachineFault(f"the model answered {got} rows for {rows}")
 
 
-def _not_scores(scores: Sequence[float], labels: int, row: int) -> MachineFault:
-    if len(scores) != labels:
-        return MachineFault(f"the model answered {len(scores)} scores for {labels} labels")
-    return _not_finite(next(s for s in scores if not math.isfinite(s)), row)
-
-
-def _not_finite(value: float, row: int) -> MachineFault:
-    return MachineFault(f"the model answered {value} for row {row}, not a number")
+def _check_finite(values: Sequence[float], row: int) -> None:
+    """Raise MachineFault for NaN and infinity; a sum may overflow without one."""
+    for value in values:
+        if not math.isfinite(value):
+            raise MachineFault(f"the model answered {value} for row {row}, not a number")

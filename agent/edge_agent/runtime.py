@@ -109,12 +109,12 @@ class Session:
             InputFault: a tensor is missing, unknown, or of the wrong type or shape.
             MachineFault: the model failed at run time, or the session is closed.
         """
+        if len(feeds) != len(self.inputs):
+            raise self._blame(feeds, "wrong number of input tensors")
         return dict(zip(self._names, self.call(feeds), strict=True))
 
     def call(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """As ``run``, in the order of ``outputs``."""
-        if len(feeds) != len(self.inputs):
-            raise self._blame(feeds, "wrong number of input tensors")
+        """As ``run``, in the order of ``outputs``, for feeds that hold every input."""
         try:
             return self._run(self._names, feeds, None)
         except MemoryError as error:

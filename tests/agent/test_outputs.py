@@ -40,8 +40,8 @@ def test_the_label_tensor_decides_and_probabilities_are_named(base: Manifest) ->
     found = read([np.array(["y"], dtype=object), scores([0.5, 0.3, 0.2]), VALUE], 1)
     assert found.predictions[0].label == "y"
     assert list(found.predictions[0].probabilities) == ["x", "y", "z"]
-    assert found.labels == [1]
-    assert found.scores == pytest.approx([0.3])
+    assert list(found.labels) == [1]
+    assert list(found.scores) == pytest.approx([0.3])
 
 
 def test_without_a_label_tensor_the_best_score_decides(base: Manifest) -> None:
@@ -61,7 +61,7 @@ def test_the_threshold_decides_between_two(base, threshold, score, label) -> Non
     ).read
     found = read([np.array([0]), np.array([[1 - score, score]]), VALUE], 1)
     assert found.predictions[0].label is label
-    assert found.scores == [score], "telemetry keeps the last label's score of two"
+    assert list(found.scores) == [score], "telemetry keeps the last label's score of two"
 
 
 def test_labels_keep_the_manifests_type(base: Manifest) -> None:
@@ -82,13 +82,13 @@ def test_an_outlier_model_has_a_label_and_a_value(base: Manifest) -> None:
     read = reader(base, label="label", value="value", labels=(-1, 1)).read
     found = read([np.array([[1], [-1]]), scores(), np.array([[0.2], [-0.3]])], 2)
     assert [(p.label, p.value) for p in found.predictions] == [(1, 0.2), (-1, -0.3)]
-    assert found.labels == [1, 0]
+    assert list(found.labels) == [1, 0]
 
 
 def test_a_clusters_number_is_its_index(base: Manifest) -> None:
     found = reader(base, label="label").read([np.array([4, 0]), scores(), VALUE], 2)
     assert [p.label for p in found.predictions] == [4, 0]
-    assert found.labels == [4, 0]
+    assert list(found.labels) == [4, 0]
     assert all(math.isnan(score) for score in found.scores)
 
 

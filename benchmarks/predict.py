@@ -1,0 +1,184 @@
+"""One prediction with full telemetry, against a bare ``session.run`` on the same array.
+
+    python benchmarks/predict.py [--quick] [--json FILE]
+
+Both run in one process and take turns, so that a busy machine slows both; figures are medians
+over rounds. The goal is the project's: at most 1.4 times and 6 us above the bare call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent import Model
+from edge_agent.runtime import Session, versions
+from edge_agent.telemetry import Window
+from edge_contract import manifest as manifests
+from edge_contract.manifest import (
+    Compression,
+    Feature,
+    File,
+    Manifest,
+    Outputs,
+    Parity,
+    Provenance,
+    Runtime,
+    Tensor,
+)
+from edge_contract.profile import NUMBER_SPECIALS, SCORE_BINS, Monitor, Profile
+
+FEATURES = 20
+RATIO_GOAL = 1.4
+ABOVE_GOAL_US = 6.0
+NAMES = tuple(f"sensor_{i:02d}" for i in range(FEATURES))
+
+
+def main() -> None:
+    """Parse, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    rounds, calls = (40, 200) if options.quick else (200, 500)
+    goals: dict[str, tuple[float, float, bool]] = {}
+    print(
+        f"{FEATURES} features, one row, medians of {rounds} rounds of {calls} calls; {versions()}"
+    )
+    print(f"{'model':10} {'call':34} {'us':>8} {'ratio':>7} {'above us':>9}")
+    for name, onnx in models().items():
+        times = measure(onnx, rounds, calls)
+        report(name, times, goals)
+    for name, (figure, goal, met) in goals.items():
+        print(f"{'met' if met else 'NOT MET':8} {name}: {figure:.2f}, goal {goal:g}")
+    if options.json:
+        options.json.write_text(json.dumps({"goals": goals}, indent=2) + "\n")
+
+
+def models() -> dict[str, bytes]:
+    """The smallest model there is, and one that a device might well run."""
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    rows = reference()
+    labels = (rows[:, 0] + rows[:, 1] > 0).astype(int)
+    return {
+        name: to_onnx(
+            estimator.fit(rows, labels), rows[:1], options={"zipmap": False}, target_opset=17
+        ).SerializeToString()
+        for name, estimator in (
+            ("logistic", LogisticRegression()),
+            ("forest", RandomForestClassifier(50, max_depth=8, random_state=0)),
+        )
+    }
+
+
+def reference() -> NDArray[np.float32]:
+    """Rows to train on and to take the bins from."""
+    return np.random.default_rng(0).normal(size=(2000, FEATURES)).astype(np.float32)
+
+
+def measure(onnx: bytes, rounds: int, calls: int) -> dict[str, float]:
+    """Median microseconds a call, by kind of call; the kinds take turns in each round."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    bare = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    model = build(onnx)
+    silent = build(onnx)
+    silent.observer = None
+    array = reference()[7:8]
+    row = dict(zip(NAMES, array[0].tolist(), strict=True))
+    kinds: dict[str, Callable[[], object]] = {
+        "bare session.run": lambda: bare.run(None, {"X": array}),
+        "predict(array), telemetry on": lambda: model.predict(array),
+        "predict(dict), telemetry on": lambda: model.predict(row),
+        "predict(dict), telemetry off": lambda: silent.predict(row),
+    }
+    taken: dict[str, list[float]] = {kind: [] for kind in kinds}
+    gc.collect()
+    for _ in range(rounds):
+        for kind, call in kinds.items():
+            taken[kind].append(timed(call, calls))
+    return {kind: statistics.median(times) for kind, times in taken.items()}
+
+
+def timed(call: Callable[[], object], calls: int) -> float:
+    """Microseconds a call."""
+    repeat: Iterator[int] = iter(range(calls))
+    begin = time.perf_counter_ns()
+    for _ in repeat:
+        call()
+    return (time.perf_counter_ns() - begin) / calls / 1000
+
+
+def build(onnx: bytes) -> Model:
+    """A model with a profile of 32 bins a feature, and a window that counts it."""
+    manifest = Manifest(
+        schema=manifests.SCHEMA,
+        name="bench",
+        version="1",
+        task="classification",
+        features=tuple(Feature(name=name) for name in NAMES),
+        inputs=(Tensor(name="X", dtype="float32", shape=(None, FEATURES), features=NAMES),),
+        outputs=Outputs(
+            tensors=("label", "probabilities"),
+            label="label",
+            scores="probabilities",
+            labels=(0, 1),
+        ),
+        files=(File(name="model.onnx", size=0, sha256="0" * 64, raw_size=0, raw_sha256="0" * 64),),
+        runtime=Runtime(ir=8, opsets={"": 17}, ops=(), onnxruntime="1.18", ram_bytes=0),
+        compression=Compression(mode="none", stock_bytes=len(onnx)),
+        parity=Parity(rows=0, flips=0, flips_max=0, diff_max=0, diff_p99=0, diff_budget=0),
+        provenance=Provenance(source_sha256="0" * 64, source_type="bench", libraries={}),
+    )
+    rows = reference().astype(np.float64)
+    monitors = [
+        Monitor(
+            name=name,
+            kind="quantile",
+            edges=tuple(np.quantile(rows[:, i], np.linspace(0, 1, 33)).tolist()),
+            counts=(0,) * (32 + len(NUMBER_SPECIALS)),
+        )
+        for i, name in enumerate(NAMES)
+    ]
+    monitors.append(
+        Monitor(
+            name="prediction",
+            kind="score",
+            source="output",
+            edges=tuple(np.linspace(0, 1, SCORE_BINS + 1).tolist()),
+            labels=2,
+            counts=(0,) * (2 * SCORE_BINS + 1),
+        )
+    )
+    model = Model(manifest, "0" * 64, Session(onnx))
+    model.observer = Window(manifest, Profile(rows=0, monitors=tuple(monitors)))
+    return model
+
+
+def report(name: str, times: dict[str, float], goals: dict[str, tuple[float, float, bool]]) -> None:
+    """Print one model's lines; judge the calls with telemetry."""
+    bare = times["bare session.run"]
+    for kind, us in times.items():
+        print(f"{name:10} {kind:34} {us:8.2f} {us / bare:7.2f} {us - bare:9.2f}")
+        if kind.endswith("on"):
+            short = f"{name} {kind.split(',')[0]}"
+            goals[f"{short}, ratio"] = (us / bare, RATIO_GOAL, us / bare <= RATIO_GOAL)
+            goals[f"{short}, us above"] = (us - bare, ABOVE_GOAL_US, us - bare <= ABOVE_GOAL_US)
+
+
+if __name__ == "__main__":
+    main()
