@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge_contract.errors import InputFault
 from edge_contract.ports import command
-from edge_pack import printing, reading
+from edge_pack import printing, reading, release_commands
 from edge_pack.build import STAGES, Built, build
 from edge_pack.config import MAX_FLIPS, BuildConfig, Quantize, share
 
@@ -184,6 +184,9 @@ def predict(
         return
     for prediction in predictions:
         sys.stdout.write(printing.to_json(printing.prediction_object(prediction)) + "\n")
+
+
+release_commands.register(app)
 
 
 def main() -> None:
