@@ -39,14 +39,15 @@ Models = Annotated[tuple[Name, ...], Meta(max_length=256)]
 class Identity(Struct, frozen=True, kw_only=True):
     """``[agent]``: who this device is, what it follows, and where it keeps its state.
 
-    ``profile``: what expired metadata means: ``home`` uses it and says so, ``managed`` installs
-    nothing until the publisher signed anew.
+    ``models`` empty: all of the channel's. ``profile``: what expired metadata means: ``home`` uses
+    it and says so, ``managed`` installs nothing until the publisher signed anew.
     """
 
     device: Name
     fleet: Name
     channel: Name = "stable"
     folder: str = DEFAULT_FOLDER
+    models: Models = ()
     labels: Labels = {}
     profile: Literal["home", "managed"] = "home"
     prefix: str = DEFAULT_PREFIX
@@ -99,11 +100,10 @@ class Update(Struct, frozen=True, kw_only=True):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """All settings of one agent; see each section. ``models`` empty: all of the channel's."""
+    """All settings of one agent; see each section."""
 
     agent: Identity
     broker: Broker
-    models: Models = ()
     telemetry: Telemetry = Telemetry()
     trial: TrialRules = TrialRules()
     update: Update = Update()
@@ -194,17 +194,13 @@ def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
         document = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         return None, [f"not TOML: {error}"]
-    faults = _unknown(document, ("models", *_SECTIONS), "")
+    faults = _unknown(document, tuple(_SECTIONS), "")
     values: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
         if name in document or name in _REQUIRED:
             section = _section(document.get(name, {}), kind, name, faults)
             values[name] = section = _absolute(section, base)
             faults.extend(_check(section))
-    if "models" in document:
-        models = values["models"] = _value(document["models"], Models, "models", faults)
-        if models and len(set(models)) != len(models):
-            faults.append("models names a model twice")
     return (None, faults) if faults else (Config(**values), [])
 
 
@@ -260,7 +256,10 @@ def _check(section: Struct | None) -> list[str]:
     """What the types of a section's values cannot say."""
     match section:
         case Identity():
-            return _said("[agent] prefix", lambda: Topics(section.fleet, section.prefix))
+            faults = _said("[agent] prefix", lambda: Topics(section.fleet, section.prefix))
+            if len(set(section.models)) != len(section.models):
+                faults.append("[agent] models names a model twice")
+            return faults
         case Broker():
             return _check_broker(section)
         case Update() if section.backoff_min_s > section.backoff_max_s:

@@ -144,7 +144,7 @@ class Follower:
         if pointer is None:
             return
         known = self._updater.states
-        names = dict.fromkeys((*choose.models(pointer, self._config.models), *known))
+        names = dict.fromkeys((*choose.models(pointer, self._config.agent.models), *known))
         for model in names:
             choice = choose.choose(pointer, model, self.desired)
             if choice.reason and choice.reason != self.why.get(model):

@@ -9,9 +9,9 @@ from edge_agent.config import PASSWORD_VARIABLE, Config
 from edge_contract.errors import InputFault
 
 GOOD = """
-models = ["pump"]
 [agent]
 device = "pi1"
+models = ["pump"]
 fleet = "home"
 [broker]
 url = "mqtt://u@localhost"
@@ -34,7 +34,7 @@ def faults(tmp_path: Path, text: str) -> list[str]:
 
 def test_a_short_file_is_filled_with_defaults(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD)
-    assert config.models == ("pump",)
+    assert config.agent.models == ("pump",)
     assert config.folder == Path("/var/lib/edge-agent")
     assert config.agent.channel == "stable"
     assert config.topics.root == "edge/1/home"
@@ -61,8 +61,8 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
         tmp_path,
         """
         modles = ["a"]
-        models = ["a b", 3]
         [agent]
+        models = ["a b", 3]
         device = "a/b"
         flet = "home"
         [broker]
@@ -81,9 +81,9 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
         """,
     )
     for expected in (
-        "unknown setting 'modles'; did you mean 'models'?",
+        "unknown setting 'modles'",
         "unknown setting 'udpate'; did you mean 'update'?",
-        "models = ['a b', 3]",
+        "[agent] models = ['a b', 3]",
         "[agent] device = 'a/b': expected 1 to 64 letters",
         "[agent] unknown setting 'flet'; did you mean 'fleet'?",
         "[agent] fleet is missing",
@@ -108,7 +108,7 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
         (GOOD + "ca = 'x.pem'", "[broker] ca or cert without TLS"),
         (GOOD.replace("mqtt:", "mqtts:") + "ca = 'x.pem'", "[broker] ca: no such file"),
         (GOOD + "[trial]\nseconds = 5000", "[trial] seconds is over deadline_s"),
-        (GOOD.replace('["pump"]', '["a", "a"]'), "models names a model twice"),
+        (GOOD.replace('["pump"]', '["a", "a"]'), "[agent] models names a model twice"),
         (GOOD.replace('"home"', '"home"\nprefix = "a/b/c"'), "[agent] prefix: topic prefix"),
         (GOOD + "password_file = 'nowhere'", "[broker] password_file: cannot read"),
     ],
