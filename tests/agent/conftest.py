@@ -61,12 +61,13 @@ def tiny_regressor(*, seed: int = 7) -> bytes:
 
 
 @functools.cache
-def mixed_onnx() -> bytes:
+def mixed_onnx(*, impute: bool = True) -> bytes:
     """A pipeline on two numbers and one category, a tensor each, as skl2onnx makes it."""
     import pandas as pd
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
     from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -76,10 +77,11 @@ def mixed_onnx() -> bytes:
         site=rng.choice(["lyon", "nantes", "paris"], 300)
     )
     labels = ((table["temp"] > 0) ^ (table["site"] == "paris")).astype(int)
+    numbers = [SimpleImputer(), StandardScaler()] if impute else [StandardScaler()]
     pipeline = make_pipeline(
         ColumnTransformer(
             [
-                ("n", StandardScaler(), ["temp", "hum"]),
+                ("n", make_pipeline(*numbers), ["temp", "hum"]),
                 ("c", OneHotEncoder(handle_unknown="ignore"), ["site"]),
             ]
         ),
@@ -232,8 +234,13 @@ def build_regression(version: str = "1.0") -> bytes:
     )
 
 
-def build_mixed(version: str = "1.0", *, missing: str = "refuse") -> bytes:
-    """A real bundle on two numbers and a category, a tensor each."""
+def build_mixed(version: str = "1.0", *, missing: str = "refuse", impute: bool = True) -> bytes:
+    """A real bundle on two numbers and a category, a tensor each.
+
+    Args:
+        missing: what the manifest allows for ``temp``.
+        impute: without it the model answers NaN for a missing number.
+    """
     rng = np.random.default_rng(3)
     numbers = rng.normal(size=(200, 2))
     sites = rng.choice(["lyon", "nantes", "paris"], 200).tolist()
@@ -242,7 +249,7 @@ def build_mixed(version: str = "1.0", *, missing: str = "refuse") -> bytes:
         "hum": numbers[:, 1:].astype(np.float32),
         "site": np.array(sites, dtype=object).reshape(-1, 1),
     }
-    answers = Session(mixed_onnx()).run(feeds)
+    answers = Session(mixed_onnx(impute=impute)).run(feeds)
     category = Monitor(
         name="site", kind="category", categories=("lyon", "nantes", "paris"), counts=(0,) * 6
     )
@@ -255,7 +262,7 @@ def build_mixed(version: str = "1.0", *, missing: str = "refuse") -> bytes:
         ),
     )
     return seal(
-        mixed_onnx(),
+        mixed_onnx(impute=impute),
         name="site-model",
         version=version,
         features=(

@@ -161,6 +161,14 @@ def test_every_call_is_counted_once(pump: Model) -> None:
     ]  # fmt: skip
 
 
+def test_a_model_that_answers_nan_has_failed(mixed_bundle) -> None:
+    model = Model.from_bundle(bundles.read(mixed_bundle(missing="allow", impute=False)))
+    model.observer = counter = Counter()
+    with pytest.raises(MachineFault, match="answered nan for row 1"):
+        model.predict([{"temp": t, "hum": 0, "site": "lyon"} for t in (0.0, None)])
+    assert counter.calls == [("failed", 2)]
+
+
 def test_golden_samples_that_differ_are_named(tiny_bundle) -> None:
     spoilt = Model.from_bundle(bundles.read(tiny_bundle(golden_shift=1e-3)))
     (finding,) = spoilt.check_golden()

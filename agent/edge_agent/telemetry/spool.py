@@ -80,6 +80,8 @@ class Spool:
         data = telemetry.encode(record)
         key = (record.boot, record.seq)
         size = _blocks(len(data))
+        if size > self._max_bytes:
+            raise InputFault(f"record of {size} bytes, over the spool's {self._max_bytes}")
         with self._lock:
             while self._sizes and self._bytes + size > self._max_bytes:
                 self._drop_oldest("the spool is full")
