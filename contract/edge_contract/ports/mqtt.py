@@ -10,7 +10,9 @@ longer work to another thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -64,6 +66,9 @@ class LinkConfig:
         will, will_delay_s: published by the broker when this side dies.
         manual_ack: QoS 1 messages are acknowledged by ``Link.acknowledge`` only.
         receive_maximum: unacknowledged messages that the broker may send at once.
+        quick_ack: acknowledge at TCP level without delay, for questions and answers: brokers
+            that leave Nagle's algorithm on (mosquitto's default) otherwise hold each answer back
+            for 40 ms (Linux only).
         ca_file, cert_file, key_file: TLS; the system's authorities when ``ca_file`` is "".
     """
 
@@ -74,6 +79,7 @@ class LinkConfig:
     packet_max_bytes: int = PACKET_MAX_BYTES
     receive_maximum: int = 64
     manual_ack: bool = False
+    quick_ack: bool = False
     will: Message | None = None
     will_delay_s: int = 0
     reconnect_min_s: int = RECONNECT_MIN_S
@@ -312,6 +318,7 @@ class Link:
                 retain=config.will.retain,
                 properties=properties,
             )
+        client.on_socket_open = _no_delay
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_message = self._received
@@ -372,7 +379,8 @@ class Link:
         if self._on_down:
             self._on_down(str(code))
 
-    def _received(self, _client: Any, _user: Any, message: paho.MQTTMessage) -> None:
+    def _received(self, client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
+        self._hurry(client)
         if self._on_message is None:
             return
         properties = message.properties
@@ -393,7 +401,21 @@ class Link:
         self._settle("publish", mid, str(code) if code.is_failure else "")
 
     def _subscribed(
-        self, _client: Any, _user: Any, mid: int, codes: list[ReasonCode], _props: Any
+        self, client: paho.Client, _user: Any, mid: int, codes: list[ReasonCode], _props: Any
     ) -> None:
+        self._hurry(client)
         failed = [str(code) for code in codes if code.is_failure]
         self._settle("subscribe", mid, failed[0] if failed else "")
+
+    def _hurry(self, client: paho.Client) -> None:
+        """The kernel forgets TCP_QUICKACK after a while, so it is set again and again."""
+        connection: Any = client.socket()
+        if self.config.quick_ack and connection is not None and hasattr(socket, "TCP_QUICKACK"):
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _no_delay(_client: Any, _user: Any, connection: Any) -> None:
+    """Small packets go at once: an acknowledgement must not wait for the one before it."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

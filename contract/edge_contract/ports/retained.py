@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -79,7 +79,10 @@ class Retained:
 
     def __init__(self, config: LinkConfig, *, sentinel: str) -> None:
         self.link = Link(
-            config, on_message=self._received, on_up=self._restored, on_down=self._lost
+            replace(config, quick_ack=True),
+            on_message=self._received,
+            on_up=self._restored,
+            on_down=self._lost,
         )
         self._sentinel = sentinel
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
