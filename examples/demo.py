@@ -241,7 +241,8 @@ def build(version: str) -> str:
         f"  one row takes {ours['p50_us'] / 1000:.3f} ms here, scikit-learn "
         f"{theirs['p50_us'] / 1000:.1f} ms; loads in {measured['figures']['load_ms']:.0f} ms"
     )
-    return f"{size:,} B, model {model['size'] / stock:.1%} of stock ONNX, {parity['flips']} of {parity['rows']} labels changed"
+    changed = f"{parity['flips']} of {parity['rows']} labels changed"
+    return f"{size:,} B, model {model['size'] / stock:.1%} of stock ONNX, {changed}"
 
 
 def publish(version: str, broker: str) -> float:
