@@ -293,6 +293,7 @@ class Link:
 
     def _make_client(self) -> paho.Client:
         config = self.config
+        _accept_size_refusal()
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=config.client_id,
@@ -419,3 +420,15 @@ def _no_delay(_client: Any, _user: Any, connection: Any) -> None:
     """Small packets go at once: an acknowledgement must not wait for the one before it."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _accept_size_refusal() -> None:
+    """Let a PUBACK say 0x95, "Packet too large".
+
+    mosquitto (2.0, ``message_size_limit``) answers so, though MQTT 5 lists that code for CONNACK
+    and DISCONNECT only. paho takes it for a protocol error, reconnects, and sends the same
+    message again, for ever: every message behind it waits. Its table is the one place to say so.
+    """
+    packets = getattr(ReasonCode, "names", {}).get(0x95, {}).get("Packet too large")
+    if isinstance(packets, list) and PacketTypes.PUBACK not in packets:
+        packets.append(PacketTypes.PUBACK)
