@@ -343,6 +343,9 @@ class Updater:
     def _load(self, model: str) -> State:
         if model not in self._states:
             self._states[model] = state.load(self._folder, model)
+            self._serving.seat(
+                model
+            )  # requests hear that it is not there yet, not that it is unknown
         return self._states[model]
 
     def _kept(self) -> set[str]:
@@ -357,8 +360,7 @@ class Updater:
     def _log(self, model: str, before: State, now: State) -> None:
         if before.phase is now.phase and before.candidate == now.candidate:
             return
-        version = now.candidate or now.active or before.candidate or before.active
-        log.info(
-            "%s: %s -> %s %s%s", model, before.phase, now.phase,
-            version.version if version else "-", f" ({now.reason})" if now.reason else "",
-        )  # fmt: skip
+        about = now.candidate or before.candidate or now.active
+        reason = f" ({now.reason})" if now.reason else ""
+        version = about.version if about else "-"
+        log.info("%s %s: %s -> %s%s", model, version, before.phase, now.phase, reason)
