@@ -21,6 +21,7 @@ Array = NDArray[np.unsignedinteger]
 Bytes = NDArray[np.uint8]
 
 ALPHABET_MAX = 255
+_RECORD_MAX_BYTES = 129  # tag, one byte of length, up to 127 bytes of text
 _VARINT_MAX_BYTES = 10
 _STEP = 1 << 15  # cells expanded at once: temporaries stay in the cache
 
@@ -57,7 +58,9 @@ class Cells:
         if self.count < 1 or self.width not in (1, 2, 4, 8):
             return False
         if self.kind is Kind.RECORDS:
-            return self.width == 1 and bool(self.alphabet) and all(self.alphabet)
+            lengths = [len(record) for record in self.alphabet]
+            sane = bool(lengths) and min(lengths) >= 2 and max(lengths) <= _RECORD_MAX_BYTES
+            return self.width == 1 and sane
         if self.kind is Kind.FIXED32:
             return self.width == 4
         return (self.tag > 0) == (self.kind is Kind.VARINT) and self.tag < 0x80

@@ -19,7 +19,7 @@ VERSION = 1
 # Plain zstd at level 19 of a 100 MB file takes a minute. Where the columns take less than half of
 # what level 3 takes, it cannot win: 19 saves under half of that (benchmarks/codec.py).
 _FAST_LEVEL = 3
-_ALWAYS_TRY_MAX_BYTES = 1 << 20
+_ALWAYS_TRY_MAX_BYTES = 1 << 15
 
 
 class CodecId(IntEnum):

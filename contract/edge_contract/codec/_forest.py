@@ -24,13 +24,10 @@ class Guess(IntEnum):
 
     TREE = 0  # the number of the tree
     COUNTER = 1  # the node's place in its tree
-    PAIRED = 2  # preorder; children numbered two by two as their parent is written
-    FIRST_CHILD = 3  # the number of the node that follows; 0 at a leaf
-    SECOND_CHILD = 4  # the number of the node after the first child's tree; 0 at a leaf
-    PAIR_ODD = 5  # twice the branch's rank in its tree, and 1; 0 at a leaf
-    PAIR_EVEN = 6  # the same and 2
-    AT_LEAVES = 7  # another column at the leaves, each value repeated
-    CYCLE = 8  # 0 1 2 ... k-1 0 1 2 ...
+    FIRST_CHILD = 2  # the number of the node that follows; 0 at a leaf
+    SECOND_CHILD = 3  # the number of the node after the first child's tree; 0 at a leaf
+    AT_LEAVES = 4  # another column at the leaves, each value repeated
+    CYCLE = 5  # 0 1 2 ... k-1 0 1 2 ...
 
 
 class Forest:
@@ -54,11 +51,6 @@ class Forest:
         """The place of each node in its tree, from 0."""
         return np.arange(self.leaf.size, dtype=np.int32) - self._roots()[self._tree]
 
-    def rank(self) -> NDArray[np.int32]:
-        """How many branches of the same tree come before each node."""
-        before = np.cumsum(~self.leaf, dtype=np.int32) - ~self.leaf
-        return before - before[self._roots()][self._tree]
-
     def second(self) -> NDArray[np.int32]:
         """Preorder: where each node's second child stands (itself where there is none)."""
         if self._second is None:
@@ -69,21 +61,12 @@ class Forest:
             self._second[order[same]] = order[same + 1]
         return self._second
 
-    def paired(self) -> NDArray[np.int32]:
-        """Preorder with the children's numbers given out two by two; a root is 0."""
-        numbers = np.zeros(self.leaf.size + 1, np.int32)
-        branches = np.flatnonzero(~self.leaf)
-        rank = self.rank()[branches]
-        numbers[branches + 1] = 2 * rank + 1
-        numbers[self.second()[branches]] = 2 * rank + 2
-        return numbers[:-1]
-
     def _roots(self) -> NDArray[np.intp]:
         return np.flatnonzero(np.diff(self._tree, prepend=np.int32(-1)))
 
     @staticmethod
     def _narrow(values: NDArray[np.int32]) -> NDArray[np.signedinteger]:
-        """16 bits where they do: numpy sorts those by radix, eight times as fast."""
+        """16 bits where they do: numpy sorts those by radix, 2.4 times as fast."""
         if int(values.min()) >= -_NARROW_MAX and int(values.max()) < _NARROW_MAX:
             return values.astype(np.int16)
         return values
@@ -103,11 +86,6 @@ def guess(kind: Guess, forest: Forest, other: Array | None) -> NDArray[np.intege
         return forest.tree
     if kind is Guess.COUNTER:
         return forest.counter()
-    if kind is Guess.PAIRED:
-        return forest.paired()
-    if kind in (Guess.PAIR_ODD, Guess.PAIR_EVEN):
-        pair = 2 * forest.rank() + (1 if kind is Guess.PAIR_ODD else 2)
-        return np.where(forest.leaf, np.int32(0), pair)
     if other is None:
         raise ValueError(f"{kind.name} is a prediction from another column")
     if kind is Guess.AT_LEAVES:

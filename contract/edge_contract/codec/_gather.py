@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edge_contract.codec._cells import Array, Cells, dtype
+from edge_contract.codec._cells import ALPHABET_MAX, Array, Cells, dtype
 from edge_contract.codec._forest import Forest, is_leaf
 from edge_contract.codec._protobuf import Hole
 
@@ -67,7 +67,7 @@ def gather(holes: list[Hole]) -> list[Column]:
 
 
 def _groups(holes: list[Hole]) -> list[list[list[Hole]]]:
-    """Holes by look of their node, then by name; what is in no forest stands alone."""
+    """Holes by look of their node, then by name; tensors, which have no name, stand alone."""
     nodes: dict[int, list[Hole]] = {}
     for hole in holes:
         nodes.setdefault(hole.node, []).append(hole)
@@ -75,15 +75,24 @@ def _groups(holes: list[Hole]) -> list[list[list[Hole]]]:
     alone: list[list[list[Hole]]] = []
     for members in nodes.values():
         names = [hole.name for hole in members]
-        if MODES in names and len(set(names)) == len(names):
+        if all(names) and len(set(names)) == len(names):
             look = tuple((hole.name, hole.cells.kind, hole.cells.tag) for hole in members)
             group = looks.setdefault(look, {})
             for hole in members:
                 group.setdefault(hole.name, []).append(hole)
         else:
             alone += [[[hole]] for hole in members]
-    forests = [sorted(look.values(), key=_rank) for look in looks.values()]
-    return [_long_enough(group) for group in forests + alone]
+    joined = []
+    for group in looks.values():
+        parts = [part for same in group.values() for part in _one_alphabet(same)]
+        joined.append(sorted(parts, key=_rank))
+    return [_long_enough(group) for group in joined + alone]
+
+
+def _one_alphabet(same: list[Hole]) -> list[list[Hole]]:
+    """All together; each alone where they have too many texts for one column."""
+    texts = {text for hole in same for text in hole.cells.alphabet}
+    return [same] if len(texts) <= ALPHABET_MAX else [[hole] for hole in same]
 
 
 def _rank(same: list[Hole]) -> int:

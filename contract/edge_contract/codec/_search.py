@@ -17,17 +17,17 @@ from edge_contract.codec._gather import Column, Family
 from edge_contract.codec._shape import Op, zigzag
 from edge_contract.codec._stream import LEVEL, compress, uvarint
 
-# Streams up to here are weighed at the final level; longer ones at a level 30 times as fast.
-_EXACT_MAX_BYTES = 1 << 17
+# Streams up to here are weighed at the final level; longer ones at a much faster one.
+_EXACT_MAX_BYTES = 1 << 13
 _FAST_LEVEL = 3
 _STREAM_COST_BYTES = 2
 _ROW_MAX = 1 << 12
 
 _NODE_GUESSES = {
     b"nodes_treeids": (Guess.TREE,),
-    b"nodes_nodeids": (Guess.COUNTER, Guess.PAIRED),
+    b"nodes_nodeids": (Guess.COUNTER,),
 }
-_CHILD_GUESSES = (Guess.FIRST_CHILD, Guess.SECOND_CHILD, Guess.PAIR_ODD, Guess.PAIR_EVEN)
+_CHILD_GUESSES = (Guess.FIRST_CHILD, Guess.SECOND_CHILD)
 _CHILDREN = (b"nodes_truenodeids", b"nodes_falsenodeids")
 _AT_LEAVES = {
     b"class_treeids": b"nodes_treeids",
