@@ -213,11 +213,8 @@ class Inputs:
         """Whole tensors by name, rather than values by feature name."""
         if self._whole:
             return True
-        return (
-            set(row) == set(self._tensors)
-            and all(isinstance(value, np.ndarray) and value.ndim == 2 for value in row.values())
-            and not set(row) & set(self._order)
-        )
+        whole = all(isinstance(value, np.ndarray) and value.ndim > 1 for value in row.values())
+        return bool(row) and whole and not set(row) & set(self._order)
 
     def _from_tensors(self, given: Mapping[Any, Any]) -> Batch:
         _check_keys(set(given), set(self._tensors), "", "tensor")
@@ -284,14 +281,14 @@ def _check_count(rows: int) -> None:
 
 def _check_keys(got: set[Any], expected: set[str], where: str, what: str) -> None:
     missing = sorted(expected - got)
+    advice = f"The model takes {_listed(sorted(expected))}."
+    if len(missing) == 1:
+        raise InputFault(f"{where}{what} {_listed(missing)} is missing", advice=advice)
     if missing:
-        raise InputFault(f"{where}{what} {_listed(missing)} is missing")
+        raise InputFault(f"{where}{what}s {_listed(missing)} are missing", advice=advice)
     extra = sorted(str(name) for name in got - expected)
     if extra:
-        raise InputFault(
-            f"{where}unknown {what} {_listed(extra)}",
-            advice=f"The model takes {_listed(sorted(expected))}.",
-        )
+        raise InputFault(f"{where}unknown {what} {_listed(extra)}", advice=advice)
 
 
 def _listed(names: Sequence[str]) -> str:

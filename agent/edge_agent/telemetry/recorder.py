@@ -127,9 +127,11 @@ class Recorder:
         return watch.window.totals if watch is not None else Totals(0, 0, 0)
 
     def _close_leaving(self, now: Instant) -> None:
+        # Who has left is asked before closing: a last request may be counted in between.
+        staying = [watch for watch in self._leaving if not watch.left]
         for watch in self._leaving:
             self._close(watch, now)
-        self._leaving = [watch for watch in self._leaving if not watch.left]
+        self._leaving = staying
 
     def _close(self, watch: _Watch, now: Instant) -> None:
         counts = watch.window.close()
