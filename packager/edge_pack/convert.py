@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_contract.errors import BuildFault
 from edge_contract.manifest import Label, Outputs, Task
-from edge_pack import graphs, runtimes
+from edge_pack import graphs, runtimes, votes
 from edge_pack.extras import need
 from edge_pack.intake import Intake
 from edge_pack.originals import Original
@@ -48,6 +48,7 @@ def from_estimator(original: Original, intake: Intake, floor: str) -> Converted:
     proto = _convert(original.model, intake, limits)
     stock_bytes = len(proto.SerializeToString())
     graphs.strip_zipmap(proto)
+    votes.count_whole(proto)
     outputs = _name_outputs(proto, original)
     graphs.keep_outputs(proto, outputs.tensors)
     graphs.tidy(proto, ir_max=limits.ir)
@@ -67,10 +68,19 @@ def _convert(model: Any, intake: Intake, limits: runtimes.Limits) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return skl2onnx.convert_sklearn(
-                copy.deepcopy(model), graphs.GRAPH_NAME, initial, target_opset=target
+                _eased(model), graphs.GRAPH_NAME, initial, target_opset=target
             )
     except Exception as error:
         raise _conversion_fault(model, error) from error
+
+
+def _eased(model: Any) -> Any:
+    """A copy without options that stop the converter and change no prediction."""
+    copied = copy.deepcopy(model)
+    for _, step in walk(copied):
+        if type(step).__name__ == "VotingClassifier":
+            step.flatten_transform = False  # shapes `transform` only
+    return copied
 
 
 def _teach_zipmap() -> None:

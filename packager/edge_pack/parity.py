@@ -171,7 +171,8 @@ def refusal(comparison: Comparison, budget: Budget, given: int) -> BuildFault:
         lines.append(f"  {where}: {row.original} -> {row.bundle}, difference {row.diff:.4g}")
     return BuildFault(
         "\n".join(lines),
-        advice="Values with large offsets at fine resolution do not survive float32: subtract "
-        "the offset before the model and train on the difference. --max-flips and --max-diff "
+        advice="Most often values with a large offset at fine resolution do not survive float32: "
+        "subtract the offset before the model, and train on the difference. "
+        "--max-flips and --max-diff "
         "widen the budget; --force seals the bundle anyway and says so in its manifest.",
     )
