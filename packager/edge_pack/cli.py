@@ -189,6 +189,9 @@ def predict(
 release_commands.register(app)
 
 
+release_commands.register(app)
+
+
 def main() -> None:
     """Run the command; errors become a line on stderr and an exit code."""
     command.run(app)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_contract.errors import InputFault
 from edge_contract.manifest import Tensor
 from edge_pack.sources import Estimator, Graph, Source
-from edge_pack.steps import reads_names, text_columns
+from edge_pack.steps import ignored_columns, reads_names, text_columns
 from edge_pack.tables import Table
 
 INPUT = "input"
@@ -152,6 +152,10 @@ def _of_estimator(source: Estimator, table: Table, available: list[str]) -> Inta
             advice=f"It has {_listed(available)}.",
         )
     texts = text_columns(model, names)
+    ignored = ignored_columns(model, names)
+    for name in ignored:  # nothing is known of them but what the data shows
+        if not table.is_numeric(name):
+            texts[name] = ()
     columns = tuple(Column(name, name in texts, texts.get(name, ())) for name in names)
     if not texts and not reads_names(model):
         tensor = Tensor(name=INPUT, dtype="float32", shape=(None, width), features=tuple(names))

@@ -72,6 +72,23 @@ def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]
     return {}
 
 
+def ignored_columns(model: Any, names: Sequence[str]) -> set[str]:
+    """The columns among ``names`` that a first column transformer drops."""
+    if hasattr(model, "best_estimator_"):
+        return ignored_columns(model.best_estimator_, names)
+    if hasattr(model, "steps") and not isinstance(model.steps[0][1], str):
+        return ignored_columns(model.steps[0][1], names)
+    if not hasattr(model, "transformers_"):
+        return set()
+    read = [
+        name
+        for _, step, picked in model.transformers_
+        if not (isinstance(step, str) and step == "drop")
+        for name in _picked(picked, names)
+    ]
+    return set(names).difference(read)
+
+
 def _text_in_steps(
     steps: Sequence[Any], names: Sequence[str], *, all_see: bool = False
 ) -> dict[str, tuple[str, ...]]:
