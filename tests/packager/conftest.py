@@ -1,0 +1,105 @@
+"""Fitted models on data that ships with scikit-learn, and a build of any model in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from edge_pack import BuildConfig, Built, build
+from sklearn.datasets import load_diabetes, load_digits, load_wine
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+Pack = Callable[..., Built]
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Pack:
+    """``pack(model, frame, target=..., **options)``: dump both, build, return the result."""
+
+    def call(model: Any, frame: pd.DataFrame, target: str = "", **options: Any) -> Built:
+        folder = options.pop("folder", tmp_path)
+        folder.mkdir(exist_ok=True)
+        source = folder / "model.joblib"
+        if isinstance(model, Path):
+            source = model
+        else:
+            joblib.dump(model, source)
+        data = folder / "rows.csv"
+        frame.to_csv(data, index=False)
+        config = {
+            "model": source, "data": data, "name": "model", "version": "1.0",
+            "out": folder / "model.edgepack", "target": target, "measure": False,
+        }  # fmt: skip
+        return build(BuildConfig(**{**config, **options}))
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[pd.DataFrame, pd.Series]:
+    """400 rows of 64 pixels, ten labels."""
+    bunch = load_digits(as_frame=True)
+    return bunch.data.iloc[:400], bunch.target.iloc[:400].rename("digit")
+
+
+@pytest.fixture(scope="session")
+def wine() -> tuple[pd.DataFrame, pd.Series]:
+    """178 rows of 13 measurements, labels as text."""
+    bunch = load_wine(as_frame=True)
+    return bunch.data, bunch.target.map(lambda i: bunch.target_names[i]).rename("kind")
+
+
+@pytest.fixture(scope="session")
+def diabetes() -> tuple[pd.DataFrame, pd.Series]:
+    """442 rows of 10 features, a regression."""
+    bunch = load_diabetes(as_frame=True, scaled=False)
+    return bunch.data, bunch.target.rename("progression")
+
+
+@pytest.fixture(scope="session")
+def machines() -> tuple[pd.DataFrame, pd.Series]:
+    """600 rows with two text columns, a missing value here and there, and two labels."""
+    rng = np.random.default_rng(7)
+    n = 600
+    frame = pd.DataFrame(
+        {
+            "site": rng.choice(["lyon", "turin", "graz"], n),
+            "temperature": np.round(rng.normal(60, 8, n), 1),
+            "pump": rng.choice(["a1", "b2"], n),
+            "vibration": np.round(rng.gamma(2, 0.02, n), 3),
+        }
+    )
+    hot = frame.temperature + 20 * (frame.site == "graz") + 300 * frame.vibration
+    label = pd.Series(np.where(hot > 78, "fails", "runs"), name="state")
+    frame.loc[rng.choice(n, 20, replace=False), "temperature"] = np.nan
+    return frame, label
+
+
+@pytest.fixture(scope="session")
+def digits_mlp(digits: tuple[pd.DataFrame, pd.Series]) -> Any:
+    """A scaler and a small network, fitted."""
+    model = make_pipeline(StandardScaler(), MLPClassifier((48,), max_iter=400, random_state=1))
+    return model.fit(*digits)
+
+
+@pytest.fixture(scope="session")
+def iot() -> tuple[pd.DataFrame, pd.Series]:
+    """Meter readings: large offsets at fine resolution, which float32 does not hold."""
+    rng = np.random.default_rng(3)
+    n = 4000
+    frame = pd.DataFrame(
+        {
+            "meter_kwh": np.round(1_700_000 + rng.uniform(0, 40, n), 2),
+            "epoch_s": np.round(1_750_000 + rng.uniform(0, 40, n), 2),
+            "pressure_pa": np.round(101_325 + rng.normal(0, 3, n), 2),
+        }
+    )
+    odd = (np.floor(frame.meter_kwh * 2) + np.floor(frame.epoch_s)) % 2
+    return frame, pd.Series(odd.astype(int), name="state")
