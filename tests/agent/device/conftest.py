@@ -86,20 +86,24 @@ class Device:
         self.path = folder / "agent.toml"
         self.process: subprocess.Popen[str] | None = None
         self.log = folder / "agent.log"
-        sections: dict[str, dict[str, Any]] = {
+        self._sections: dict[str, dict[str, Any]] = {
             "agent": {"device": name, "fleet": FLEET, "folder": "state"},
             "broker": {"url": url},
             "trial": {"requests": 1000, "seconds": 0.5},
             "telemetry": {"window_s": 0.5},
             "update": {"backoff_min_s": 0.2, "backoff_max_s": 1.0, "self_test_runs": 3},
         }
+        self.set(**settings)
+
+    def set(self, **settings: dict[str, Any]) -> None:
+        """Change settings, for the next start."""
         for section, values in settings.items():
-            sections.setdefault(section, {}).update(values)
+            self._sections.setdefault(section, {}).update(values)
         self.path.write_text(
             "".join(
                 f"[{section}]\n"
                 + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
-                for section, values in sections.items()
+                for section, values in self._sections.items()
             )
         )
 
