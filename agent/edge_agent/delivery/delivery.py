@@ -29,7 +29,7 @@ from edge_contract.manifest import Manifest
 from edge_contract.messages import Pointer, Release
 from edge_contract.names import check_sha256
 from edge_contract.ports.mqtt import LinkConfig
-from edge_contract.ports.retained import Retained
+from edge_contract.ports.retained import SILENCE_S, Retained
 from edge_contract.topics import SENTINEL_FILE, Topics
 
 RECEIVE_MAXIMUM = 16
@@ -45,6 +45,8 @@ class DeliveryConfig:
         device: client id of the agent; the download connection adds ``-dl``.
         profile: what expired metadata means, see ``freshness``.
         ca_file, cert_file, key_file: TLS, as in ``LinkConfig``.
+        silence_s: a question is repeated when the broker said nothing for so long; a slow link is
+            given more time by itself.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class DeliveryConfig:
     cert_file: str = ""
     key_file: str = ""
     connect_timeout_s: float = 10.0
+    silence_s: float = SILENCE_S
 
 
 class Delivery:
@@ -152,7 +155,14 @@ class Delivery:
                 raise InputFault(f"a member may not be called {MANIFEST_MEMBER}")
             if not slots.complete(into, manifest, manifest_bytes):
                 self._store.begin(release.sha256, manifest_bytes)
-                pull = Pull(connect, self.config.topics, self._store, progress=progress, stop=stop)
+                pull = Pull(
+                    connect,
+                    self.config.topics,
+                    self._store,
+                    progress=progress,
+                    stop=stop,
+                    patience_s=self.config.silence_s,
+                )
                 self._build(pull, manifest, manifest_bytes, into)
             self._store.clear(keep=self._unfinished() - {release.sha256})
             return manifest
@@ -220,7 +230,11 @@ class Delivery:
                     cert_file=config.cert_file,
                     key_file=config.key_file,
                 )
-                retained = Retained(link, sentinel=config.topics.metadata(SENTINEL_FILE))
+                retained = Retained(
+                    link,
+                    sentinel=config.topics.metadata(SENTINEL_FILE),
+                    silence_s=config.silence_s,
+                )
                 retained.start(config.connect_timeout_s)
                 made.append(retained)
             return made[0]

@@ -48,6 +48,7 @@ class Pull:
         connect: the download connection, made when the first chunk has to be asked for.
         progress: called with stored bytes on disk and in all.
         stop: ends the pull with ``Stopped``.
+        patience_s: how long the first silence may be.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Pull:
         *,
         progress: Progress,
         stop: Event,
+        patience_s: float = windows.PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
@@ -65,7 +67,9 @@ class Pull:
         self._store = store
         self._progress = progress
         self._stop = stop
+        self._patience_s = patience_s
         self._clock = clock
+        self._probes: set[int] = set()
         self._done = 0
         self._total = 0
 
@@ -129,7 +133,7 @@ class Pull:
 
     def _run(self, missing: tuple[str, ...], sizes: dict[str, int], *, counted: bool) -> None:
         retained = self._connect()
-        window, act = windows.begin(missing)
+        window, act = windows.begin(missing, patience_s=self._patience_s)
         self._act(retained, act)
         last = self._clock()
         while not window.done:
@@ -154,7 +158,7 @@ class Pull:
             match retained.next(max(0.0, min(_STOP_POLL_S, left))):
                 case Heard() as heard:
                     return heard
-                case Probed():
+                case Probed(number) if number in self._probes:
                     return windows.ProbeAnswered()
                 case Lost():
                     return windows.WentDown()
@@ -193,7 +197,9 @@ class Pull:
             retained.forget([self._topics.chunk(sha256) for sha256 in act.forget])
         if act.ask:
             topics = [self._topics.chunk(sha256) for sha256 in act.ask]
-            retained.ask(topics, size_max=CHUNK_BYTES, probe=act.probe)
+            number = retained.ask(topics, size_max=CHUNK_BYTES, probe=act.probe)
+            if act.probe:
+                self._probes.add(number)
 
     def _count(self, size: int) -> None:
         self._done += size

@@ -36,7 +36,8 @@ class Window:
         probed: those under way whose last asking ended with the sentinel.
         width: how many may be under way.
         silences, absences: in a row, without an arrival in between.
-        patience_s: how long the next silence may be. down: the connection is lost.
+        patience_s: how long the next silence may be, ``patience_min_s`` at least.
+        down: the connection is lost.
     """
 
     chunks: tuple[str, ...]
@@ -48,6 +49,7 @@ class Window:
     silences: int = 0
     absences: int = 0
     patience_s: float = PATIENCE_S
+    patience_min_s: float = PATIENCE_S
     down: bool = False
 
     @property
@@ -101,9 +103,9 @@ class Act:
     dead: bool = False
 
 
-def begin(chunks: tuple[str, ...]) -> tuple[Window, Act]:
+def begin(chunks: tuple[str, ...], *, patience_s: float = PATIENCE_S) -> tuple[Window, Act]:
     """A pull of ``chunks`` (without repetition), and the first asking."""
-    return _fill(Window(chunks))
+    return _fill(Window(chunks, patience_s=patience_s, patience_min_s=patience_s))
 
 
 def step(window: Window, event: Event) -> tuple[Window, Act]:
@@ -119,14 +121,19 @@ def step(window: Window, event: Event) -> tuple[Window, Act]:
             return replace(window, down=True, patience_s=OUTAGE_S), Act()
         case CameUp():
             fresh = replace(
-                window, down=False, silences=0, probed=(), settled=(), patience_s=PATIENCE_S
+                window,
+                down=False,
+                silences=0,
+                probed=(),
+                settled=(),
+                patience_s=window.patience_min_s,
             )
             return fresh, Act(ask=fresh.asked)
     return window, Act()
 
 
 def _arrived(window: Window, sha256: str, gap_s: float) -> tuple[Window, Act]:
-    patience = max(PATIENCE_S, 0.9 * window.patience_s, GAPS * gap_s)
+    patience = max(window.patience_min_s, 0.9 * window.patience_s, GAPS * gap_s)
     return _fill(
         replace(
             window,

@@ -75,9 +75,10 @@ class Retained:
     Args:
         config: how to connect; its session ends with the connection.
         sentinel: a topic that is known to be retained.
+        silence_s: how long the first silence of ``get`` may be.
     """
 
-    def __init__(self, config: LinkConfig, *, sentinel: str) -> None:
+    def __init__(self, config: LinkConfig, *, sentinel: str, silence_s: float = SILENCE_S) -> None:
         self.link = Link(
             replace(config, quick_ack=True),
             on_message=self._received,
@@ -85,6 +86,7 @@ class Retained:
             on_down=self._lost,
         )
         self._sentinel = sentinel
+        self._silence_s = silence_s
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._asked: dict[str, int] = {}
         self._probes: set[int] = set()
@@ -125,7 +127,7 @@ class Retained:
         absences = silences = 0
         own = {self.ask(topics, size_max=size_max)}
         while missing:
-            match self.next(SILENCE_S * 2**silences):
+            match self.next(self._silence_s * 2**silences):
                 case Heard(topic, payload) if topic in missing:
                     found[topic] = payload
                     missing.discard(topic)
