@@ -157,6 +157,7 @@ class SqlStore:
         except SQLAlchemyError as error:
             raise MachineFault(f"the store {self} failed: {error}") from error
         with connection:
+            connection.detach()  # not back into the pool: the lock is held until it is closed
             keys = {"space": _LOCK_SPACE, "ordinal": ordinal}
             taken = text("SELECT pg_try_advisory_lock(:space, :ordinal)")
             if not connection.execute(taken, keys).scalar_one():
