@@ -154,31 +154,41 @@ def _check(monitor: Monitor, rows: int) -> None:
 
 def count_numbers(monitor: Monitor, values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Counts of ``values`` (any number of float64) in the cells of a quantile or lattice."""
+    if monitor.kind == "quantile":
+        return _count_quantiles(monitor, values)
     edges = np.asarray(monitor.edges)
     regular = monitor.regular
-    if monitor.kind == "quantile":
-        after = np.searchsorted(edges, values, side="right")
-        counts = np.bincount(after, minlength=monitor.cells)
-        if not counts[0] and not counts[len(edges)]:
-            # All within the edges, none on the last: the common case, in two calls of numpy.
-            counts[:regular] = counts[1 : regular + 1]
-            counts[regular] = 0
-            return counts
-        cells = after - 1
-        cells[values == edges[-1]] = regular - 1
-    else:
-        cells = _nearest(edges, values)
-        off = np.abs(values - edges[cells]) > 1e-6 * np.maximum(1.0, np.abs(edges[cells]))
-        cells[off] = regular + 2
-    cells[values < edges[0] - _slack(monitor, edges[0])] = regular
-    cells[values > edges[-1] + _slack(monitor, edges[-1])] = regular + 1
+    cells = _nearest(edges, values)
+    off = np.abs(values - edges[cells]) > 1e-6 * np.maximum(1.0, np.abs(edges[cells]))
+    cells[off] = regular + 2
+    cells[values < edges[0] - _slack(edges[0])] = regular
+    cells[values > edges[-1] + _slack(edges[-1])] = regular + 1
     cells[np.isnan(values)] = regular + 3
     cells[np.isinf(values)] = regular + 4
     return np.bincount(cells, minlength=monitor.cells)
 
 
-def _slack(monitor: Monitor, edge: float) -> float:
-    return 1e-6 * max(1.0, abs(edge)) if monitor.kind == "lattice" else 0.0
+def _count_quantiles(monitor: Monitor, values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Sorting the values and looking the edges up takes half the time of the reverse."""
+    edges = np.asarray(monitor.edges)
+    ordered = np.sort(values, axis=None)  # NaN comes last
+    first = ordered.searchsorted(edges)
+    regular = len(edges) - 1
+    counts = np.zeros(regular + len(NUMBER_SPECIALS), dtype=np.int64)
+    counts[:regular] = first[1:] - first[:-1]
+    below, within = int(first[0]), int(first[-1])
+    if below or within < len(ordered):
+        minus, on_last, plus = ordered.searchsorted((-np.inf, edges[-1], np.inf), "right").tolist()
+        finite = int(ordered.searchsorted(np.inf))
+        counts[regular - 1] += on_last - within
+        counts[regular:] = (
+            below - minus, finite - on_last, 0, len(ordered) - plus, minus + plus - finite
+        )  # fmt: skip
+    return counts
+
+
+def _slack(edge: float) -> float:
+    return 1e-6 * max(1.0, abs(edge))
 
 
 def _nearest(edges: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.int64]:
