@@ -17,6 +17,7 @@ from edge_pack.convert import Converted
 from edge_pack.intake import Intake, Rows
 from edge_pack.originals import Original
 from edge_pack.sources import Estimator, Graph, Source
+from edge_pack.steps import float32_hint
 from edge_pack.tables import Table
 
 Ask = Callable[[Rows], Answers]
@@ -54,6 +55,11 @@ class Asked:
         """The converted model; only after ``to_onnx``."""
         assert self.converted is not None
         return self.converted
+
+    @property
+    def hint(self) -> str:
+        """What the original's steps suggest to do if parity fails, or ""."""
+        return float32_hint(self.original.model) if self.original is not None else ""
 
     def model_answers(self, session: Session) -> Answers:
         """What a loaded model says to all rows."""

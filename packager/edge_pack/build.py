@@ -101,7 +101,9 @@ def build(config: BuildConfig, progress: Callable[[str], None] = lambda _stage: 
         found = candidates.make(
             asked.onnx.proto, config.quantize, asked.model_answers, asked.answers
         )
-        chosen = candidates.choose(found, budget, force=config.force, given=asked.given)
+        chosen = candidates.choose(
+            found, budget, force=config.force, given=asked.given, hint=asked.hint
+        )
     with run.stage("profile and golden"):
         parts = sealing.members(asked, chosen, config)
     with run.stage("seal"):

@@ -76,12 +76,15 @@ def _candidate(mode: Mode, changed: int, proto: Any, ask: Ask, original: Answers
     return Candidate(mode, changed, proto, raw, file, stored, session, answers, comparison)
 
 
-def choose(found: Sequence[Candidate], budget: Budget, *, force: bool, given: int) -> Candidate:
+def choose(
+    found: Sequence[Candidate], budget: Budget, *, force: bool, given: int, hint: str = ""
+) -> Candidate:
     """The smallest candidate within the budget; at a tie the earlier, plainer one.
 
     Args:
         force: take the first when none is within the budget.
         given: rows of the user's own data, which the refusal names by number.
+        hint: what the model's steps suggest to do, for the refusal.
 
     Raises BuildFault when none is, unless forced.
     """
@@ -90,4 +93,4 @@ def choose(found: Sequence[Candidate], budget: Budget, *, force: bool, given: in
         return min(fitting, key=lambda candidate: len(candidate.stored))
     if force:
         return found[0]
-    raise parity.refusal(found[0].comparison, budget, given)
+    raise parity.refusal(found[0].comparison, budget, given, hint)

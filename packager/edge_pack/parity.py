@@ -1,6 +1,8 @@
 """The bundle against the original model on the same raw rows: the gate that every build passes.
 
-A flip is a row whose predicted label changed. A difference is of one probability, or of a value
+A flip is a row whose predicted label changed, unless the original itself was tied to within
+float64's own rounding: such a row's label depends on the order in which its trees were added up,
+and scikit-learn's threads do not keep one. A difference is of one probability, or of a value
 divided by the standard deviation of the original's values. Accuracy alone is no gate: a model was
 seen to move a probability by 0.997 while its accuracy rose.
 
@@ -75,7 +77,7 @@ def compare(original: Answers, bundle: Answers) -> Comparison:
         raise BuildFault(f"the bundle answers {bundle.rows} rows for {original.rows}")
     flipped = np.zeros(original.rows, dtype=bool)
     if original.labels is not None and bundle.labels is not None:
-        flipped = (original.labels != bundle.labels) | (bundle.labels < 0)
+        flipped = (original.labels != bundle.labels) & ~_tied(original, bundle)
     diffs = _differences(original, bundle)
     row_diffs = diffs.max(axis=1) if diffs.size else np.zeros(original.rows)
     order = np.lexsort((-row_diffs, ~flipped))[:WORST_ROWS]
@@ -97,6 +99,21 @@ def compare(original: Answers, bundle: Answers) -> Comparison:
         diff_p99=float(np.quantile(row_diffs, 0.99, method="higher")) if len(row_diffs) else 0.0,
         worst=worst,
     )
+
+
+TIE = 1e-12
+"""Some thousand additions of float64 shares; no model means a difference so small."""
+
+
+def _tied(original: Answers, bundle: Answers) -> NDArray[np.bool_]:
+    """Rows where the original gives the bundle's label the same score as its own."""
+    if original.labels is None or bundle.labels is None or original.scores is None:
+        return np.zeros(original.rows, dtype=bool)
+    rows = np.arange(original.rows)
+    known = (original.labels >= 0) & (bundle.labels >= 0)
+    ours = original.scores[rows, np.maximum(bundle.labels, 0)]
+    theirs = original.scores[rows, np.maximum(original.labels, 0)]
+    return np.asarray(known & (np.abs(ours - theirs) <= TIE))
 
 
 def _differences(original: Answers, bundle: Answers) -> NDArray[np.float64]:
@@ -157,8 +174,18 @@ def _plain(figure: float) -> float:
     return float(f"{min(figure, 1e308):.9g}")
 
 
-def refusal(comparison: Comparison, budget: Budget, given: int) -> BuildFault:
-    """What to say when the budget does not hold. ``given``: rows of the user's own data."""
+_OFFSETS = (
+    "Most often values with a large offset at fine resolution do not survive float32: subtract "
+    "the offset before the model, and train on the difference."
+)
+
+
+def refusal(comparison: Comparison, budget: Budget, given: int, hint: str = "") -> BuildFault:
+    """What to say when the budget does not hold.
+
+    Args:
+        given: rows of the user's own data. hint: what this model's steps suggest to do.
+    """
     lines = [
         "the converted model does not answer like the original",
         f"  labels changed     {comparison.flips} of {comparison.rows} rows "
@@ -171,8 +198,6 @@ def refusal(comparison: Comparison, budget: Budget, given: int) -> BuildFault:
         lines.append(f"  {where}: {row.original} -> {row.bundle}, difference {row.diff:.4g}")
     return BuildFault(
         "\n".join(lines),
-        advice="Most often values with a large offset at fine resolution do not survive float32: "
-        "subtract the offset before the model, and train on the difference. "
-        "--max-flips and --max-diff "
+        advice=f"{hint or _OFFSETS} --max-flips and --max-diff "
         "widen the budget; --force seals the bundle anyway and says so in its manifest.",
     )

@@ -74,7 +74,8 @@ def _golden(asked: Asked, chosen: Candidate) -> Golden:
     if asked.intake.batch != "whole":
         one = inference.feeds_of(asked.intake, asked.features, rows.take(np.array([0])))
         row_bytes = sum(array.nbytes for array in one.values())
-        where = golden_build.choose(rows, chosen.answers, row_bytes)
+        given = chosen.answers.take(np.arange(asked.given))
+        where = golden_build.choose(rows, given, row_bytes)
         rows = rows.take(where[:1] if asked.intake.batch == "single" else where)
     feeds = inference.feeds_of(asked.intake, asked.features, rows)
     return golden_build.build(feeds, chosen.session.run(feeds))

@@ -125,6 +125,23 @@ def _listable(picked: Any) -> list[Any]:
     return [] if isinstance(picked, slice | int | np.integer) else list(picked)
 
 
+_SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
+_TREES = ("Forest", "Tree", "GradientBoosting", "Bagging")
+
+
+def float32_hint(model: Any) -> str:
+    """What to do where a scaler before trees lets float32 fall on a cut's other side, or ""."""
+    names = [(where, type(step).__name__) for where, step in walk(model)]
+    scaler = next((where for where, name in names if name in _SCALERS), "")
+    trees = next((name for _, name in names if any(part in name for part in _TREES)), "")
+    if not (scaler and trees):
+        return ""
+    return (
+        f"A cut of {trees} often lies on a value of the data, and scaled in float32 that value "
+        f"falls on its other side; trees need no scaling: train without step {scaler!r}."
+    )
+
+
 def check_supported(model: Any) -> None:
     """Raise BuildFault for a step that is known to convert wrongly, or not at all."""
     for where, step in walk(model):
