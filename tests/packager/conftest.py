@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from edge_pack import BuildConfig, Built, build
 from sklearn.datasets import load_diabetes, load_digits, load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from edge_pack import BuildConfig, Built, build
 
 Pack = Callable[..., Built]
 
@@ -85,8 +88,10 @@ def machines() -> tuple[pd.DataFrame, pd.Series]:
 @pytest.fixture(scope="session")
 def digits_mlp(digits: tuple[pd.DataFrame, pd.Series]) -> Any:
     """A scaler and a small network, fitted."""
-    model = make_pipeline(StandardScaler(), MLPClassifier((48,), max_iter=400, random_state=1))
-    return model.fit(*digits)
+    network = MLPClassifier((48,), max_iter=60, learning_rate_init=0.01, random_state=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), network).fit(*digits)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,92 @@
+"""The same inputs give the same bytes: twice, elsewhere, in another process, under another hash."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from edge_pack import reading
+
+_BUILD = """
+import sys
+from pathlib import Path
+from edge_pack import BuildConfig, build
+model, data, out, target = sys.argv[1:5]
+build(BuildConfig(model=Path(model), data=Path(data), name="m", version="1", out=Path(out),
+                  target=target, measure=False))
+"""
+
+
+def _mixed() -> Any:
+    return make_pipeline(
+        ColumnTransformer(
+            [("t", OneHotEncoder(), ["site", "pump"]), ("n", "passthrough", ["vibration"])]
+        ),
+        RandomForestClassifier(10, random_state=0),
+    )
+
+
+def _stack() -> Any:
+    return StackingClassifier(
+        [("a", GaussianNB()), ("b", HistGradientBoostingClassifier(max_iter=4))],
+        LogisticRegression(max_iter=500),
+        cv=3,
+    )
+
+
+@pytest.mark.parametrize("kind", ["machines", "wine", "digits"])
+def test_same_bytes_twice_elsewhere_and_under_another_hash_seed(
+    kind: str, request: Any, digits_mlp: Any, pack: Any, tmp_path: Path
+) -> None:
+    frame, target = request.getfixturevalue(kind)
+    rows, name = frame.join(target), target.name
+    made = {"machines": _mixed, "wine": _stack, "digits": lambda: digits_mlp}[kind]()
+    model = made if kind == "digits" else made.fit(frame, target)
+    first = pack(model, rows, name, name="m", version="1", folder=tmp_path / "a")
+    whole = first.config.out.read_bytes()
+    again = pack(first.config.model, rows, name, name="m", version="1", folder=tmp_path / "b")
+    assert again.config.out.read_bytes() == whole
+
+    out = tmp_path / "elsewhere" / "out.edgepack"
+    subprocess.run(
+        [sys.executable, "-c", _BUILD, str(first.config.model), str(first.config.data),
+         str(out), name],
+        check=True, cwd="/",
+        env={**os.environ, "PYTHONHASHSEED": "4711", "LC_ALL": "C", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert out.read_bytes() == whole
+
+
+def test_a_time_or_path_of_the_build_is_nowhere_in_the_bundle(
+    wine: Any, pack: Any, tmp_path: Path
+) -> None:
+    frame, target = wine
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, target)
+    built = pack(model, frame.join(target), "kind", folder=tmp_path / "here-and-nowhere-else")
+    bundle = reading.open_bundle(built.config.out)
+    everything = bundle.manifest_bytes + b"".join(
+        bundle.file(file.name) for file in bundle.manifest.files
+    )
+    assert b"here-and-nowhere-else" not in everything and str(tmp_path).encode() not in everything
+
+
+def test_another_row_of_data_gives_another_bundle(wine: Any, pack: Any) -> None:
+    frame, target = wine
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, target)
+    one = pack(model, frame.join(target), "kind").digest
+    assert pack(model, frame.join(target).iloc[1:], "kind").digest != one
