@@ -135,7 +135,7 @@ def _publish(
     ca: Annotated[str, typer.Option(metavar="FILE", help="Authority of an mqtts broker.")] = "",
     as_json: _Json = False,
 ) -> None:
-    from edge_release.publication import sync  # noqa: PLC0415
+    from edge_release.publication import connect, sync  # noqa: PLC0415
     from edge_release.repository import Repository  # noqa: PLC0415
 
     topics = Topics(fleet, prefix)
@@ -147,12 +147,12 @@ def _publish(
     opened = bundles.read(read_bounded(bundle, bundles.BUNDLE_MAX_BYTES))
     repository = Repository(keys)
     started = time.monotonic()
-    with repository.locked():
+    with repository.locked(), connect(link, topics) as connected:
         published = repository.publish(
             opened, fleet=fleet, channel=channel, candidate=candidate, now=datetime.now(UTC)
         )
         with _bar(f"publishing {opened.manifest.name} {opened.manifest.version}") as progress:
-            synced = sync(repository, topics, link, progress=progress)
+            synced = sync(repository, topics, connected, progress=progress)
     summary = _summary(published, synced, time.monotonic() - started, candidate=candidate)
     if as_json:
         _print_json(summary)

@@ -35,6 +35,7 @@ from edge_release.shelf import METADATA_MAX_BYTES, prefixed, versioned
 IN_FLIGHT_MAX = 16
 """Messages published and not acknowledged yet: 2 MB of chunks."""
 ACK_S = 30.0
+CONNECT_S = 5.0
 
 Progress = Callable[[int, int], None]
 Item = tuple[str, bytes]
@@ -49,28 +50,34 @@ class Synced:
     kept_bytes: int
 
 
+def connect(link: LinkConfig, topics: Topics, *, timeout_s: float = CONNECT_S) -> Retained:
+    """A connection to publish over; a context manager. PeerFault when the broker is away.
+
+    Made before anything is signed: a mistyped address must not cost a version.
+    """
+    retained = Retained(link, sentinel=topics.metadata(SENTINEL_FILE))
+    retained.start(timeout_s)
+    return retained
+
+
 def sync(
     repository: Repository,
     topics: Topics,
-    link: LinkConfig,
+    broker: Retained,
     *,
     progress: Progress = lambda done, total: None,
-    connect_timeout_s: float = 10.0,
 ) -> Synced:
     """Make the broker retain the repository's newest state of one fleet.
 
     For each channel of the fleet: stable, candidate and former version with their chunks.
 
     Args:
-        progress: called with bytes looked after and in all.
+        broker: from ``connect``. progress: called with bytes looked after and in all.
 
-    Raises PeerFault when the broker is away, refuses or is silent, or holds newer metadata that
-    these keys signed; InputFault when the repository is damaged.
+    Raises PeerFault when the broker goes away, refuses or is silent, or holds newer metadata
+    that these keys signed; InputFault when the repository is damaged.
     """
-    retained = Retained(link, sentinel=topics.metadata(SENTINEL_FILE))
-    retained.start(connect_timeout_s)
-    with retained:
-        return _Sync(repository, topics, retained, progress).run()
+    return _Sync(repository, topics, broker, progress).run()
 
 
 class _Sync:

@@ -32,7 +32,7 @@ from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.topics import Topics
 from edge_fleet.broker import BrokerThread, MosquittoProcess
 from edge_release import create, fingerprint
-from edge_release.publication import Synced, sync
+from edge_release.publication import Synced, connect, sync
 from edge_release.repository import Published, Repository
 
 NOW = datetime.datetime(2026, 5, 4, 12, 0, tzinfo=datetime.UTC)
@@ -142,7 +142,11 @@ class World:
         return published
 
     def sync(self) -> Synced:
-        return sync(self.repository, self.topics, self.link_config("publisher"))
+        return self.sync_from(self.repository)
+
+    def sync_from(self, repository: Repository) -> Synced:
+        with connect(self.link_config("publisher"), self.topics) as broker:
+            return sync(repository, self.topics, broker)
 
     def put(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         """What anybody with a broker password can do."""

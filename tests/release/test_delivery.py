@@ -16,7 +16,7 @@ from edge_contract.bundle import Bundle
 from edge_contract.errors import EdgeError, InputFault, PeerFault
 from edge_contract.ports.mqtt import Link, Message
 from edge_release import create
-from edge_release.publication import sync
+from edge_release.publication import connect, sync
 from edge_release.repository import Repository
 from edge_release.shelf import prefixed
 
@@ -142,7 +142,7 @@ def test_metadata_signed_by_another_key_is_refused_and_nothing_changes(
     for version in ("6.0", "6.1"):
         bundle = new_bundle(version, seed=6)
         other.publish(bundle, fleet="home", channel="stable", now=now)
-    sync(other, world.topics, world.link_config("mallory"))
+    world.sync_from(other)
     with pytest.raises(PeerFault, match="refused"):
         world.refresh(device)
     assert files(device.config.folder) == before
@@ -505,7 +505,7 @@ def test_an_older_copy_of_the_keys_cannot_put_its_state_over_a_newer_one(
     world.publish(new_bundle("2.0", seed=2))
     copy = Repository(tmp_path / "copy")
     with pytest.raises(PeerFault, match="signed by these keys"):
-        sync(copy, world.topics, world.link_config("copy"))
+        world.sync_from(copy)
     assert world.sync().put_messages == 1
 
 
@@ -548,8 +548,11 @@ def test_a_publisher_without_the_right_is_told_so(
     repository = Repository(tmp_path / "keys")
     repository.publish(new_bundle(), fleet="home", channel="stable", now=now)
     url = broker_url.parse(broker.url.replace("mqtt://", "mqtt://reader:secret@"))
-    with pytest.raises(PeerFault, match="refused"):
-        sync(repository, Topics("home"), LinkConfig(broker=url, client_id="p"))
+    with (
+        connect(LinkConfig(broker=url, client_id="p"), Topics("home")) as connected,
+        pytest.raises(PeerFault, match="refused"),
+    ):
+        sync(repository, Topics("home"), connected)
 
 
 def test_a_live_device_sees_the_doorbell(world: Any, new_bundle: New) -> None:
