@@ -41,8 +41,6 @@ BATCH_S = 0.2
 RECEIVE_MAXIMUM = 500
 """Unacknowledged messages the broker may send: a few batches, so that it never waits for us."""
 SESSION_EXPIRY_S = 30 * 24 * 3600
-CONNECT_S = 10.0
-RETRY_MIN_S = 1.0
 RETRY_MAX_S = 30.0
 PENDING_BATCH = 500
 PENDING_BUNDLES = 256
@@ -59,6 +57,8 @@ class CollectorConfig:
         ordinal: 0 for the only one; its client id and its lock carry it, and stay the same over
             restarts, so that the broker keeps what comes meanwhile.
         budget: the promise on false alarms.
+        connect_s: how long the broker may take to let us in.
+        retry_s: the first pause after the store failed; it doubles to ``RETRY_MAX_S``.
     """
 
     broker: BrokerUrl
@@ -69,6 +69,8 @@ class CollectorConfig:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    connect_s: float = 10.0
+    retry_s: float = 1.0
 
     @property
     def client_id(self) -> str:
@@ -145,9 +147,9 @@ class Collector:
         """
         self._store.claim(self._config.fleet)
         with self._store.lock(self._config.ordinal):
-            self._link.start(CONNECT_S)
+            self._link.start(self._config.connect_s)
             try:
-                self._subscribed.get(timeout=CONNECT_S).wait(CONNECT_S)
+                self._subscribed.get(timeout=self._config.connect_s).wait(self._config.connect_s)
                 self._fetcher.start()
                 started()
                 self._loop(stop)
@@ -195,7 +197,7 @@ class Collector:
         return batch
 
     def _until_kept(self, keep: Callable[[], None], stop: threading.Event) -> None:
-        pause_s = RETRY_MIN_S
+        pause_s = self._config.retry_s
         while True:
             try:
                 keep()

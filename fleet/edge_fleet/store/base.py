@@ -262,7 +262,7 @@ class Transaction(Protocol):
         ...
 
     def all_detectors(self) -> list[Detector]:
-        """Every detector, by device and model."""
+        """Every detector, by device and model, the one of the newest window last."""
         ...
 
     def streams(self, since_ms: int) -> int:

@@ -292,7 +292,7 @@ class SqlTransaction:
         )
 
     def all_detectors(self) -> list[Detector]:
-        order = (detectors.c.device, detectors.c.model, detectors.c.updated_ms)
+        order = (detectors.c.device, detectors.c.model, detectors.c.boot, detectors.c.seq)
         return [
             _detector(row) for row in self._connection.execute(select(detectors).order_by(*order))
         ]
