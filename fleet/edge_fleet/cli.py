@@ -22,7 +22,7 @@ from edge_contract.errors import InputFault, MachineFault
 from edge_contract.names import check_name
 from edge_contract.ports import command
 from edge_contract.topics import DEFAULT_PREFIX
-from edge_fleet import reports, terminal
+from edge_fleet import reports, terminal, views
 from edge_fleet import serve as serving
 from edge_fleet.collector import CollectorConfig
 from edge_fleet.drift.budget import Budget
@@ -225,7 +225,7 @@ def resolve(
     terminal.print_line(f"closed {', '.join(map(str, closed))}")
 
 
-def _print_status(found: reports.Status) -> None:
+def _print_status(found: views.Status) -> None:
     collector = "running" if found.collecting else "not running"
     lag = "-" if found.lag_s is None else f"{found.lag_s:.1f} s"
     waiting = f", {found.pending_windows} of unknown profile" if found.pending_windows else ""
@@ -264,7 +264,7 @@ def _print_status(found: reports.Status) -> None:
         terminal.print_line(f"note         {note}")
 
 
-def _print_drift(found: reports.Drift, *, everything: bool) -> None:
+def _print_drift(found: views.Drift, *, everything: bool) -> None:
     if not found.alarms:
         terminal.print_line(f"no drift alarms (threshold {found.threshold:.2f})")
     else:

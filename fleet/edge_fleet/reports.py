@@ -10,17 +10,25 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
-from msgspec import Struct
 
 from edge_contract import messages
 from edge_contract.errors import InputFault
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift.budget import MONTH_S, Budget
-from edge_fleet.drift.explain import CellChange
 from edge_fleet.evidence import load_state
 from edge_fleet.library import Library
-from edge_fleet.liveness import Liveness, liveness
+from edge_fleet.liveness import liveness
 from edge_fleet.store.base import Alarm, Detector, Device, Store, Transaction
+from edge_fleet.views import (
+    AlarmReport,
+    DeviceReport,
+    Drift,
+    FaultReport,
+    Level,
+    ModelOnDevice,
+    Status,
+    UnknownBundle,
+)
 
 LN10 = math.log(10)
 UNKNOWN_SHOWN = 50
@@ -28,132 +36,6 @@ COLLECTOR_LATE_S = 30.0
 """A collector leaves a sign of life every 10 s."""
 WINDOW_SLACK = 0.8
 """Windows shorter than this share of the declared length break the promise."""
-
-
-class UnknownBundle(Struct, frozen=True):
-    """A bundle whose profile the fleet does not have."""
-
-    bundle: str
-    model: str
-    version: str
-    windows: int
-    devices: int
-
-
-class FaultReport(Struct, frozen=True):
-    """What a device sent and should not have."""
-
-    device: str
-    kind: str
-    count: int
-    last: str
-    detail: str
-
-
-class Status(Struct, frozen=True):
-    """The fleet at a glance. Times are ISO 8601 in UTC, None where there is none.
-
-    Attributes:
-        streams, threshold: detectors' monitors, and log10 of the alarm threshold for them.
-        lag_s: the longest time from the end of a window to its arrival, over devices online.
-        notes: what a person should know, such as windows shorter than declared.
-    """
-
-    fleet: str
-    collecting: bool
-    devices: int
-    online: int
-    silent: int
-    offline: int
-    windows: int
-    rows: int
-    pending_windows: int
-    refused_windows: int
-    dropped_records: int
-    open_alarms: int
-    faults: int
-    last_heard: str | None
-    lag_s: float | None
-    streams: int
-    threshold: float
-    false_alarms_per_month: float
-    window_s: float
-    unknown_profiles: tuple[UnknownBundle, ...]
-    recent_faults: tuple[FaultReport, ...]
-    notes: tuple[str, ...]
-
-
-class ModelOnDevice(Struct, frozen=True):
-    """One model of a device; ``phase`` is "" when the device has not reported it."""
-
-    model: str
-    version: str
-    phase: str
-    rows: int
-    windows: int
-    open_alarms: int
-
-
-class DeviceReport(Struct, frozen=True):
-    """One device."""
-
-    device: str
-    state: Liveness
-    boot: int
-    agent: str
-    machine: str
-    freshness: str
-    labels: dict[str, str]
-    rows: int
-    windows: int
-    dropped: int
-    last_seen: str | None
-    models: tuple[ModelOnDevice, ...]
-
-
-class AlarmReport(Struct, frozen=True):
-    """One alarm. ``evidence`` and ``threshold`` are log10; ``evidence`` now, where known."""
-
-    id: int
-    device: str
-    model: str
-    version: str
-    source: str
-    feature: str
-    kind: str
-    what: str
-    since: str
-    opened: str
-    evidence: float
-    threshold: float
-    evidence_now: float | None
-    rows: int
-    cells: tuple[CellChange, ...]
-    resolved: str | None
-    comment: str
-
-
-class Level(Struct, frozen=True):
-    """The evidence on one monitor now, as log10, beside the threshold."""
-
-    device: str
-    model: str
-    version: str
-    source: str
-    feature: str
-    evidence: float
-    threshold: float
-    windows: int
-    rows: int
-    alarm: int | None
-
-
-class Drift(Struct, frozen=True):
-    """Alarms, newest first, and current levels, strongest first."""
-
-    alarms: tuple[AlarmReport, ...]
-    levels: tuple[Level, ...]
-    threshold: float
 
 
 def instant(ms: int | None) -> str | None:
