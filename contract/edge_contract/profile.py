@@ -218,11 +218,13 @@ def count_scores(
 
     Args:
         labels: index of the predicted label, one a row.
-        scores: the score of that label (for two labels: of the last one), one a row.
+        scores: the score of that label (for two labels: of the last one), one a row. A monitor
+            of one bin counts labels alone, for models without scores: then they are not looked at.
     """
     edges = np.asarray(monitor.edges)
     bins = len(edges) - 1
     column = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
     cells = labels * bins + column
-    cells[~np.isfinite(scores) | (labels < 0) | (labels >= monitor.labels)] = monitor.regular
+    lacking = ~np.isfinite(scores) if bins > 1 else np.zeros(len(labels), dtype=bool)
+    cells[lacking | (labels < 0) | (labels >= monitor.labels)] = monitor.regular
     return np.bincount(cells, minlength=monitor.cells)
