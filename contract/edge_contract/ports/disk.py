@@ -30,14 +30,16 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             os.fsync(file.fileno())
         Path(temporary).replace(path)
         sync_directory(path.parent)
+        temporary = ""
     except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
         raise MachineFault(
             f"cannot write {path}: {error.strerror or error}",
             advice="Check free space, permissions and that the disk is not read-only.",
         ) from error
+    finally:
+        if temporary:  # the disk refused, or the user interrupted
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
 
 
 def sync_directory(path: Path) -> None:
