@@ -30,7 +30,7 @@ from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_contract.topics import Topics
 from edge_fleet.broker import BrokerThread
 from edge_release import create
-from edge_release.publication import sync
+from edge_release.publication import connect, sync
 from edge_release.repository import Repository
 
 FLEET, CHANNEL, MODEL = "home", "stable", "pump"
@@ -74,7 +74,8 @@ class Publisher:
     def sync(self) -> None:
         """Put back what the broker lost."""
         link = LinkConfig(broker=broker_url.parse(self.url), client_id="publisher")
-        sync(self.repository, TOPICS, link)
+        with connect(link, TOPICS) as retained:
+            sync(self.repository, TOPICS, retained)
 
 
 class Device:
@@ -244,7 +245,7 @@ def new_device(
     """Makes an enrolled device; its process, if it has one, ends with the test."""
     devices: list[Device] = []
 
-    def make(name: str = "pi1", **settings: dict[str, Any]) -> Device:
+    def make(name: str = "pi1", **settings: Any) -> Device:
         device = Device(tmp_path / name, name, broker.url, **settings)
         root = publisher.repository.shelf.read().files["1.root.json"]
         enroll(device.config, root, "")
@@ -290,6 +291,18 @@ def world(
 ) -> World:
     """All of it; tests cannot import a conftest."""
     return World(broker, publisher, client, new_device)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 KiB, empty."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(where)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from edge_contract import messages, telemetry
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.messages import Reported, Status
+from edge_fleet.broker import Outcome
 
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 TOPICS = "edge/1/home/d/pi1"
@@ -27,7 +29,7 @@ class Asker(threading.Thread):
         self.done = threading.Event()
 
     def run(self) -> None:
-        while not self.done.is_set():
+        while not self.done.wait(0.0005):  # or it would take the processor from those it watches
             try:
                 self.agent.predict("pump", ROW)
                 self.answers += 1
@@ -385,6 +387,100 @@ def test_leftovers_of_an_interrupted_agent_are_gone_after_a_start(world, tiny_bu
         (device.folder.slots / name / "model.onnx").write_bytes(b"half")
     with device.agent():
         assert [p.name for p in device.folder.slots.iterdir()] == [device.model().digest]
+
+
+@pytest.mark.parametrize("attack", ["altered", "missing", "oversized", "signed by another key"])
+def test_what_a_broker_does_to_a_version_keeps_the_old_one_answering(
+    attack, world, tiny_bundle, tmp_path
+) -> None:
+    world.publisher.publish(tiny_bundle("1.0"))
+    with world.device.agent() as agent:
+        world.device.wait_at("1.0")
+        before = set(world.broker.retained("edge/1/home/c/#"))
+        spoil = {
+            "altered": lambda data: bytes([data[0] ^ 1]) + data[1:],
+            "missing": lambda data: b"",
+            "oversized": lambda data: data + b"x",
+        }
+
+        def tap(passing: Any) -> Any:
+            message = passing.message
+            chunk = message.topic.startswith("edge/1/home/c/") and message.topic not in before
+            if not chunk or passing.client_id != "pi1-dl":
+                return None
+            payload = spoil[attack](message.payload)
+            return (Outcome(message._replace(payload=payload)),) if payload else ()
+
+        with Asker(agent) as asker:
+            if attack == "signed by another key":
+                other = type(world.publisher)(tmp_path / "other-keys", world.broker.url)
+                for i in range(5):  # versions of metadata beyond the genuine ones
+                    other.publish(tiny_bundle(f"6.{i}", seed=8))
+            else:
+                world.broker.add_tap(tap)
+                world.publisher.publish(tiny_bundle("2.0", seed=8))
+            world.until(
+                lambda: agent.status().last_error or world.device.model().reason, "a refusal"
+            )
+            assert world.device.model().active == "1.0"
+            assert world.device.model().quarantined == ()
+        assert asker.failures == []
+        # The broker is mended: the device gets there without help.
+        world.broker.clear_taps()
+        if attack == "signed by another key":
+            for topic in world.broker.retained("edge/1/home/tuf/#"):
+                world.broker.erase_retained(topic)
+            world.publisher.publish(tiny_bundle("2.0", seed=8))
+        world.device.wait_at("2.0")
+
+
+def test_an_older_state_of_the_channel_replayed_changes_nothing(world, tiny_bundle) -> None:
+    world.publisher.publish(tiny_bundle("1.0"))
+    old = world.broker.retained("edge/1/home/tuf/#")
+    with world.device.agent() as agent:
+        world.device.wait_at("1.0")
+        world.publisher.publish(tiny_bundle("2.0", seed=8))
+        world.device.wait_at("2.0")
+        for topic, payload in old.items():
+            world.broker.publish(topic, payload, retain=True)
+        world.until(lambda: agent.status().last_error, "a refusal")
+        assert world.device.at("2.0")
+    with world.device.agent() as agent:
+        world.until(lambda: agent.status().last_error, "a refusal")
+        assert world.device.at("2.0")
+        assert agent.predict("pump", ROW)
+
+
+def test_an_orderly_stop_during_a_trial_is_not_held_against_the_version(world, tiny_bundle) -> None:
+    device = world.new_device(trial={"requests": 3, "seconds": 3600})
+    world.publisher.publish(tiny_bundle("1.0"))
+    for _ in range(4):
+        with device.agent() as agent:
+            world.until(lambda: "pump" in agent.status().requests, "the trial")
+            assert device.model().phase == "trial"
+    with device.agent() as agent:
+        for _ in range(3):
+            agent.predict("pump", ROW)
+        device.wait_at("1.0")
+
+
+def test_a_full_disk_delays_an_update_and_is_said(world, tiny_bundle, small_disk) -> None:
+    device = world.new_device(agent={"folder": str(small_disk)})
+    world.publisher.publish(tiny_bundle("1.0"))
+    with device.agent() as agent:
+        device.wait_at("1.0")
+        filler = small_disk / "filler"
+        with filler.open("wb") as file:
+            free = os.statvfs(small_disk)
+            file.write(bytes(free.f_bavail * free.f_frsize - 4096))
+        world.publisher.publish(tiny_bundle("2.0", seed=8))
+        world.until(lambda: agent.status().last_error or device.model().reason, "a complaint")
+        assert device.model().active == "1.0"
+        with Asker(agent) as asker:
+            world.until(lambda: asker.answers > 200, "answers")
+        assert asker.failures == []
+        filler.unlink()
+        device.wait_at("2.0")
 
 
 def test_a_device_that_trusts_nobody_says_how_to_enroll(world, tmp_path) -> None:
