@@ -1,20 +1,24 @@
 """Runs bundles on a device: ``Model.open("x.edgepack").predict({...})``, or a whole ``Agent``."""
 
+import importlib
 from typing import TYPE_CHECKING
-
-from edge_agent.model import Model
-from edge_agent.outputs import Prediction
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
+    from edge_agent.model import Model
+    from edge_agent.outputs import Prediction
 
 __all__ = ["Agent", "Model", "Prediction"]
 
+_HOMES = {
+    "Agent": "edge_agent.agent",
+    "Model": "edge_agent.model",
+    "Prediction": "edge_agent.outputs",
+}
+
 
 def __getattr__(name: str) -> object:
-    """``Agent`` on first use: whoever only runs a model needs neither MQTT nor TUF in memory."""
-    if name == "Agent":
-        from edge_agent.agent import Agent  # noqa: PLC0415
-
-        return Agent
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Each on first use: who runs a model needs no TUF, who asks for a status no runtime."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
