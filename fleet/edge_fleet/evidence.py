@@ -197,7 +197,7 @@ class _History:
         """Keep the alarm of ``monitor``, raised by ``window``."""
         table = self._known.table.monitors[monitor]
         start = int(self._known.table.starts[monitor])
-        entry = int(np.argmax(live.log_m[start : start + len(table.entries)]))
+        entry = explanations.telling_entry(table, live.log_m[start : start + len(table.entries)])
         windows, counts = self._windows(window)
         at = self._known.profile.offsets()[monitor]
         own = counts[:, at : at + table.monitor.cells]

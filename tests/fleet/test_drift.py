@@ -19,7 +19,7 @@ from edge_fleet.drift.components import (
     polynomials,
 )
 from edge_fleet.drift.edetector import DriftTable, advance, change_point, monitor_table, tolerance
-from edge_fleet.drift.explain import explain, median_of
+from edge_fleet.drift.explain import explain, median_of, telling_entry
 
 RNG = np.random.default_rng(7)
 MONITORS = {
@@ -367,11 +367,23 @@ def test_a_change_is_found_and_named(kind: str, rng: np.random.Generator) -> Non
         if whole.levels(state)[0, 0] >= THOUSAND_DEVICES:
             break
     assert whole.levels(state)[0, 0] >= THOUSAND_DEVICES, "not found in 12 windows"
-    found = explain(table, int(np.argmax(state[0])), counts)
+    found = explain(table, telling_entry(table, state[0]), counts)
     print(found)
     wanted = {"tail-up": {"tail-up", "spread-up", "shape", "mean-up"}}.get(kind, {kind})
     assert found.kind in wanted
     assert found.cells
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 1.5, -1.5, 2.0])
+def test_a_large_shift_is_still_told_as_a_shift(sigma: float, rng: np.random.Generator) -> None:
+    """Its spread and tails change too, within the reference's bins; that is not the news."""
+    monitor = MONITORS["quantile"]
+    whole = DriftTable(Profile(rows=20_000, monitors=(monitor,)))
+    counts = profiles.count_numbers(monitor, rng.normal(sigma, 1, 300))
+    counts[32:34] = 0  # out of range is news of its own
+    state = advance(whole.start(), whole.log_e(counts[None]))
+    found = explain(whole.monitors[0], telling_entry(whole.monitors[0], state[0]), counts)
+    assert found.kind == ("mean-up" if sigma > 0 else "mean-down")
 
 
 def test_new_and_vanished_categories_are_named() -> None:
@@ -384,7 +396,7 @@ def test_new_and_vanished_categories_are_named() -> None:
         counts = profiles.count_categories(monitor, values)
         state = advance(table.start(), table.log_e(counts[None]))
         assert table.levels(state)[0, 0] >= THOUSAND_DEVICES / 2
-        found = explain(table.monitors[0], int(np.argmax(state[0])), counts)
+        found = explain(table.monitors[0], telling_entry(table.monitors[0], state[0]), counts)
         assert found.kind == kind
         assert word in found.text
 
@@ -395,7 +407,12 @@ def test_a_changed_mix_of_predictions_is_named_by_its_label() -> None:
     rng = np.random.default_rng(3)
     counts = profiles.count_scores(monitor, rng.choice(3, 300, p=[0.8, 0.1, 0.1]), rng.random(300))
     state = advance(table.start(), table.log_e(counts[None]))
-    found = explain(table.monitors[0], int(np.argmax(state[0])), counts, ("ok", "worn", "gone"))
+    found = explain(
+        table.monitors[0],
+        telling_entry(table.monitors[0], state[0]),
+        counts,
+        ("ok", "worn", "gone"),
+    )
     assert found.kind == "label"
     assert found.text.startswith("predicted ok: ")
 

@@ -30,6 +30,9 @@ STUCK_SHARE = 0.95
 """A single value in so many rows, which the reference held in less than half: stuck."""
 STUCK_ROWS_MIN = 20
 
+PLAIN_SHARE = 0.5
+"""A shift moves spread and tails too; the plainer component tells when it holds this share."""
+
 _SPECIAL_WORDS = {
     "under": "below the reference's range",
     "over": "above the reference's range",
@@ -119,6 +122,24 @@ def explain(
         if before[i] != after[i]
     )
     return Explanation(kind, text, rows, cells)
+
+
+def telling_entry(table: MonitorTable, log_m: NDArray[np.float32]) -> int:
+    """The entry that says best what changed, given the evidence ``[entries]`` of a monitor.
+
+    The strongest one; but where that is a polynomial, the lowest degree that holds half as much
+    evidence, because "mean up" says more than "wider spread" where both are true.
+    """
+    strongest = int(np.argmax(log_m))
+    if not table.components[table.entries[strongest].component].degree:
+        return strongest
+    best: dict[int, int] = {}
+    for at, entry in enumerate(table.entries):
+        degree = table.components[entry.component].degree
+        if degree not in best or log_m[at] > log_m[best[degree]]:
+            best[degree] = at
+    enough = PLAIN_SHARE * float(log_m[strongest])
+    return next(best[d] for d in sorted(best) if d and log_m[best[d]] >= enough)
 
 
 def cell_names(monitor: Monitor, labels: tuple[str, ...] = ()) -> list[str]:
