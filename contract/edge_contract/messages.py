@@ -58,7 +58,7 @@ class Track(Struct, frozen=True, omit_defaults=True, kw_only=True):
         return (self.stable, *candidate, *self.others)
 
 
-class Pointer(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Pointer(Struct, frozen=True, kw_only=True):
     """The signed pointer of a channel: TUF target ``fleet/<fleet>/<channel>.json``."""
 
     schema: int = 1
@@ -76,7 +76,7 @@ class Status(Struct, frozen=True, kw_only=True):
     agent: Short
 
 
-class Desired(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Desired(Struct, frozen=True, kw_only=True):
     """What the fleet wants of one device: per model ``stable``, ``candidate`` or a version.
 
     It only chooses among signed releases. ``revision`` only rises; an older one is ignored.
@@ -111,7 +111,7 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     quarantined: Annotated[tuple[Short, ...], Meta(max_length=32)] = ()
 
 
-class Reported(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Reported(Struct, frozen=True, kw_only=True):
     """Retained: what a device runs and how it is."""
 
     schema: int = 1
@@ -125,7 +125,7 @@ class Reported(Struct, frozen=True, omit_defaults=True, kw_only=True):
     models: Annotated[dict[Name, ModelReport], Meta(max_length=256)] = {}
 
 
-class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Event(Struct, frozen=True, kw_only=True):
     """Something happened on a device. Idempotent by (device, boot, seq)."""
 
     schema: int = 1

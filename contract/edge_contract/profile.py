@@ -95,7 +95,7 @@ class Monitor(Struct, frozen=True, omit_defaults=True, kw_only=True):
         return self.regular + len(self.specials)
 
 
-class Profile(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Profile(Struct, frozen=True, kw_only=True):
     """The reference of one bundle.
 
     ``rows``: how many reference rows were counted. ``time_ordered``: they had an order in time,

@@ -72,3 +72,8 @@ def test_profile_and_golden_round_trip() -> None:
     assert profile.decode(profile.encode(described)) == described
     samples = next(e for e in EXAMPLES if isinstance(e, Golden))
     assert golden.decode(golden.encode(samples)) == samples
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
+def test_every_payload_says_its_schema_version(message: object) -> None:
+    assert json.loads(wire.encode_json(message))["schema"] == 1  # type: ignore[arg-type]
