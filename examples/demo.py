@@ -421,13 +421,13 @@ def swap(
                 except Failed:
                     failed += 1
 
-    thread = threading.Thread(target=keep_asking)
-    thread.start()
+    thread = threading.Thread(target=keep_asking, daemon=True)
     try:
+        thread.start()
         follow(services, "2.0", publish("2.0", broker))
     finally:
         stop.set()
-        thread.join()
+    thread.join()
     if failed:
         raise Failed(f"{failed} of {asked} requests failed during the swap")
     return asked, failed
