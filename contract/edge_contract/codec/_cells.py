@@ -145,7 +145,7 @@ def records(data: bytes, start: int, end: int, tag: int) -> tuple[Cells, Array, 
     numbers = bytearray()
     pos = start
     # The one loop over elements of the encoder: each record says where the next one starts.
-    # Measured: 2.6 million modes (a forest of 100 MB) take 0.6 s.
+    # Measured: under 1 us a record; 2 s for the 2.6 million modes of a forest of 100 MB.
     while pos + 2 <= end and data[pos] == tag and data[pos + 1] < 0x80:
         after = pos + 2 + data[pos + 1]
         if after > end:
