@@ -8,10 +8,12 @@ cells with mean 0 and variance 1 over the reference,
 
     d = b * var(means of phi over blocks of b successive rows)
 
-taken at block lengths near n^(1/3), n^(1/2) and n^(2/3), because a daily cycle shows only in long
-blocks; the largest is kept. Components are the first orthonormal polynomials over the cells in
-order (Neyman's), or for categories each cell's indicator. An estimate that chance explains, less
-than three standard errors sqrt(2 / (blocks - 1)) above 1, counts as 1.
+taken at every block length 2, 4, 8, ... that leaves 16 blocks, because a device's window may be of
+any of these lengths: a slow drift shows in long blocks, a daily cycle in blocks of half a day. The
+largest is kept. Components are the first orthonormal polynomials over the cells in order
+(Neyman's), or for categories each cell's indicator. An estimate that chance explains counts as
+1: blocks - 1 times the estimate is chi-squared for independent rows, whose quantile at 3.5
+standard deviations is taken from Wilson & Hilferty (1931, PNAS 17:684).
 
 Pure. A heuristic, checked by simulation, not a proof.
 """
@@ -22,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 COMPONENTS = 4
-BLOCKS_MIN = 8
+BLOCKS_MIN = 16
 ROWS_MIN = 64
+_DEVIATIONS = 3.5
 
 
 def estimate(cells: NDArray[np.int64], *, ordered: bool) -> float:
@@ -42,17 +45,21 @@ def estimate(cells: NDArray[np.int64], *, ordered: bool) -> float:
     share = np.bincount(where) / rows
     components = polynomials(share) if ordered else _indicators(share)
     series = components[where]
-    largest = 1.0
-    for exponent in (1 / 3, 1 / 2, 2 / 3):
-        length = max(2, round(rows**exponent))
+    largest, length = 1.0, 2
+    while rows // length >= BLOCKS_MIN:
         blocks = rows // length
-        if blocks < BLOCKS_MIN:
-            continue
         means = series[: blocks * length].reshape(blocks, length, -1).mean(axis=1)
         effects = length * means.var(axis=0, ddof=1)
-        chance = 1 + 3 * np.sqrt(2 / (blocks - 1))
+        chance = _by_chance(blocks - 1)
         largest = max(largest, *(float(d) for d in effects if d > chance), 1.0)
+        length *= 2
     return float(f"{largest:.4g}")
+
+
+def _by_chance(degrees: int) -> float:
+    """What a variance ratio of independent rows stays under but for once in 4,000 times."""
+    spread = 2 / (9 * degrees)
+    return float((1 - spread + _DEVIATIONS * np.sqrt(spread)) ** 3)
 
 
 def polynomials(share: NDArray[np.float64]) -> NDArray[np.float64]:
