@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
+import resource
+import signal
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from edge_contract import bundle as bundles
-from edge_contract.errors import InputFault
+from edge_contract.errors import InputFault, MachineFault
 from edge_pack import BuildConfig, build, reading, sources, tables
 from edge_pack.config import share
 from edge_release import create
@@ -337,16 +338,13 @@ def test_a_full_disk_is_said_and_leaves_nothing(logistic: Any, wine: Any, pack: 
     frame, target = wine
     config = pack(logistic, frame.join(target), "kind").config
     out = config.out.with_name("limited.edgepack")
-    code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
-        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "from edge_pack.cli import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "build", str(config.model), "--data", str(config.data),
-         "--target", "kind", "--name", "m", "--version", "1", "-o", str(out), "--no-measure"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 4, done.stderr
-    assert "cannot write" in done.stderr and "Traceback" not in done.stderr
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(MachineFault, match=r"cannot write .*: File too large"):
+            build(replace(config, out=out))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
     assert not out.exists() and not list(out.parent.glob(".limited*"))
