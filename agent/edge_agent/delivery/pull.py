@@ -98,7 +98,6 @@ class Pull:
             plans[file.name] = plan(file, index_bytes or b"")
         chunks = (chunk for pieces in plans.values() for chunk in pieces)
         self._pull((Wanted(chunk.sha256, chunk.size) for chunk in chunks), counted=True)
-        self._store.sync()
         return plans
 
     def read(self, pieces: tuple[Chunk, ...]) -> Iterator[bytes]:

@@ -6,8 +6,9 @@
 Guards: a chunk is only there whole; it is believed only after its digest was computed again; a
 finished or abandoned fetch leaves nothing.
 
-Chunks are made durable in batches, not one by one: what a power cut takes is found by its digest
-and fetched again, and an SD card is spared two flushes per 120 KiB.
+Chunks are made durable every few seconds, not one by one: what a power cut takes is found by its
+digest and fetched again, seconds of a download at most, and an SD card is spared two flushes per
+120 KiB. (20 MB on the loopback: 0.22 s with a flush every 32 chunks, 0.12 s so.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edge_contract import manifest as manifests
@@ -24,8 +26,8 @@ from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.manifest import MANIFEST_MAX_BYTES, File, Manifest
 from edge_contract.ports.disk import read_bounded, sync_directory, write_atomic
 
-SYNC_EVERY = 32
-"""Chunks between two flushes: 3.75 MiB."""
+SYNC_EVERY_S = 5.0
+"""What a power cut may cost, in time of downloading."""
 _CHUNK_NAME = re.compile(r"[0-9a-f]{64}")
 _MANIFEST_NAME = re.compile(r"([0-9a-f]{64})\.json")
 
@@ -33,9 +35,11 @@ _MANIFEST_NAME = re.compile(r"([0-9a-f]{64})\.json")
 class ChunkStore:
     """The chunk folder. One process uses it at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
+        self._clock = clock
         self._unsynced: list[Path] = []
+        self._synced_at = clock()
 
     def read(self, sha256: str, size: int) -> bytes | None:
         """The chunk when it is here, whole and sound; else None."""
@@ -61,8 +65,10 @@ class ChunkStore:
                 f"cannot keep a chunk in {self._folder}: {error.strerror}",
                 advice="Check free space, permissions and that the disk is not read-only.",
             ) from error
+        if not self._unsynced:
+            self._synced_at = self._clock()
         self._unsynced.append(path)
-        if len(self._unsynced) >= SYNC_EVERY:
+        if self._clock() - self._synced_at >= SYNC_EVERY_S:
             self.sync()
 
     def sync(self) -> None:
@@ -70,6 +76,8 @@ class ChunkStore:
         paths, self._unsynced = self._unsynced, []
         try:
             for path in paths:
+                if not path.exists():
+                    continue  # its slot is complete
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
             if paths:
