@@ -96,8 +96,10 @@ class Agent:
         """End in order: windows to the spool, goodbye to the broker. May be called twice."""
         parts, self._parts = self._parts, None
         if parts is not None:
-            parts.stop()
-            self._lock.release()
+            try:
+                parts.stop()
+            finally:
+                self._lock.release()
 
     def predict(self, model: str, rows: object) -> Prediction | list[Prediction]:
         """The answer of what is installed under ``model``; see ``Model.predict``.

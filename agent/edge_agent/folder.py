@@ -11,7 +11,9 @@ Guards: one agent a folder; a boot number is never used twice.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from edge_contract.errors import InputFault, MachineFault
 from edge_contract.messages import Count
 from edge_contract.names import check_name, check_sha256
 from edge_contract.ports.disk import read_bounded, write_atomic
+
+log = logging.getLogger(__name__)
 
 _SMALL_MAX_BYTES = 4096
 
@@ -102,7 +106,7 @@ class Lock:
     def __init__(self, folder: Folder) -> None:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._handle = _open_lock(folder.lock)
         except OSError as error:
             raise MachineFault(
                 f"cannot use folder {folder.path}: {error.strerror}",
@@ -120,6 +124,16 @@ class Lock:
     def release(self) -> None:
         """Let another agent have the folder."""
         os.close(self._handle)
+
+
+def _open_lock(path: Path) -> int:
+    """The lock's file; on a disk that went read-only the one that is there. Raises OSError."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def running(folder: Folder) -> bool:
@@ -140,14 +154,16 @@ def running(folder: Folder) -> bool:
 def next_boot(folder: Folder, now_s: float) -> int:
     """The number of this start, on disk before it is used.
 
-    It rises by one. A folder without a readable number begins at the clock's seconds, so that a
-    device which lost its disk does not repeat the numbers of its former life, whose records a
-    store already has. Raises MachineFault when it cannot be written.
+    The clock's seconds, or one more than the last number where the clock is behind that: so a
+    device that lost its disk, or cannot write to it, does not repeat the numbers of an earlier
+    life, whose records a store already has. (Two starts within one second on a disk that takes
+    nothing share a number.)
     """
-    number = last_boot(folder) + 1
-    if number == 1:
-        number = max(int(now_s), 1)
-    write_atomic(folder.boot, wire.encode_json(_Boot(boot=number)))
+    number = max(last_boot(folder) + 1, int(now_s))
+    try:
+        write_atomic(folder.boot, wire.encode_json(_Boot(boot=number)))
+    except MachineFault as error:
+        log.warning("boot number %d is not kept: %s", number, error.what)
     return number
 
 

@@ -21,7 +21,7 @@ from edge_agent.updater import Updater
 from edge_agent.voice import Freshness
 from edge_agent.worker import Worker
 from edge_contract import messages
-from edge_contract.errors import EdgeError
+from edge_contract.errors import EdgeError, MachineFault
 from edge_contract.messages import Desired, Pointer
 
 log = logging.getLogger(__name__)
@@ -128,10 +128,13 @@ class Follower:
             heard = messages.decode(payload, Desired)
             if not choose.newer(self.desired, heard):
                 return
-            state.save_desired(self._folder, heard)
         except EdgeError as error:
             self._on_error(error)
             return
+        try:
+            state.save_desired(self._folder, heard)
+        except MachineFault as error:
+            self._on_error(error)  # heard all the same; the broker repeats it after a restart
         log.info("desired: revision %d, %s", heard.revision, dict(heard.models) or "stable")
         self.desired = heard
         self.decide()

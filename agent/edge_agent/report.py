@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from edge_agent.steps import State
 from edge_contract.messages import Count, ModelReport
 
 STATUS_MAX_BYTES = 1024 * 1024
 _QUARANTINE_SHOWN = 32
+_REASONS_MAX_CHARS = 24_000
+"""Of all reasons together, so that a report of 256 models stays within its bound."""
 
 
 class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -73,11 +76,14 @@ def model_reports(
 ) -> dict[str, ModelReport]:
     """Every model that has a state, or a reason to have none."""
     names = sorted({*states, *(name for name, reason in why.items() if reason)})
-    return {
-        name: model_report(
-            states.get(name, State()),
-            progress=progress.get(name, 0.0),
-            why=why.get(name, ""),
+    reports = {}
+    for name in names:
+        whole = model_report(
+            states.get(name, State()), progress=progress.get(name, 0.0), why=why.get(name, "")
         )
-        for name in names
-    }
+        reports[name] = replace(
+            whole,
+            reason=whole.reason[: max(_REASONS_MAX_CHARS // len(names), 40)],
+            quarantined=whole.quarantined[-max(_QUARANTINE_SHOWN // len(names), 1) :],
+        )
+    return reports

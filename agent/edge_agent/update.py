@@ -123,6 +123,14 @@ def plan(state: State) -> tuple[Effect, ...]:
             return (answer,)
 
 
+def stopgap(state: State) -> tuple[Effect, ...]:
+    """What may be done after a start while nothing can be persisted: the proven release answers.
+
+    A candidate does only when there is no other: its attempt could not be counted.
+    """
+    return (Answer(state.active or state.answering),)
+
+
 # -- restart ----------------------------------------------------------------------------------
 
 

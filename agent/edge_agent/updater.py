@@ -48,7 +48,7 @@ from edge_agent.steps import (
     TurnCame,
     Watch,
 )
-from edge_agent.update import step
+from edge_agent.update import step, stopgap
 from edge_agent.worker import Worker
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.manifest import Manifest
@@ -354,6 +354,9 @@ class Updater:
     def _not_saved(self, model: str, event: Event, error: MachineFault) -> None:
         """Nothing was decided; let it happen again when the disk may take it."""
         self._listener.trouble(error)
+        if isinstance(event, Started) and self._serving.seat(model).model is None:
+            for effect in stopgap(self._load(model)):
+                self._perform(model, effect)
         if not isinstance(event, Evidence | Stopping):  # evidence comes again by itself
             self._loop.later(PERSIST_RETRY_S, lambda: self.take(model, event))
 

@@ -40,7 +40,7 @@ from edge_agent.steps import (
     Wanted,
     Watch,
 )
-from edge_agent.update import plan, step
+from edge_agent.update import plan, step, stopgap
 from edge_contract import messages
 from edge_contract.messages import Release
 
@@ -428,6 +428,13 @@ def test_a_restart_plans_from_the_state_alone(phase: Phase) -> None:
         P.FETCHING: Fetch(V2, 8.0), P.STAGED: AwaitTurn(V2), P.SELF_TESTING: SelfTest(V2),
     }  # fmt: skip
     assert effects[1:] == ((wanted[phase],) if phase in wanted else ())
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_start_that_cannot_be_persisted_lets_the_proven_release_answer(phase: Phase) -> None:
+    assert stopgap(in_phase(phase)) == (Answer(V1),)
+    first = replace(in_phase(phase), active=None, previous=None)
+    assert stopgap(first) == (Answer(V2 if phase is P.TRIAL else None),)
 
 
 # -- a world that crashes at will ---------------------------------------------------------------

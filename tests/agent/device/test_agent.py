@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import threading
 from typing import Any
 
 import pytest
 
+from edge_agent.folder import last_boot
 from edge_contract import messages, telemetry
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.messages import Reported, Status
@@ -481,6 +483,44 @@ def test_a_full_disk_delays_an_update_and_is_said(world, tiny_bundle, small_disk
         assert asker.failures == []
         filler.unlink()
         device.wait_at("2.0")
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+@pytest.mark.parametrize("phase", ["committed", "trial"])
+def test_a_start_on_a_disk_that_takes_nothing_still_answers(
+    phase, fault, world, tiny_bundle, small_disk
+) -> None:
+    trial = {"requests": 1000, "seconds": 0.5}
+    device = world.new_device(agent={"folder": str(small_disk)}, trial=trial)
+    world.publisher.publish(tiny_bundle("1.0"))
+    with device.agent() as agent:
+        device.wait_at("1.0")
+    if phase == "trial":
+        device.set(trial={"seconds": 3600})
+        world.publisher.publish(tiny_bundle("2.0", seed=8))
+        with device.agent():
+            world.until(lambda: device.model().phase == "trial", "the trial")
+    free = os.statvfs(small_disk)
+    filler = small_disk / "filler"
+    if fault == "full":
+        filler.write_bytes(bytes(free.f_bavail * free.f_frsize))
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    boot = last_boot(device.folder)
+    for _ in range(2):
+        with device.agent() as agent:
+            assert agent.predict("pump", ROW).label == "bad"
+            assert agent.status().models["pump"].active == "1.0"
+            assert agent.status().boot > boot
+            world.until(lambda: agent.status().connected, "the broker")
+            assert world.client.ask("pi1").version == "1.0"
+    if fault == "full":
+        filler.unlink()
+    else:
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    device.set(trial={"seconds": 0.5})
+    with device.agent():
+        device.wait_at("2.0" if phase == "trial" else "1.0")
 
 
 def test_a_device_that_trusts_nobody_says_how_to_enroll(world, tmp_path) -> None:
