@@ -28,6 +28,9 @@ CODING_LEB128 = 1
 COUNT_MAX = 2**53
 CELLS_MAX = 1_000_000
 
+_LEB128_BYTES_MAX = 9
+"""Nine bytes hold 63 bits; a count has 53."""
+
 LATENCY_BUCKETS = 48
 """Bucket i holds latencies in [2^(i/2), 2^((i+1)/2)) microseconds; the ends are open."""
 
@@ -98,19 +101,21 @@ def counts_of(record: Record, profile: Profile) -> NDArray[np.int64]:
 
     Raises InputFault when a count is malformed or a monitor's counts do not add up to ``rows``.
     """
-    counts = np.array(unpack_counts(record.counts, profile.cells), dtype=np.int64)
-    for monitor, start in zip(profile.monitors, profile.offsets(), strict=True):
-        total = int(counts[start : start + monitor.cells].sum())
-        if total != record.rows:
-            raise InputFault(
-                f"counts of {monitor.name!r} add up to {total}, the record says {record.rows} rows"
-            )
+    counts = unpack_array(record.counts, profile.cells)
+    if not profile.monitors:
+        return counts
+    totals = np.add.reduceat(counts, profile.offsets())
+    for wrong in np.flatnonzero(totals != record.rows).tolist():
+        raise InputFault(
+            f"counts of {profile.monitors[wrong].name!r} add up to {totals[wrong]},"
+            f" the record says {record.rows} rows"
+        )
     return counts
 
 
 def latency_of(record: Record) -> NDArray[np.int64]:
     """The latency buckets, ``LATENCY_BUCKETS`` counts. Raises InputFault when malformed."""
-    return np.array(unpack_counts(record.latency, LATENCY_BUCKETS), dtype=np.int64)
+    return unpack_array(record.latency, LATENCY_BUCKETS)
 
 
 def latency_bucket(nanoseconds: int) -> int:
@@ -141,22 +146,29 @@ def pack_counts(counts: Sequence[int] | NDArray[np.int64]) -> bytes:
 
 def unpack_counts(data: bytes, cells: int) -> list[int]:
     """``cells`` counts. Raises InputFault when there are more, fewer, or one is malformed."""
-    counts: list[int] = []
-    at = 0
-    while at < len(data):
-        value, at = _read_leb128(data, at)
-        if value:
-            counts.append(value)
-        else:
-            run, at = _read_leb128(data, at)
-            if run >= cells - len(counts):
-                raise InputFault(f"more counts than the profile's {cells} cells")
-            counts.extend([0] * (run + 1))
-        if len(counts) > cells:
-            raise InputFault(f"more counts than the profile's {cells} cells")
-    if len(counts) != cells:
-        raise InputFault(f"{len(counts)} counts for the profile's {cells} cells")
+    counts: list[int] = unpack_array(data, cells).tolist()
     return counts
+
+
+def unpack_array(data: bytes, cells: int) -> NDArray[np.int64]:
+    """As ``unpack_counts``; a collector does it for every window, hence in bulk."""
+    values = _read_leb128s(data)
+    lengths = np.ones(len(values), dtype=np.int64)
+    keep = np.ones(len(values), dtype=np.bool_)
+    run_at = -1
+    for at in np.flatnonzero(values == 0).tolist():
+        if at == run_at:
+            continue  # this zero is the length of a run
+        run_at = at + 1
+        if run_at >= len(values):
+            raise InputFault("a count is cut off or too large")
+        lengths[at] = values[run_at] + 1
+        keep[run_at] = False
+    total = sum(lengths[keep].tolist())  # Python's integers do not wrap around
+    if total != cells:
+        more = "more counts than" if total > cells else f"{total} counts for"
+        raise InputFault(f"{more} the profile's {cells} cells")
+    return np.repeat(values[keep], lengths[keep])
 
 
 def _flush_zeros(out: bytearray, zeros: int) -> None:
@@ -172,17 +184,19 @@ def _leb128(out: bytearray, value: int) -> None:
     out.append(value)
 
 
-def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(data):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if value > COUNT_MAX:
-                break
-            return value, at
-        shift += 7
-        if shift > 56:
-            break
-    raise InputFault("a count is cut off or too large")
+def _read_leb128s(data: bytes) -> NDArray[np.int64]:
+    """Every integer in ``data``: 7 bits a byte, least first, the last byte below 0x80."""
+    raw = np.frombuffer(data, dtype=np.uint8)
+    if not len(raw):
+        return np.zeros(0, dtype=np.int64)
+    ends = np.flatnonzero(raw < 0x80)
+    if raw[-1] >= 0x80:
+        raise InputFault("a count is cut off or too large")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = np.arange(len(raw)) - np.repeat(starts, ends - starts + 1)
+    if places.max() >= _LEB128_BYTES_MAX:
+        raise InputFault("a count is cut off or too large")
+    values = np.add.reduceat((raw & 0x7F).astype(np.int64) << (7 * places), starts)
+    if values.max() > COUNT_MAX:
+        raise InputFault("a count is cut off or too large")
+    return np.asarray(values)
