@@ -242,7 +242,7 @@ def _evidence(state: State, candidate: Release, seen: Evidence, rules: Rules) ->
             committed = replace(
                 _enter(state, Phase.COMMITTED),
                 active=candidate,
-                previous=state.active or state.previous,
+                previous=state.active,
                 candidate=None,
             )
             told = Tell("committed", candidate.version, trial.describe(seen))

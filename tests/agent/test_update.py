@@ -416,6 +416,19 @@ def test_damage_while_going_down_to_the_previous_version_settles_on_it() -> None
     assert Answer(V0) in effects
 
 
+def test_a_previous_version_that_fails_now_is_no_fallback_any_more() -> None:
+    going_down = replace(in_phase(P.SELF_TESTING), candidate=V0, wanted=V0)
+    state, _ = run(going_down, SelfTestFailed(V0.sha256, "differs"))
+    assert (state.active, state.previous) == (V1, None)
+    assert state.kept == {V1.sha256}
+
+
+def test_damage_to_the_active_slot_during_a_trial_leaves_the_candidate_answering() -> None:
+    state, effects = run(in_phase(P.TRIAL), Damaged(V1.sha256))
+    assert (state.phase, state.answering, state.active) == (P.TRIAL, V2, V0)
+    assert not [e for e in effects if isinstance(e, Answer)]
+
+
 # -- restart ------------------------------------------------------------------------------------
 
 
