@@ -64,14 +64,17 @@ def _one_column(fields: dict[str, Any]) -> bool:
 
 def _leaves(fields: dict[str, Any]) -> tuple[int, NDArray[np.int64], NDArray[np.float64]]:
     """Number of trees, (tree, node) of each leaf [leaves, 2], shares [leaves, columns]."""
-    where = np.array([fields["class_treeids"].ints, fields["class_nodeids"].ints]).T
-    leaves, position = np.unique(where, axis=0, return_inverse=True)
+    tree_ids = np.array(fields["class_treeids"].ints)
+    node_ids = np.array(fields["class_nodeids"].ints)
+    stride = int(node_ids.max()) + 1
+    keys, position = np.unique(tree_ids * stride + node_ids, return_inverse=True)
+    leaves = np.stack([keys // stride, keys % stride], axis=1)
     ids = np.array(fields["class_ids"].ints)
     columns = 1 if _one_column(fields) else int(ids.max()) + 1
-    shares = np.zeros((len(leaves), columns))
+    shares = np.zeros((len(keys), columns))
     at = np.zeros_like(ids) if columns == 1 else ids
-    shares[position.ravel(), at] = np.array(fields["class_weights"].floats, dtype=np.float64)
-    return len(np.unique(where[:, 0])), leaves, shares
+    shares[position, at] = np.array(fields["class_weights"].floats, dtype=np.float64)
+    return len(np.unique(tree_ids)), leaves, shares
 
 
 def _undivide(graph: Any, position: int, node: Any, trees: int) -> None:
