@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 import threading
 from collections.abc import Callable
@@ -200,39 +201,53 @@ def test_mix_and_match_of_two_states_is_refused(world: Any, new_bundle: New, fil
     assert world.refresh(device).pointer.models["pump"].stable.version == "2.0"
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
 def test_a_stolen_rollout_key_can_only_choose_among_genuine_models(
-    world: Any, now: datetime.datetime, new_bundle: New
+    world: Any, now: datetime.datetime, new_bundle: New, version: str
 ) -> None:
+    """Neither a version that the models key never signed, nor other bytes for one it did."""
+    from tuf.api.metadata import TargetFile
+
+    from edge_contract import messages
+    from edge_contract.messages import Pointer, Track
+
     world.publish(new_bundle("1.0"))
     device = world.delivery()
     pointer = world.refresh(device).pointer
-    # The thief signs all that online keys sign, but not manifests: models stays as it was.
-    repository = world.repository
-    shelf = repository.shelf
-    genuine = shelf.read()
-    evil = new_bundle("1.1", seed=66)
-    repository.publish(evil, fleet="home", channel="stable", now=now)
+    evil = new_bundle(version, seed=66)
+    # The thief signs all that online keys sign, but no manifest: models stays as it was.
+    shelf = world.repository.shelf
     state = shelf.read()
-    models = genuine.targets["models"]
-    name = f"{models.version}.models.json"
-    listed = {
-        role: (targets.version, state.files[f"{targets.version}.{role}.json"])
-        for role, targets in state.targets.items()
-        if role != "models"
-    }
-    listed["models"] = (models.version, genuine.files[name])
-    _sign_state(shelf, world.keys_dir, state, listed, now)
+    track = Track(stable=messages.release("pump", version, evil.digest))
+    data = messages.encode(Pointer(fleet="home", channel="stable", models={"pump": track}))
+    path = messages.pointer_path("home", "stable")
+    shelf.write_target(path, data)
+    shelf.write_target(track.stable.path, evil.manifest_bytes)
+    for file in evil.manifest.files:
+        shelf.write_member(file.sha256, evil.stored[file.name])
+    rollout = state.targets["rollout"]
+    rollout.targets[path] = TargetFile.from_data(path, data, ["sha256"])
+    _sign_state(shelf, world.keys_dir, state, now)
     world.sync()
     with pytest.raises(PeerFault, match="models key did not sign"):
         world.refresh(device)
     assert device.cached_pointer() == pointer
 
 
-def _sign_state(shelf: Any, keys_dir: Path, state: Any, listed: Any, now: Any) -> None:
+def _sign_state(shelf: Any, keys_dir: Path, state: Any, now: Any) -> None:
+    """What rollout, snapshot and timestamp keys can sign together."""
     from edge_release import keys, metadata
 
-    version = state.snapshot.version + 1
     later = now + datetime.timedelta(days=30)
+    rollout = state.targets["rollout"]
+    rollout.version += 1
+    name = f"{rollout.version}.rollout.json"
+    state.files[name] = metadata.seal(rollout, [keys.load(keys_dir, "rollout")])
+    version = state.snapshot.version + 1
+    listed = {
+        role: (targets.version, state.files[f"{targets.version}.{role}.json"])
+        for role, targets in state.targets.items()
+    }
     snapshot = metadata.seal(
         metadata.snapshot(version, listed, later), [keys.load(keys_dir, "snapshot")]
     )
@@ -240,7 +255,75 @@ def _sign_state(shelf: Any, keys_dir: Path, state: Any, listed: Any, now: Any) -
         metadata.timestamp(state.timestamp.version + 1, version, snapshot, expires=later, now=now),
         [keys.load(keys_dir, "timestamp")],
     )
-    shelf.write_metadata({f"{version}.snapshot.json": snapshot, "timestamp.json": timestamp})
+    shelf.write_metadata(
+        {
+            name: state.files[name],
+            f"{version}.snapshot.json": snapshot,
+            "timestamp.json": timestamp,
+        }
+    )
+
+
+def test_a_pointer_about_another_fleet_is_refused(
+    hostile: Any, now: datetime.datetime, new_bundle: New
+) -> None:
+    from tuf.api.metadata import TargetFile
+
+    from edge_contract import messages
+    from edge_contract.messages import Pointer
+
+    world, _broker = hostile
+    world.publish(new_bundle("1.0"))
+    device = world.delivery()
+    pointer = world.refresh(device).pointer
+    shelf = world.repository.shelf
+    state = shelf.read()
+    path = messages.pointer_path("home", "stable")
+    data = messages.encode(Pointer(fleet="other", channel="stable", models=pointer.models))
+    shelf.write_target(path, data)
+    state.targets["rollout"].targets[path] = TargetFile.from_data(path, data, ["sha256"])
+    _sign_state(shelf, world.keys_dir, state, now)
+    world.sync()
+    with pytest.raises(PeerFault, match="about fleet other"):
+        world.refresh(device)
+    assert device.cached_pointer() == pointer
+
+
+def test_a_rotated_root_is_followed_and_the_old_timestamp_key_is_worth_nothing(
+    world: Any, now: datetime.datetime, new_bundle: New
+) -> None:
+    from edge_release import keys, metadata, roles
+
+    world.publish(new_bundle("1.0"))
+    device = world.delivery()
+    world.refresh(device)
+    shelf = world.repository.shelf
+    for _ in range(3):
+        state = shelf.read()
+        old_key = state.root.roles[roles.TIMESTAMP].keyids[0]
+        fresh = keys.generate()
+        state.root.revoke_key(old_key, roles.TIMESTAMP)
+        state.root.add_key(fresh.public_key, roles.TIMESTAMP)
+        state.root.version += 1
+        root = metadata.seal(state.root, [keys.load(world.keys_dir, "root")])
+        keys.path(world.keys_dir, "timestamp").unlink()
+        keys.write(world.keys_dir, "timestamp", fresh)
+        shelf.write_metadata({f"{state.root.version}.root.json": root})
+        published = world.publish(new_bundle(f"{state.root.version}.0", seed=state.root.version))
+        stable = world.refresh(device).pointer.models["pump"].stable
+        assert stable == published.release
+    fresh_device = world.delivery("new", enroll=False)
+    fresh_device.enroll(fingerprint=world.fingerprint)
+    assert world.refresh(fresh_device).pointer.models["pump"].stable == published.release
+
+
+def test_python_tuf_still_writes_and_judges_through_what_we_override() -> None:
+    """Our updater replaces two private parts of python-tuf: their names must not change."""
+    from tuf.ngclient import Updater
+    from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
+
+    assert "_persist_file" in vars(Updater)
+    assert "self.reference_time" in inspect.getsource(TrustedMetadataSet.__init__)
 
 
 def test_no_published_file_can_be_altered_in_any_byte(
@@ -394,8 +477,10 @@ def test_a_bad_chunk_is_named_and_nothing_is_activated(
         "index": b"z" * 9 * 32,
     }[how]
     world.put(world.topics.chunk(victim), payload)
-    with pytest.raises(PeerFault, match=victim):
+    with pytest.raises(PeerFault, match=victim) as caught:
         world.fetch(device, release)
+    said = {"wrong": "has other bytes", "oversized": "expected 122880", "short": "is 1 bytes"}
+    assert said.get(how, victim) in str(caught.value)
     assert files(device.config.folder / "slots") == before
     kept = {path.name for path in (device.config.folder / "chunks").glob("?" * 64)}
     assert victim not in kept

@@ -5,7 +5,9 @@ Whatever happens, the slot is whole or not there, and what is on disk is not fet
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,6 +227,48 @@ def test_a_device_killed_in_the_middle_fetches_only_what_is_missing(
     assert (slot / "model.onnx").read_bytes() == bundle.file("model.onnx")
     expected = {*world.chunk_digests(bundle), bundle.manifest.files[0].index}
     assert sorted(counter.topics) == sorted(expected - on_disk)
+
+
+@pytest.mark.slow
+def test_a_device_killed_at_any_flush_has_the_whole_slot_or_none(
+    hostile: Any, new_bundle: New
+) -> None:
+    """SIGKILL at the k-th fsync, for every k, by strace; the next attempt completes the slot."""
+    strace = shutil.which("strace")
+    if strace is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no strace")
+        pytest.skip("strace is not installed")
+    world, _broker = hostile
+    bundle = new_bundle(size_bytes=200_000, extra={"golden.json": b"{}"})
+    world.publish(bundle)
+    for k in range(1, 40):
+        device = world.delivery(f"dev{k}")
+        release = world.refresh(device).pointer.models["pump"].stable
+        folder = device.config.folder
+        done = subprocess.run(
+            [
+                strace, "-f", "-o", "/dev/null", "-e", "trace=fsync",
+                "-e", f"inject=fsync:signal=SIGKILL:when={k}",
+                sys.executable, "-c", PULL, folder, world.url,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        slot = folder / "slots" / release.sha256
+        if slot.exists():
+            assert {path.name: path.read_bytes() for path in slot.iterdir()} == {
+                "manifest.json": bundle.manifest_bytes,
+                **{name: bundle.file(name) for name in bundle.stored},
+            }
+        if done.returncode == 0:
+            break
+        assert world.fetch(world.delivery(f"dev{k}"), release) == slot
+        assert (slot / "model.onnx").read_bytes() == bundle.file("model.onnx")
+        assert [path.name for path in slot.parent.iterdir()] == [slot.name]
+    print(f"killed at {k - 1} flushes")
+    assert 4 < k < 39
 
 
 def test_a_chunk_torn_by_a_power_cut_is_found_and_fetched_again(
