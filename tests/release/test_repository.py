@@ -202,6 +202,7 @@ Repository(Path(sys.argv[1])).publish(opened, fleet="home", channel="stable", no
 """
 
 
+@pytest.mark.slow
 def test_a_publisher_killed_at_any_write_leaves_the_former_state_or_the_next(
     tmp_path: Path, now: datetime.datetime, new_bundle: New
 ) -> None:

@@ -20,8 +20,9 @@ from edge_agent.delivery import slot as slots
 from edge_agent.delivery.fetcher import METADATA, MqttFetcher
 from edge_agent.delivery.freshness import Profile
 from edge_agent.delivery.pull import Progress, Pull
+from edge_agent.delivery.roots import ROOT_MAX_BYTES, fingerprint
 from edge_agent.delivery.store import ChunkStore
-from edge_agent.delivery.trust import ROOT_MAX_BYTES, Refreshed, Trust, fingerprint
+from edge_agent.delivery.trust import Refreshed, Trust
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.bundle import MANIFEST_MEMBER
 from edge_contract.errors import InputFault, PeerFault
