@@ -71,8 +71,7 @@ def ask(source: Source, table: Table, config: BuildConfig) -> Asked:
 
     Raises InputFault when the data does not fit the model or the model refuses it.
     """
-    held_out = [name for name in (config.target, config.time_column) if name]
-    takes = intake.plan(source, table, held_out)
+    takes = intake.plan(source, table, config.target, config.time_column)
     given = intake.read_rows(takes, table)
     features = describe.features(takes, given)
     if isinstance(source, Estimator):

@@ -60,6 +60,7 @@ class _Run:
     """What one build reports while it goes on."""
 
     progress: Callable[[str], None]
+    tell: Callable[[str], None]
     stages_s: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
@@ -71,15 +72,20 @@ class _Run:
         self.stages_s[name] = time.perf_counter() - began
 
     def notice(self, text: str) -> None:
-        log.warning("%s", text)
+        self.tell(text)
         self.notices.append(text)
 
 
-def build(config: BuildConfig, progress: Callable[[str], None] = lambda _stage: None) -> Built:
+def build(
+    config: BuildConfig,
+    progress: Callable[[str], None] = lambda _stage: None,
+    notice: Callable[[str], None] = log.warning,
+) -> Built:
     """Package a model; on return the bundle is on disk at ``config.out``.
 
     Args:
         progress: called with the name of each stage (``STAGES``) as it begins.
+        notice: told at once what a user should know although nothing is wrong.
 
     Raises:
         InputFault: the model, the data or an option is wrong.
@@ -88,7 +94,7 @@ def build(config: BuildConfig, progress: Callable[[str], None] = lambda _stage: 
         MachineFault: the build extra is missing, or the disk refuses.
     """
     need_build()
-    run = _Run(progress)
+    run = _Run(progress, notice)
     with run.stage("load"):
         source = sources.load(config.model, run.notice, trust=config.trust)
         table = tables.read(config.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -105,7 +104,6 @@ def build_command(
 def _build_with_bar(config: BuildConfig) -> Built:
     """Build, with a bar of the stages on stderr where that is a terminal."""
     console = Console(stderr=True)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -119,7 +117,10 @@ def _build_with_bar(config: BuildConfig) -> Built:
         def progress(stage: str) -> None:
             bar.update(task, description=stage, completed=STAGES.index(stage))
 
-        return build(config, progress)
+        def notice(text: str) -> None:
+            console.print(f"notice: {text}", markup=False, highlight=False, soft_wrap=True)
+
+        return build(config, progress, notice)
 
 
 @app.command()

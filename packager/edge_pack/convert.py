@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edge_contract.errors import BuildFault
 from edge_contract.manifest import Label, Outputs, Task
 from edge_pack import graphs, runtimes, votes
@@ -19,8 +21,9 @@ from edge_pack.extras import need
 from edge_pack.intake import Intake
 from edge_pack.originals import Original
 from edge_pack.sources import Graph
-from edge_pack.steps import check_supported, walk
+from edge_pack.steps import check_supported, is_text, walk
 
+_CONTAINERS = ("Pipeline", "ColumnTransformer", "FeatureUnion")
 LABEL, SCORES, VALUE = "label", "probabilities", "value"
 
 
@@ -80,7 +83,18 @@ def _eased(model: Any) -> Any:
     for _, step in walk(copied):
         if type(step).__name__ == "VotingClassifier":
             step.flatten_transform = False  # shapes `transform` only
+        _missing_text(step)
     return copied
+
+
+def _missing_text(step: Any) -> None:
+    """Tell a fitted copy that missing text arrives as "": an ONNX string is never NaN."""
+    if type(step).__name__ == "SimpleImputer" and is_text(step.statistics_):
+        step.missing_values = ""
+    for number, known in enumerate(getattr(step, "categories_", ())):
+        if is_text(known):
+            plain = [item if isinstance(item, str) else "" for item in known.tolist()]
+            step.categories_[number] = np.array(plain, dtype=object)
 
 
 def _teach_zipmap() -> None:
@@ -100,18 +114,19 @@ def _teach_zipmap() -> None:
 def _conversion_fault(model: Any, error: Exception) -> BuildFault:
     supported = need("skl2onnx._supported_operators", "converting scikit-learn to ONNX")
     known = supported.sklearn_operator_name_map
-    containers = ("Pipeline", "ColumnTransformer", "FeatureUnion")
-    for where, step in walk(model):
-        if type(step) not in known and type(step).__name__ not in containers:
+    steps = [pair for pair in walk(model) if type(pair[1]).__name__ not in _CONTAINERS]
+    for where, step in steps:
+        if type(step) not in known:
             return BuildFault(
                 f"step {where!r} ({type(step).__name__}) has no conversion to ONNX",
                 advice="Replace the step with one that converts, do it before the model, or "
                 "export the whole model to .onnx with its own framework and build from that.",
             )
     said = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
-    steps = ", ".join(f"{where} ({type(step).__name__})" for where, step in walk(model))
+    listed = ", ".join(f"{where!r} ({type(step).__name__})" for where, step in steps)
     return BuildFault(
-        f"skl2onnx could not convert {steps}: {type(error).__name__}: {said[:300]}",
+        f"skl2onnx could not convert one of the steps {listed}: {type(error).__name__}: "
+        f"{said[:300]}",
         advice="Remove steps until it converts to find the one, then replace it or do it before "
         "the model.",
     )

@@ -83,23 +83,35 @@ class Rows:
         return np.column_stack([np.asarray(c, dtype=np.float64) for c in self.columns.values()])
 
 
-def plan(source: Source, table: Table, held_out: Sequence[str]) -> Intake:
+def plan(source: Source, table: Table, target: str, time_column: str) -> Intake:
     """What the model takes, given the data's columns.
 
     Args:
-        held_out: columns that are no features (target, time).
+        target, time_column: columns that are no features, or "". A time column may still be one
+            that the model was trained with by name.
 
     Raises InputFault when the data lacks a column or a tensor that the model needs.
     """
-    for name in held_out:
+    for name in filter(None, (target, time_column)):
         if name not in table.columns:
             raise InputFault(
                 f"{table.path} has no column {name!r}", advice=f"It has {_listed(table.columns)}."
             )
+    named = [str(name) for name in getattr(_model(source), "feature_names_in_", ())]
+    if target and target in named:
+        raise InputFault(
+            f"the target {target!r} is among the features that the model was trained on",
+            advice="Name the column with the true answers, or train without it.",
+        )
+    held_out = {target, time_column}.difference(named)
     available = [name for name in table.columns if name not in held_out]
     if isinstance(source, Estimator):
-        return _of_estimator(source, table, available)
+        return _of_estimator(source, table, available, named)
     return _of_graph(source, table, available)
+
+
+def _model(source: Source) -> Any:
+    return source.model if isinstance(source, Estimator) else None
 
 
 def read_rows(intake: Intake, table: Table) -> Rows:
@@ -127,9 +139,11 @@ def read_rows(intake: Intake, table: Table) -> Rows:
     return Rows(count, {}, tensors)
 
 
-def _of_estimator(source: Estimator, table: Table, available: list[str]) -> Intake:
+def _of_estimator(
+    source: Estimator, table: Table, available: list[str], named: list[str]
+) -> Intake:
     model = source.model
-    names = [str(name) for name in getattr(model, "feature_names_in_", ())]
+    names = named
     width = int(getattr(model, "n_features_in_", len(names) or len(available)))
     if names and table.unnamed:
         raise InputFault(

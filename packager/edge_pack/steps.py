@@ -65,9 +65,9 @@ def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]
         return {
             name: tuple(str(item) for item in known.tolist() if isinstance(item, str))
             for name, known in zip(names, model.categories_, strict=False)
-            if _is_text(known)
+            if is_text(known)
         }
-    if type(model).__name__ == "SimpleImputer" and _is_text(np.asarray(model.statistics_)):
+    if type(model).__name__ == "SimpleImputer" and is_text(model.statistics_):
         return dict.fromkeys(names, ())
     return {}
 
@@ -103,7 +103,9 @@ def _text_in_steps(
     return found
 
 
-def _is_text(known: Any) -> bool:
+def is_text(known: Any) -> bool:
+    """Whether fitted statistics or categories are text."""
+    known = np.asarray(known)
     if known.dtype.kind in "US":
         return True
     return known.dtype.kind == "O" and any(isinstance(item, str) for item in known.tolist())

@@ -73,6 +73,12 @@ def test_a_target_that_is_not_there_or_holds_no_label(logistic: Any, wine: Any, 
         pack(logistic, frame.assign(kind="red"), "kind")
 
 
+def test_a_target_that_is_a_feature(logistic: Any, wine: Any, pack: Any) -> None:
+    frame, target = wine
+    with pytest.raises(InputFault, match="target 'hue' is among the features"):
+        pack(logistic, frame.join(target), "hue")
+
+
 def test_a_forgotten_target_is_asked_for(wine: Any, pack: Any) -> None:
     frame, target = wine
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame.to_numpy(), target)

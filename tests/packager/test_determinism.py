@@ -49,7 +49,10 @@ def _stack() -> Any:
     )
 
 
-@pytest.mark.parametrize("kind", ["machines", "wine", "digits"])
+_SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("machines", "wine")]
+
+
+@pytest.mark.parametrize("kind", ["digits", *_SLOW])
 def test_same_bytes_twice_elsewhere_and_under_another_hash_seed(
     kind: str, request: Any, digits_mlp: Any, pack: Any, tmp_path: Path
 ) -> None:

@@ -141,6 +141,36 @@ def test_text_and_numbers_side_by_side(last: Any, machines: Any, pack: Any) -> N
     assert [one.label for one in found] == model.predict(frame).tolist()
 
 
+@pytest.mark.parametrize("imputed", [True, False], ids=["imputed", "a category of its own"])
+def test_text_may_be_missing(imputed: bool, machines: Any, pack: Any) -> None:
+    frame, target = machines
+    frame = frame.astype({"site": object})
+    frame.loc[::9, "site"] = np.nan
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    text = make_pipeline(SimpleImputer(strategy="most_frequent"), encoder) if imputed else encoder
+    model = make_pipeline(
+        ColumnTransformer([("t", text, ["site", "pump"]), ("v", "passthrough", ["vibration"])]),
+        LogisticRegression(max_iter=500),
+    ).fit(frame, target)
+    built = pack(model, frame.join(target), "state")
+    feature = built.manifest.features[0]
+    assert (feature.name, feature.missing) == ("site", "allow")
+    assert feature.categories == ("graz", "lyon", "turin")
+    assert built.manifest.parity.flips == 0 and built.manifest.parity.diff_max < 1e-5
+    found = list(reading.predict(built.config.out, built.config.data))
+    assert [one.label for one in found] == model.predict(frame).tolist()
+
+
+def test_a_time_column_may_be_one_the_model_was_shown(machines: Any, pack: Any) -> None:
+    frame, target = machines
+    frame = frame.assign(at=np.arange(len(frame))[::-1])
+    model = make_pipeline(
+        ColumnTransformer([("v", StandardScaler(), ["vibration"])]), LogisticRegression()
+    ).fit(frame, target)
+    built = pack(model, frame.join(target), "state", time_column="at")
+    assert [feature.name for feature in built.manifest.features] == ["vibration"]
+
+
 def test_columns_that_the_model_drops_are_no_features(machines: Any, pack: Any) -> None:
     frame, target = machines
     model = make_pipeline(
