@@ -4,9 +4,11 @@ import hashlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy.schema import CreateTable
+from sqlalchemy import event
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from edge_contract import telemetry
 from edge_contract.errors import InputFault, MachineFault
@@ -214,9 +216,11 @@ def test_an_older_store_gets_each_missing_step_once(any_store: SqlStore) -> None
 
 def test_the_tables_are_those_of_the_schema_version() -> None:
     """A change here needs a step in ``migrations`` and a raised version."""
-    ddl = "".join(str(CreateTable(table)) for table in tables.metadata.sorted_tables)
+    parts = [CreateTable(table) for table in tables.metadata.sorted_tables]
+    parts += [CreateIndex(i) for t in tables.metadata.sorted_tables for i in t.indexes]
+    ddl = "".join(sorted(map(str, parts)))
     digest = hashlib.sha256(ddl.encode()).hexdigest()[:16]
-    assert (migrations.VERSION, digest) == (1, "55ca46971307695b")
+    assert (migrations.VERSION, digest) == (1, "e94748b5c9e6ecc7")
 
 
 def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
@@ -268,6 +272,24 @@ def test_a_full_store_says_so_and_keeps_what_it_had(store: SqlStore) -> None:
         SqlTransaction(connection).add_windows([window(seq=i) for i in range(1, 5000)])
     with store.reading() as tx:
         assert tx.totals().windows == 1
+
+
+def test_looking_for_waiting_windows_never_reads_all_windows(store: SqlStore) -> None:
+    plans: list[str] = []
+
+    def explained(connection: Any, _cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("SELECT") and " windows" in statement:
+            cursor = connection.connection.driver_connection.cursor()
+            plans.extend(r[3] for r in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", rest[0]))
+
+    event.listen(store._engine, "before_cursor_execute", explained)
+    with store.reading() as tx:
+        tx.totals()
+        tx.pending(BUNDLE, 10)
+        tx.pending_bundles(10)
+        tx.history("pi-1", BUNDLE, (1, 1), 10)
+    assert sum("windows_not_counted" in plan for plan in plans) == 4
+    assert not [plan for plan in plans if plan.startswith("SCAN windows")]
 
 
 def test_commits_are_durable(store: SqlStore) -> None:

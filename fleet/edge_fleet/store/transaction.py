@@ -29,7 +29,16 @@ from edge_fleet.store.base import (
     Unknown,
     Window,
 )
-from edge_fleet.store.tables import alarms, blobs, detectors, devices, events, faults, windows
+from edge_fleet.store.tables import (
+    alarms,
+    blobs,
+    detectors,
+    devices,
+    events,
+    faults,
+    not_counted,
+    windows,
+)
 from edge_fleet.windows import window_of
 
 DETAIL_MAX_CHARS = 500
@@ -129,7 +138,11 @@ class SqlTransaction:
         order = (windows.c.device, windows.c.boot, windows.c.seq)
         return self._windows(
             select(windows)
-            .where(windows.c.bundle == bytes.fromhex(bundle), windows.c.counted == Counted.PENDING)
+            .where(
+                not_counted,
+                windows.c.counted == Counted.PENDING,
+                windows.c.bundle == bytes.fromhex(bundle),
+            )
             .order_by(*order)
             .limit(limit)
         )
@@ -142,7 +155,7 @@ class SqlTransaction:
                 func.count(windows.c.device.distinct()),
                 func.max(windows.c.received_ms),
             )
-            .where(windows.c.counted == Counted.PENDING)
+            .where(not_counted, windows.c.counted == Counted.PENDING)
             .group_by(windows.c.bundle)
             .order_by(func.max(windows.c.received_ms).desc())
             .limit(limit)
@@ -351,7 +364,11 @@ class SqlTransaction:
             return int(self._connection.execute(statement).scalar_one() or 0)
 
         def counted(as_what: Counted) -> Select[Any]:
-            return select(func.count()).select_from(windows).where(windows.c.counted == as_what)
+            return (
+                select(func.count())
+                .select_from(windows)
+                .where(not_counted, windows.c.counted == as_what)
+            )
 
         return Totals(
             devices=one(select(func.count()).select_from(devices)),
