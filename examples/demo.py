@@ -74,13 +74,57 @@ def ask(*words: str) -> Any:
 
 def _finished(*words: str) -> str:
     """What a command printed. Raises Failed when its exit code is not 0."""
+    process: subprocess.Popen[str] | None = None
+    try:
+        with INTERRUPTS.held():
+            process = spawn(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        out, err = process.communicate()
+    except BaseException:
+        if process:
+            process.kill()
+            process.wait()
+        raise
+    if process.returncode:
+        raise Failed(f"{' '.join(words[:2])} ended with {process.returncode}:\n{err}{out}")
+    return str(out)
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM as KeyboardInterrupt, but never between a process's start and its name.
+
+    An interrupt within ``subprocess.Popen`` would leave a process that nobody knows of.
+    """
+
+    def __init__(self) -> None:
+        self._held = self._came = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def _take(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._held:
+            raise KeyboardInterrupt
+        self._came = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this, an interrupt waits."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._came:
+            self._came = False
+            raise KeyboardInterrupt
+
+
+INTERRUPTS = Interrupts()
+
+
+def spawn(*words: str, **options: Any) -> subprocess.Popen[Any]:
+    """Start one of our commands in the demo's folder. Call within ``INTERRUPTS.held``."""
     name, *rest = words
-    done = subprocess.run(
-        [BIN / name, *rest], cwd=FOLDER, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise Failed(f"{name} {rest[0]} ended with {done.returncode}:\n{done.stderr}{done.stdout}")
-    return done.stdout
+    return subprocess.Popen([BIN / name, *rest], cwd=FOLDER, stdin=subprocess.DEVNULL, **options)
 
 
 class Services:
@@ -92,14 +136,8 @@ class Services:
     def start(self, title: str, *words: str) -> None:
         """Start ``words`` in the background; its output goes to ``<title>.log``."""
         CONSOLE.print(f"  [dim]$ {' '.join(words)} &[/dim]")
-        with (FOLDER / f"{title}.log").open("wb") as log:
-            self.running[title] = subprocess.Popen(
-                [BIN / words[0], *words[1:]],
-                cwd=FOLDER,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+        with (FOLDER / f"{title}.log").open("wb") as log, INTERRUPTS.held():
+            self.running[title] = spawn(*words, stdout=log, stderr=subprocess.STDOUT)
 
     def check(self) -> None:
         """Raise when one of them ended by itself."""
@@ -111,8 +149,7 @@ class Services:
     def stop(self) -> None:
         """End all, agents first and the broker last; kill what does not go within 10 s."""
         for process in reversed(list(self.running.values())):
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+            process.terminate()
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
@@ -476,7 +513,8 @@ def main() -> int:
         CONSOLE.print("\ninterrupted; ending what was started ...")
         return 130
     finally:
-        services.stop()
+        with INTERRUPTS.held():
+            services.stop()
     table = Table(title="What happened", show_header=False)
     for name, figure in summary.items():
         table.add_row(name, figure)
@@ -489,10 +527,8 @@ def main() -> int:
     return 0
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # a second one, while the first was obeyed
+        sys.exit(130)
