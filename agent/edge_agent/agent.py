@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from edge_agent import clock, hardware
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor
+from edge_agent.errands import Errands
 from edge_agent.folder import Folder, Lock, next_boot
 from edge_agent.follow import Follower
 from edge_agent.loop import Loop
@@ -179,11 +180,15 @@ class _Parts:
             self.loop,
             self.folder,
             rules=config.rules,
-            limits=_limits(config),
-            fetcher=self.puller,
+            errands=Errands(
+                self.folder,
+                fetcher=self.puller,
+                serving=self.serving,
+                limits=_limits(config),
+                rng=rng,
+            ),
             serving=self.serving,
             listener=self.voice,
-            rng=rng,
         )
         self.follower = Follower(
             self.loop,

@@ -9,38 +9,29 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from edge_agent import selftest, slot, state
-from edge_agent.accept import Refused
+from edge_agent import slot, state
+from edge_agent.errands import Errands
 from edge_agent.folder import Folder
 from edge_agent.loop import Loop, Timer
-from edge_agent.selftest import Limits
-from edge_agent.serving import DamagedSlot, Serving
+from edge_agent.serving import Serving
 from edge_agent.steps import (
     Answer,
-    Answering,
     AwaitTurn,
     Cancel,
-    Damaged,
     Effect,
     Event,
     Evidence,
     Fetch,
-    Fetched,
-    FetchFailed,
-    LoadFailed,
     Phase,
     Prune,
     Rules,
     SelfTest,
-    SelfTestFailed,
-    SelfTestPassed,
     Started,
     State,
     Stopping,
@@ -50,8 +41,7 @@ from edge_agent.steps import (
 )
 from edge_agent.update import step, stopgap
 from edge_agent.worker import Worker
-from edge_contract.errors import EdgeError, InputFault, MachineFault
-from edge_contract.manifest import Manifest
+from edge_contract.errors import EdgeError, MachineFault
 from edge_contract.messages import Release
 
 log = logging.getLogger(__name__)
@@ -60,22 +50,6 @@ PERSIST_RETRY_S = 5.0
 WATCH_S = 0.5
 STOP_S = 5.0
 """Work that is under way for longer when the agent stops is left to end with the process."""
-
-
-class Fetcher(Protocol):
-    """Brings a release's slot to disk: what the updater needs of the delivery."""
-
-    def fetch(
-        self,
-        model: str,
-        release: Release,
-        progress: Callable[[int, int], None],
-        stop: threading.Event,
-    ) -> Manifest:
-        """Have the slot on disk, whole and verified, when this returns.
-
-        Raises Refused when this machine cannot run it, another EdgeError when it may work later.
-        """
 
 
 class Listener(Protocol):
@@ -117,20 +91,16 @@ class Updater:
         folder: Folder,
         *,
         rules: Rules,
-        limits: Limits,
-        fetcher: Fetcher,
+        errands: Errands,
         serving: Serving,
         listener: Listener,
-        rng: random.Random,
     ) -> None:
         self._loop = loop
         self._folder = folder
         self._rules = rules
-        self._limits = limits
-        self._fetcher = fetcher
+        self._errands = errands
         self._serving = serving
         self._listener = listener
-        self._rng = rng
         self._states: dict[str, State] = {}
         self._jobs: dict[str, _Job] = {}
         self._answers: dict[str, Answer] = {}
@@ -190,13 +160,26 @@ class Updater:
     def _perform(self, model: str, effect: Effect) -> None:
         match effect:
             case Fetch(release, delay_s):
-                self._begin(model, release, delay_s, self._fetches, self._fetch)
+                tell = functools.partial(self._progressed, model)
+                self._begin(
+                    model,
+                    release,
+                    delay_s,
+                    self._fetches,
+                    lambda stop: self._errands.fetch(model, release, tell, stop),
+                )
             case AwaitTurn(release):
                 self._turns.append((model, release.sha256))
                 self._loop.post(self._give_turn)
             case SelfTest(release, delay_s):
                 self._turn = model
-                self._begin(model, release, delay_s, self._tests, self._test)
+                self._begin(
+                    model,
+                    release,
+                    delay_s,
+                    self._tests,
+                    lambda stop: self._errands.test(model, release, stop),
+                )
             case Answer():
                 self._answers[model] = effect
                 self._loads.submit(lambda: self._answer(model, effect))
@@ -215,77 +198,33 @@ class Updater:
         release: Release,
         delay_s: float,
         worker: Worker,
-        work: Callable[[str, Release, _Job], None],
+        errand: Callable[[threading.Event], Event | None],
     ) -> None:
-        """Have ``work`` done once ``delay_s`` have passed, in place of what was under way."""
+        """Run the errand once ``delay_s`` have passed, in place of what was under way."""
         if model in self._jobs:
             self._jobs[model].cancel()
         job = self._jobs[model] = _Job(release.sha256)
-        begun = functools.partial(work, model, release, job)
-        job.timer = self._loop.later(delay_s, lambda: worker.submit(begun))
 
-    def _fetch(self, model: str, release: Release, job: _Job) -> None:
-        if job.stop.is_set():
-            return
-        sha256 = release.sha256
+        def run() -> None:
+            event = None if job.stop.is_set() else errand(job.stop)
+            if event is not None:
+                self._loop.post(lambda: self._ended(model, job, event))
 
-        def progress(done: int, total: int) -> None:
-            self._loop.post(lambda: self._listener.progressed(model, done, total))
+        job.timer = self._loop.later(delay_s, lambda: worker.submit(run))
 
-        try:
-            self._fetcher.fetch(model, release, progress, job.stop)
-        except EdgeError as error:
-            if job.stop.is_set():
-                return
-            lasting = isinstance(error, Refused) and error.lasting
-            failed = FetchFailed(sha256, error.what, lasting, self._rng.random())
-            self._post(model, failed, job)
-        else:
-            self._post(model, Fetched(sha256), job)
+    def _ended(self, model: str, job: _Job, event: Event) -> None:
+        """An errand has ended: let its outcome happen."""
+        if self._jobs.get(model) is job:
+            del self._jobs[model]
+        self._free_turn(model)
+        self.take(model, event)
+        self._give_turn()
 
-    def _test(self, model: str, release: Release, job: _Job) -> None:
-        if job.stop.is_set():
-            return
-        sha256 = release.sha256
-        folder = self._folder.slot(sha256)
-        event: Event
-        try:
-            slot.verify(folder, sha256)
-        except InputFault as error:
-            log.warning("%s: %s", model, error.what)
-            self._post(model, Damaged(sha256), job)
-            return
-        try:
-            report = selftest.prove(folder, self._limits, job.stop)
-        except selftest.Stopped:
-            return
-        except MachineFault as error:
-            event = SelfTestFailed(sha256, error.what, lasting=False)
-        else:
-            event = (
-                SelfTestPassed(sha256, str(report))
-                if report.passed
-                else SelfTestFailed(sha256, f"the self-test failed: {report}")
-            )
-        self._post(model, event, job)
-
-    def _answer(self, model: str, answer: Answer) -> None:
-        if self._answers.get(model) is not answer:
-            return  # a newer decision follows
-        release = answer.release
-        sha256 = release.sha256 if release else ""
-        event: Event = Answering(sha256)
-        try:
-            if release:
-                self._serving.answer(model, self._folder.slot(sha256), sha256)
-            else:
-                self._serving.clear(model)
-        except DamagedSlot as error:
-            log.warning("%s: %s", model, error.what)
-            event = Damaged(sha256)
-        except EdgeError as error:
-            event = LoadFailed(sha256, error.what)
-        self._loop.post(lambda: self.take(model, event))
+    def _answer(self, model: str, effect: Answer) -> None:
+        if self._answers.get(model) is effect:  # else a newer decision follows
+            event = self._errands.answer(model, effect.release)
+            if event is not None:
+                self._loop.post(lambda: self.take(model, event))
 
     # -- turns and watches -------------------------------------------------------------------
 
@@ -309,17 +248,9 @@ class Updater:
 
     # -- small steps -------------------------------------------------------------------------
 
-    def _post(self, model: str, event: Event, job: _Job) -> None:
-        """The work has ended: let its outcome happen."""
-
-        def ended() -> None:
-            if self._jobs.get(model) is job:
-                del self._jobs[model]
-            self._free_turn(model)
-            self.take(model, event)
-            self._give_turn()
-
-        self._loop.post(ended)
+    def _progressed(self, model: str, done: int, total: int) -> None:
+        """In the fetching thread."""
+        self._loop.post(lambda: self._listener.progressed(model, done, total))
 
     def _cancel(self, model: str, sha256: str) -> None:
         job = self._jobs.get(model)
