@@ -14,7 +14,11 @@ import pytest
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 LIMIT_S = 240
-LIKELY_STEPS = ("Start a broker", "Publish version 1.0", "Publish version 2.0")
+INTERRUPTS = [
+    ("Start a broker", signal.SIGINT),
+    ("Publish version 1.0", signal.SIGTERM),
+    ("Publish version 2.0", signal.SIGINT),
+]
 
 
 def processes_in(folder: Path) -> list[str]:
@@ -69,8 +73,7 @@ def test_the_demo_does_the_main_job(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
-@pytest.mark.parametrize("words", LIKELY_STEPS)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize(("words", "number"), INTERRUPTS)
 def test_an_interrupted_demo_leaves_no_process_behind(
     tmp_path: Path, words: str, number: signal.Signals
 ) -> None:
