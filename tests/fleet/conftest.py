@@ -76,12 +76,12 @@ def postgres() -> Iterator[str]:
     cluster = folder / "data"
     initdb = [binaries / "initdb", "-D", cluster, "-U", "edge", "-A", "trust", "--no-sync"]
     subprocess.run(initdb, check=True, **quiet, **account)
-    command = [binaries / "postgres", "-D", cluster, "-k", folder, "-h", ""]
+    command = [binaries / "postgres", "-D", cluster, "-k", folder, "-h", "", "-c", "fsync=off"]
     server = subprocess.Popen(command, **quiet, **account)
     ready = [binaries / "pg_isready", "-h", folder, "-q"]
     until(lambda: subprocess.run(ready, check=False).returncode == 0, "PostgreSQL is up", 60)
     yield str(folder)
-    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGQUIT)  # at once: nothing in it is needed again
     server.wait(30)
     shutil.rmtree(folder, ignore_errors=True)
 

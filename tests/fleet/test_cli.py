@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,26 @@ def edge_fleet(*words: str, **environment: str) -> "subprocess.CompletedProcess[
         capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, **environment},
     )  # fmt: skip
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a command that runs until it is stopped; none outlives a test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*words: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", "from edge_fleet.cli import main; main()", *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.terminate()
+        process.wait(30)
 
 
 @pytest.fixture
@@ -187,13 +208,12 @@ def test_a_users_mistake_is_one_line_and_an_exit_code(
 
 
 @pytest.mark.parametrize("kind", ["auto", "embedded"])
-def test_the_broker_command_serves_until_it_is_told_to_stop(kind: str, tmp_path: Path) -> None:
+def test_the_broker_command_serves_until_it_is_told_to_stop(
+    kind: str, tmp_path: Path, start: Start
+) -> None:
     words = ["broker", "--port", "0", "--folder", str(tmp_path)]
     words += ["--embedded"] if kind == "embedded" else []
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from edge_fleet.cli import main; main()", *words],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start(*words)
     assert process.stdout is not None
     line = process.stdout.readline()
     expected = "embedded" if kind == "embedded" or find_mosquitto() is None else "mosquitto"
@@ -203,12 +223,9 @@ def test_the_broker_command_serves_until_it_is_told_to_stop(kind: str, tmp_path:
     assert process.wait(20) == 0
 
 
-def test_serve_starts_a_broker_of_its_own(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from edge_fleet.cli import main; main()", "serve", "--fleet", "f",
-         "--broker", "auto", "--port", "0", "--db", f"sqlite:///{tmp_path}/f.db"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def test_serve_starts_a_broker_of_its_own(tmp_path: Path, start: Start) -> None:
+    db = f"sqlite:///{tmp_path}/f.db"
+    process = start("serve", "--fleet", "f", "--broker", "auto", "--port", "0", "--db", db)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("broker mqtt://127.0.0.1:")
     assert process.stdout.readline().startswith("collecting fleet f from mqtt://127.0.0.1:")

@@ -368,22 +368,36 @@ def test_no_broker_is_said_within_seconds(store: SqlStore) -> None:
         Collector(config, store).run(threading.Event())
 
 
-def serve(url: str, db: str) -> "subprocess.Popen[str]":
-    """A real ``edge-fleet serve``, subscribed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from edge_fleet.cli import main; main()", "serve", "--fleet", FLEET,
-         "--broker", url, "--db", db, "--window-s", "60"],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("collecting fleet test from mqtt://127.0.0.1"), line
-    return process
+Serve = Callable[[str, str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a real ``edge-fleet serve`` and waits until it is subscribed; none outlives a test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(url: str, db: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from edge_fleet.cli import main; main()", "serve", "--fleet",
+             FLEET, "--broker", url, "--db", db, "--window-s", "60"],
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        running.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("collecting fleet test from mqtt://127.0.0.1"), line
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.slow
 def test_killed_again_and_again_every_record_counts_exactly_once(
-    any_broker: Any, publisher: Publisher, db: str, packed: Packed, rng: np.random.Generator,
+    *, serve: Serve, any_broker: Any, publisher: Publisher, db: str, packed: Packed,
+    rng: np.random.Generator,
 ) -> None:  # fmt: skip
     """SIGKILL in mid-stream, three times; then evidence and rows are as if nothing happened."""
     publisher.bundle(packed)
@@ -446,7 +460,7 @@ def test_a_store_that_fails_for_a_while_loses_nothing(
     assert detector.windows == 20
 
 
-def test_the_lock_is_free_after_a_kill(any_broker: Any, db: str) -> None:
+def test_the_lock_is_free_after_a_kill(any_broker: Any, db: str, serve: Serve) -> None:
     process = serve(any_broker.url, db)
     process.kill()
     process.wait()
