@@ -20,6 +20,11 @@ ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 TOPICS = "edge/1/home/d/pi1"
 
 
+def slow(value: str) -> Any:
+    """One of several that show the same: the others are enough for a quick run."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 class Asker(threading.Thread):
     """Asks without a pause; counts answers by version's first label and keeps what failed."""
 
@@ -338,7 +343,9 @@ def test_a_broker_that_goes_away_during_a_fetch_only_delays_it(world, tiny_bundl
         device.wait_at("2.0")
 
 
-@pytest.mark.parametrize("spoiled", ["model.onnx", "manifest.json", "golden.json", "all"])
+@pytest.mark.parametrize(
+    "spoiled", ["model.onnx", *(slow(name) for name in ("manifest.json", "golden.json", "all"))]
+)
 def test_a_damaged_slot_lets_the_previous_answer_and_is_fetched_again(
     world, spoiled, tiny_bundle
 ) -> None:
@@ -391,7 +398,9 @@ def test_leftovers_of_an_interrupted_agent_are_gone_after_a_start(world, tiny_bu
         assert [p.name for p in device.folder.slots.iterdir()] == [device.model().digest]
 
 
-@pytest.mark.parametrize("attack", ["altered", "missing", "oversized", "signed by another key"])
+@pytest.mark.parametrize(
+    "attack", ["altered", slow("missing"), slow("oversized"), slow("signed by another key")]
+)
 def test_what_a_broker_does_to_a_version_keeps_the_old_one_answering(
     attack, world, tiny_bundle, tmp_path
 ) -> None:
@@ -485,7 +494,7 @@ def test_a_full_disk_delays_an_update_and_is_said(world, tiny_bundle, small_disk
         device.wait_at("2.0")
 
 
-@pytest.mark.parametrize("fault", ["full", "read-only"])
+@pytest.mark.parametrize("fault", ["full", slow("read-only")])
 @pytest.mark.parametrize("phase", ["committed", "trial"])
 def test_a_start_on_a_disk_that_takes_nothing_still_answers(
     phase, fault, world, tiny_bundle, small_disk

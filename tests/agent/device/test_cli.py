@@ -121,6 +121,7 @@ def test_enroll_by_a_wrong_fingerprint_is_the_brokers_fault(
     assert "has fingerprint sha256:" in done.stderr
 
 
+@pytest.mark.slow
 def test_enroll_without_a_broker_says_so(tmp_path: Path) -> None:
     with BrokerThread() as gone:
         url = gone.url
@@ -159,7 +160,9 @@ def test_settings_are_written_once_and_hold_any_path(tmp_path: Path) -> None:
 # -- run and status -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_run_logs_transitions_answers_and_ends_in_order(
     number: int, world: Any, tiny_bundle: Callable[..., bytes]
 ) -> None:
@@ -207,6 +210,7 @@ def test_a_second_run_in_the_same_folder_is_refused(world: Any) -> None:
     assert device.stop() == 0
 
 
+@pytest.mark.slow
 def test_status_after_a_kill_reads_the_states(
     world: Any, tiny_bundle: Callable[..., bytes]
 ) -> None:
