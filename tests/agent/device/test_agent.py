@@ -67,16 +67,22 @@ def test_a_published_version_is_pulled_proven_and_answers(world, tiny_bundle) ->
         assert agent.predict("pump", ROW).label == "bad"
         answer = client.ask("pi1")
         assert (answer.version, len(answer.predictions)) == ("1.0", 1)
-        reported = messages.decode(broker.retained(f"{TOPICS}/reported").popitem()[1], Reported)
-        assert reported.models["pump"].active == "1.0"
-        assert reported.boot == agent.status().boot
+
+        def reported() -> Reported:
+            return messages.decode(broker.retained(f"{TOPICS}/reported").popitem()[1], Reported)
+
+        until(lambda: reported().models["pump"].active == "1.0", "the report")
+        assert reported().boot == agent.status().boot
         until(lambda: client.events("committed"), "the event")
         kinds = ["fetching", "staged", "self-test-passed", "trial", "committed"]
         assert [len(client.events(kind)) for kind in kinds] == [1] * 5
+
     # Stopped in order: the windows are home, the status says so, nothing is left behind.
-    until(lambda: [m for m in client.heard if "/t/" in m.topic], "telemetry")
-    records = [telemetry.decode(m.payload) for m in client.heard if "/t/" in m.topic]
-    assert sum(record.rows for record in records) == 2
+    def counted() -> int:
+        heard = [telemetry.decode(m.payload) for m in client.heard if "/t/" in m.topic]
+        return sum(record.rows for record in heard)
+
+    until(lambda: counted() == 2, "telemetry")
     status = messages.decode(broker.retained(f"{TOPICS}/status").popitem()[1], Status)
     assert (status.online, status.boot) == (False, reported.boot)
     assert list(device.folder.spool.iterdir()) == []

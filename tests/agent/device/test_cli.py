@@ -119,6 +119,8 @@ def test_enroll_by_a_wrong_fingerprint_is_the_brokers_fault(
     )  # fmt: skip
     assert done.returncode == 5
     assert "has fingerprint sha256:" in done.stderr
+    assert not (tmp_path / "agent.toml").exists()  # the same command, corrected, is to work
+    assert "wrote" not in done.stdout
 
 
 @pytest.mark.slow
