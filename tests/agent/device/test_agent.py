@@ -68,11 +68,15 @@ def test_a_published_version_is_pulled_proven_and_answers(world, tiny_bundle) ->
         answer = client.ask("pi1")
         assert (answer.version, len(answer.predictions)) == ("1.0", 1)
 
-        def reported() -> Reported:
-            return messages.decode(broker.retained(f"{TOPICS}/reported").popitem()[1], Reported)
+        def active(report: Reported) -> bool:
+            return report.models["pump"].active == "1.0"
 
-        until(lambda: reported().models["pump"].active == "1.0", "the report")
-        assert reported().boot == agent.status().boot
+        def reports() -> list[Reported]:
+            retained = broker.retained(f"{TOPICS}/reported").values()
+            return [messages.decode(data, Reported) for data in retained]
+
+        (reported,) = until(lambda: [r for r in reports() if active(r)], "the report")
+        assert reported.boot == agent.status().boot
         until(lambda: client.events("committed"), "the event")
         kinds = ["fetching", "staged", "self-test-passed", "trial", "committed"]
         assert [len(client.events(kind)) for kind in kinds] == [1] * 5
