@@ -112,6 +112,7 @@ def enroll(
       edge-agent enroll --root sha256:0f3a... --config agent.toml
     """
     metadata, fingerprint = enrol.read_root(root)
+    written: list[Path] = []
     if not config.exists():
         if not broker or not fleet:
             raise InputFault(
@@ -125,8 +126,6 @@ def enroll(
             channel=channel,
             folder=folder,
         )
-        for path in written:
-            typer.echo(f"wrote {path}")
     elif broker or fleet or device or folder:
         raise InputFault(
             f"{config} exists and says broker, fleet, device and folder",
@@ -135,7 +134,14 @@ def enroll(
     settings = _load(config)
     from edge_agent.pull import enroll as trust  # noqa: PLC0415 - loads the TUF client
 
-    digest = trust(settings, metadata, fingerprint)
+    try:
+        digest = trust(settings, metadata, fingerprint)
+    except BaseException:  # a settings file without trust would be in the way of the next try
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    for path in written:
+        typer.echo(f"wrote {path}")
     identity = settings.agent
     typer.echo(f"{identity.device} of fleet {identity.fleet} trusts the root {digest}")
 
