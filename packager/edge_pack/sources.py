@@ -87,7 +87,7 @@ def _load_pickle(path: Path, notice: Notice) -> Any:
         warnings.simplefilter("always")
         try:
             model = joblib.load(path)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a pickle that exits is no build that was done
             raise InputFault(
                 f"{path} cannot be loaded: {type(error).__name__}: {error}",
                 advice=_pickle_advice(error, [str(item.message) for item in caught]),
@@ -112,7 +112,7 @@ def _version_notices(caught: list[warnings.WarningMessage]) -> list[str]:
     ]
 
 
-def _pickle_advice(error: Exception, said: list[str]) -> str:
+def _pickle_advice(error: BaseException, said: list[str]) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"Install the package that defines {error.name!r} here, as it was for training."
     if isinstance(error, pickle.UnpicklingError | EOFError):

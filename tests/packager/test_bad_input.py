@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import resource
 import signal
+import sys
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -140,6 +141,20 @@ def test_a_pickle_of_a_module_that_is_not_here(tmp_path: Path) -> None:
         sources.load(path, said.append)
     assert "Install the package" in fault.value.advice
     assert said == ["model.pkl is a pickle: loading it runs code of whoever wrote it"]
+
+
+class _Exits:
+    """What loads by ending the program, and claims that all went well."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return sys.exit, (0,)
+
+
+def test_a_pickle_that_exits_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(_Exits()))
+    with pytest.raises(InputFault, match="cannot be loaded: SystemExit"):
+        sources.load(path, lambda _text: None)
 
 
 def test_a_pickle_of_another_library_version_says_both(logistic: Any, tmp_path: Path) -> None:
