@@ -110,7 +110,7 @@ def read(data: bytes) -> Bundle:
         stored[file.name], at = _take(view, at, file.name + STORED_SUFFIX, file.size)
         _check_stored(file, stored[file.name])
     if bytes(view[at:]) != _END:
-        raise InputFault("the bundle does not end where its manifest says")
+        raise _damaged("the bundle does not end where its manifest says")
     return Bundle(manifest, manifest_bytes, stored, signature)
 
 
@@ -120,6 +120,12 @@ def _check_stored(file: File, stored: bytes) -> None:
             f"{file.name}: {len(stored)} bytes whose digest is not the one in the manifest",
             advice="The file was altered or damaged: get it again from its publisher.",
         )
+
+
+def _damaged(what: str) -> InputFault:
+    return InputFault(
+        what, advice="The file is cut off, altered or no .edgepack file: get it again, or build it."
+    )
 
 
 def _member(name: str, content: bytes) -> bytes:
@@ -145,20 +151,20 @@ def _take(view: memoryview, at: int, name: str, size_max: int) -> tuple[bytes, i
     """The member that must stand at ``at``, and where the next one begins."""
     header = bytes(view[at : at + _BLOCK])
     if len(header) < _BLOCK:
-        raise InputFault(f"the bundle is cut off before {name}")
+        raise _damaged(f"the bundle is cut off before {name}")
     try:
         size = int(header[124:135], 8)
     except ValueError:
-        raise InputFault(f"the bundle has no valid header for {name}") from None
+        raise _damaged(f"the bundle has no valid header for {name}") from None
     if size < 0 or header != _header(name, max(size, 0)):
-        raise InputFault(f"the bundle has no valid header for {name}")
+        raise _damaged(f"the bundle has no valid header for {name}")
     if size > size_max:
         raise InputFault(f"{name} is {size} bytes, over the limit of {size_max}")
     start = at + _BLOCK
     end = start + size
     after = end + (-size % _BLOCK)
     if after > len(view):
-        raise InputFault(f"the bundle is cut off within {name}")
+        raise _damaged(f"the bundle is cut off within {name}")
     if any(view[end:after]):
-        raise InputFault(f"the bundle has bytes hidden behind {name}")
+        raise _damaged(f"the bundle has bytes hidden behind {name}")
     return bytes(view[start:end]), after

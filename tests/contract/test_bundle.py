@@ -127,8 +127,9 @@ def test_an_archive_made_by_tar_with_other_headers_is_refused() -> None:
             info = tarfile.TarInfo(name)
             info.size, info.mtime = len(data), 1
             archive.addfile(info, io.BytesIO(data))
-    with pytest.raises(InputFault, match="no valid header"):
+    with pytest.raises(InputFault, match="no valid header") as fault:
         bundle.read(out.getvalue())
+    assert "get it again" in fault.value.advice
 
 
 def test_a_link_or_a_huge_size_in_a_header_is_refused() -> None:
