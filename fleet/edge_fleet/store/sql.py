@@ -46,7 +46,7 @@ def open_store(url: str, *, create: bool) -> SqlStore:
     except ModuleNotFoundError as error:
         raise MachineFault(
             f"no driver for {parsed.get_backend_name()}: {error}",
-            advice="Install it: pip install 'psycopg[binary]'",
+            advice="Install it: pip install 'edge-pack[postgres]'",
         ) from error
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
