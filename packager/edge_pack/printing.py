@@ -72,10 +72,14 @@ def show_built(console: Console, built: Built) -> None:
     table = _grid()
     model, stock = manifest.files[0], manifest.compression.stock_bytes
     for name, size in built.sizes.items():
-        chosen = "  <- chosen" if name == manifest.compression.mode and len(built.sizes) > 1 else ""
+        note = ""
+        if name == manifest.compression.mode and len(built.sizes) > 1:
+            note = "  <- chosen"
+        elif size < model.size:
+            note = "  (beyond the budget)"
         table.add_row(
             f"model, {name}",
-            f"{size:,} B stored, {size / stock:.1%} of the stock ONNX's {stock:,} B{chosen}",
+            f"{size:,} B stored, {size / stock:.1%} of the stock ONNX's {stock:,} B{note}",
         )
     others = ", ".join(f"{file.name} {file.size:,} B" for file in manifest.files if file != model)
     table.add_row("bundle", f"{built.size_bytes:,} B with {others}")
@@ -123,7 +127,8 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
             table.add_row(name, text)
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold]")
     console.print(table)
-    console.print(_features(manifest))
+    if manifest.features:
+        console.print(_features(manifest))
 
 
 def _features(manifest: Manifest) -> Table:
@@ -173,10 +178,12 @@ def _answer(prediction: Prediction) -> str:
 def _add_parity(table: Table, manifest: Manifest) -> None:
     parity = manifest.parity
     forced = "  BEYOND THE BUDGET, forced" if parity.forced else ""
+    labels = f"{parity.rows:,} rows"
+    if manifest.outputs.labels:
+        labels = f"{parity.flips} of {parity.rows:,} labels changed (budget {parity.flips_max:.2%})"
     table.add_row(
         "parity",
-        f"{parity.flips} of {parity.rows:,} labels changed (budget {parity.flips_max:.2%}), "
-        f"largest difference {parity.diff_max:.2g} (budget {parity.diff_budget:g}), "
+        f"{labels}, largest difference {parity.diff_max:.2g} (budget {parity.diff_budget:g}), "
         f"99 % under {parity.diff_p99:.2g}{forced}",
     )
 

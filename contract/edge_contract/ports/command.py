@@ -1,29 +1,62 @@
 """The one place where an error becomes a line on stderr and an exit code.
 
 Exit codes: 0 done; 1 the answer is no; 2 wrong input or usage; 3 the build refuses; 4 this
-machine cannot; 5 the other side failed; 130 interrupted.
+machine cannot; 5 the other side failed; 130 interrupted; 141 the reader of the output went away.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
 
 from edge_contract.errors import EdgeError
 
+MACHINE_FAULT = 4
+INTERRUPTED = 130
+READER_GONE = 141
+
 
 def run(app: Callable[[], object]) -> None:
     """Run a command's ``app`` and exit; a user's mistake never shows a traceback."""
+    _print_anything()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where its failure can be answered
     except EdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except SystemExit as ending:
+        # Typer answers a reader that went away (`| head`) with 1, which here means "no".
+        if isinstance(ending.__context__, BrokenPipeError):
+            _stop_printing()
+            sys.exit(READER_GONE)
+        raise
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): no fault, but nothing more to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _stop_printing()
+        sys.exit(READER_GONE)
+    except OSError as error:
+        # Files have faults of their own; what is left is most often our output, on a full disk.
+        _stop_printing()
+        sys.stderr.write(f"error: {error.filename or 'the output'}: {error.strerror or error}\n")
+        sys.exit(MACHINE_FAULT)
+
+
+def _print_anything() -> None:
+    """Text that the terminal's encoding lacks is escaped; a pipe or file gets UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="backslashreplace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8")
+
+
+def _stop_printing() -> None:
+    """Nothing more reaches stdout, so that the interpreter's last flush cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -216,7 +216,7 @@ class Retained:
 def silent(topic: str) -> PeerFault:
     """The error for a broker that says nothing at all, not even the sentinel."""
     return PeerFault(
-        f"the broker did not answer for {topic}: neither that message nor the sentinel came",
-        advice="Check that something was published for this fleet on this broker and that the"
-        " user may read it.",
+        f"the broker holds nothing for {topic}, and nothing that this fleet's publisher put there",
+        advice="Publish to this broker with `edge-pack publish` (again, if it lost its state), and"
+        " check that this user may read the topic.",
     )
