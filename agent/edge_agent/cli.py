@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import signal
@@ -37,9 +38,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from edge_agent.agent import version  # noqa: PLC0415 - loads the runtime
-
-        typer.echo(f"edge-agent {version()}")
+        typer.echo(f"edge-agent {importlib.metadata.version('edge-pack')}")
         raise typer.Exit
 
 
@@ -189,10 +188,11 @@ def _lines(found: AgentStatus) -> list[str]:
     ]
     for name, model in found.models.items():
         active = f"{model.active} ({model.digest[:12]})" if model.active else "no version"
-        lines.append(f"model       {name}: {active} active, {model.phase}")
+        lines.append(f"model       {name}: {active} committed, {model.phase}")
         if model.candidate:
             share = f", {model.progress:.0%} fetched" if model.phase == "fetching" else ""
-            lines.append(f"  candidate {model.candidate}{share}")
+            trial = ", answers on trial" if model.phase == "trial" else ""
+            lines.append(f"  candidate {model.candidate}{share}{trial}")
         if name in found.requests:
             answered, failed = found.requests[name]
             lines.append(f"  answered  {answered} rows, {failed} failed")
