@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import signal
@@ -34,22 +33,6 @@ ConfigPath = Annotated[
     typer.Option("--config", envvar="EDGE_AGENT_CONFIG", help="Settings, TOML.", show_default=True),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"edge-agent {importlib.metadata.version('edge-pack')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _edge_agent(
-    _version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
@@ -204,6 +187,9 @@ def _lines(found: AgentStatus) -> list[str]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(found.last_error_ms / 1000))
         lines.append(f"last error  {found.last_error} ({when} UTC)")
     return lines
+
+
+command.add_version(app, "edge-agent")
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ happens.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import time
 from collections.abc import Iterator
@@ -49,22 +48,6 @@ Db = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"edge-fleet {importlib.metadata.version('edge-pack')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _edge_fleet(
-    _version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
@@ -340,6 +323,9 @@ def _print_json(value: Any) -> None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+command.add_version(app, "edge-fleet")
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,22 +26,6 @@ app = typer.Typer(
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 _Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An .edgepack file.")]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"edge-pack {importlib.metadata.version('edge-pack')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _edge_pack(
-    _version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command("build")
@@ -208,6 +191,9 @@ release_commands.register(app)
 
 
 release_commands.register(app)
+
+
+command.add_version(app, "edge-pack")
 
 
 def main() -> None:

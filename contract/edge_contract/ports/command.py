@@ -4,12 +4,14 @@ Exit codes: 0 done; 1 the answer is no; 2 wrong input or usage; 3 the build refu
 machine cannot; 5 the other side failed; 130 interrupted; 141 the reader of the output went away.
 """
 
-from __future__ import annotations
-
+import importlib.metadata
 import io
 import os
 import sys
 from collections.abc import Callable
+from typing import Annotated
+
+import typer
 
 from edge_contract.errors import EdgeError
 
@@ -46,6 +48,24 @@ def run(app: Callable[[], object]) -> None:
         _stop_printing()
         sys.stderr.write(f"error: {error.filename or 'the output'}: {error.strerror or error}\n")
         sys.exit(MACHINE_FAULT)
+
+
+def add_version(app: typer.Typer, name: str) -> None:
+    """Give the command ``name`` an option ``--version``."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"{name} {importlib.metadata.version('edge-pack')}")
+            raise typer.Exit
+
+    @app.callback()
+    def options(
+        _version: Annotated[
+            bool,
+            typer.Option("--version", help="Print the version.", callback=show, is_eager=True),
+        ] = False,
+    ) -> None:
+        pass
 
 
 def _print_anything() -> None:
