@@ -216,7 +216,7 @@ class Retained:
 def silent(topic: str) -> PeerFault:
     """The error for a broker that says nothing at all, not even the sentinel."""
     return PeerFault(
-        f"the broker holds nothing for {topic}, and nothing that this fleet's publisher put there",
+        f"the broker did not answer for {topic}, nor for what every publication leaves there",
         advice="Publish to this broker with `edge-pack publish` (again, if it lost its state), and"
         " check that this user may read the topic.",
     )
