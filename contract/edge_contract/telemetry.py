@@ -101,7 +101,7 @@ def counts_of(record: Record, profile: Profile) -> NDArray[np.int64]:
 
     Raises InputFault when a count is malformed or a monitor's counts do not add up to ``rows``.
     """
-    counts = unpack_array(record.counts, profile.cells)
+    counts = unpack_counts(record.counts, profile.cells)
     if not profile.monitors:
         return counts
     totals = np.add.reduceat(counts, profile.offsets())
@@ -115,7 +115,7 @@ def counts_of(record: Record, profile: Profile) -> NDArray[np.int64]:
 
 def latency_of(record: Record) -> NDArray[np.int64]:
     """The latency buckets, ``LATENCY_BUCKETS`` counts. Raises InputFault when malformed."""
-    return unpack_array(record.latency, LATENCY_BUCKETS)
+    return unpack_counts(record.latency, LATENCY_BUCKETS)
 
 
 def latency_bucket(nanoseconds: int) -> int:
@@ -144,14 +144,11 @@ def pack_counts(counts: Sequence[int] | NDArray[np.int64]) -> bytes:
     return bytes(out)
 
 
-def unpack_counts(data: bytes, cells: int) -> list[int]:
-    """``cells`` counts. Raises InputFault when there are more, fewer, or one is malformed."""
-    counts: list[int] = unpack_array(data, cells).tolist()
-    return counts
+def unpack_counts(data: bytes, cells: int) -> NDArray[np.int64]:
+    """``cells`` counts. Raises InputFault when there are more, fewer, or one is malformed.
 
-
-def unpack_array(data: bytes, cells: int) -> NDArray[np.int64]:
-    """As ``unpack_counts``; a collector does it for every window, hence in bulk."""
+    A collector does it for every window, hence in bulk.
+    """
     values = _read_leb128s(data)
     lengths = np.ones(len(values), dtype=np.int64)
     keep = np.ones(len(values), dtype=np.bool_)
