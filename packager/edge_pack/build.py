@@ -175,10 +175,10 @@ def _measure(
 
 def _original_latency(asked: Asked, figures: tuple[Latency, ...]) -> tuple[Latency, ...]:
     """The original estimator's latency at the batch sizes that the bundle was measured at."""
-    if asked.original is None or not asked.intake.columns:
-        return ()
     found = []
     for figure in figures:
-        rows = asked.rows.take(np.arange(figure.batch) % asked.given)
+        rows = asked.rows
+        if asked.intake.batch == "rows":
+            rows = rows.take(np.arange(figure.batch) % asked.given)
         found.append(measure.calls(asked.original.timed(rows), figure.batch))
     return tuple(found)

@@ -9,39 +9,30 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edge_contract.errors import BuildFault
-from edge_contract.manifest import Label, Outputs, Task
+from edge_contract.manifest import Feature, Outputs
 from edge_pack import graphs, runtimes, votes
 from edge_pack.extras import need
-from edge_pack.intake import Intake
-from edge_pack.originals import Original
-from edge_pack.sources import Graph
+from edge_pack.intake import Intake, Rows
+from edge_pack.originals import EstimatorOriginal
 from edge_pack.steps import check_supported, is_text, walk
+from edge_pack.subject import Converted
 
 _CONTAINERS = ("Pipeline", "ColumnTransformer", "FeatureUnion")
 LABEL, SCORES, VALUE = "label", "probabilities", "value"
 
 
-@dataclass(frozen=True)
-class Converted:
-    """An ONNX model and what its outputs mean.
-
-    Attributes:
-        proto: float32, tidy. stock_bytes: size of what the stock converter or exporter gave.
-    """
-
-    proto: Any
-    task: Task
-    outputs: Outputs
-    stock_bytes: int
-
-
-def from_estimator(original: Original, intake: Intake, floor: str) -> Converted:
+def from_estimator(
+    original: EstimatorOriginal,
+    intake: Intake,
+    rows: Rows,
+    features: Sequence[Feature],
+    floor: str,
+) -> Converted:
     """The estimator as ONNX, by skl2onnx.
 
     Raises BuildFault naming the step that does not convert, and the way out.
@@ -132,7 +123,7 @@ def _conversion_fault(model: Any, error: Exception) -> BuildFault:
     )
 
 
-def _name_outputs(proto: Any, original: Original) -> Outputs:
+def _name_outputs(proto: Any, original: EstimatorOriginal) -> Outputs:
     """Fixed names for the outputs, and their meaning."""
     found = [value.name for value in proto.graph.output]
     names: Sequence[str]
@@ -166,78 +157,3 @@ def _least_ir(proto: Any, ir_max: int) -> int:
 
 _IR_OLDEST = 8
 """Loaded and ran on 1.15, 1.18 and 1.22; nothing is gained by an older one."""
-
-
-def from_graph(source: Graph, floor: str) -> Converted:
-    """The ONNX model with plain outputs, tidied; its arithmetic stays as exported.
-
-    Raises BuildFault for custom operators or outputs that are no tensors.
-    """
-    limits = runtimes.limits_of(floor)
-    proto = type(source.proto).FromString(source.proto.SerializeToString())
-    stock_bytes = len(proto.SerializeToString())
-    graphs.check_known(proto)
-    labels = graphs.strip_zipmap(proto) or graphs.class_labels(proto)
-    graphs.tidy(proto, ir_max=limits.ir)
-    task, outputs = _meaning(proto, labels)
-    return Converted(proto, task, outputs, stock_bytes)
-
-
-def as_given(source: Graph) -> Any:
-    """The file's model with ZipMap's maps replaced by the tensor they are made of, else as is."""
-    proto = type(source.proto).FromString(source.proto.SerializeToString())
-    graphs.strip_zipmap(proto)
-    return proto
-
-
-_FLOATS = (1, 10, 11)
-_LABELS = (6, 7, 8)
-
-
-def _meaning(proto: Any, labels: tuple[Label, ...]) -> tuple[Task, Outputs]:
-    """What the outputs of somebody's ONNX model are, by their types and shapes.
-
-    A label a row beside float columns is a classifier; one float column is a regression; float
-    columns out of a Softmax are probabilities; all else stays plain tensors.
-    """
-    values = list(proto.graph.output)
-    for value in values:
-        if not value.type.HasField("tensor_type"):
-            raise BuildFault(
-                f"output {value.name!r} is no tensor", advice="Export with plain tensors."
-            )
-    names = tuple(value.name for value in values)
-    floats = [v for v in values if v.type.tensor_type.elem_type in _FLOATS]
-    marks = [v for v in values if v.type.tensor_type.elem_type in _LABELS and _rank(v) <= 1]
-    if len(values) == 2 and len(floats) == 1 and len(marks) == 1:
-        width = _width(floats[0])
-        found = labels or tuple(range(width or 0))
-        if found and width in (None, len(found)):
-            return "classification", Outputs(
-                tensors=names, label=marks[0].name, scores=floats[0].name, labels=found
-            )
-    if len(values) == 1 and len(floats) == 1 and _rank(floats[0]) in (1, 2):
-        width = _width(floats[0])
-        if width == 1 and _maker(proto, names[0]) not in ("Softmax", "Sigmoid"):
-            return "regression", Outputs(tensors=names, value=names[0])
-        if width is not None and width > 1 and _maker(proto, names[0]) == "Softmax":
-            return "classification", Outputs(
-                tensors=names, scores=names[0], labels=labels or tuple(range(width))
-            )
-    return "tensors", Outputs(tensors=names)
-
-
-def _maker(proto: Any, name: str) -> str:
-    return next((str(n.op_type) for n in proto.graph.node if name in n.output), "")
-
-
-def _rank(value: Any) -> int:
-    return len(value.type.tensor_type.shape.dim)
-
-
-def _width(value: Any) -> int | None:
-    """Columns of a [rows, columns] output, 1 for [rows], None when the graph does not say."""
-    extents = value.type.tensor_type.shape.dim
-    if len(extents) == 1:
-        return 1
-    return int(extents[1].dim_value) if extents[1].HasField("dim_value") else None

@@ -1,4 +1,4 @@
-"""The model as it was handed in, answering raw float64 rows: what the bundle is compared with.
+"""A scikit-learn estimator as it was handed in: ``subject.Original`` for it.
 
 Guards: the original sees the rows as its training did (names, float64, text as text); it is
 never asked through anything of ours that could share a mistake with the bundle.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from edge_pack.intake import Rows
 
 
 @dataclass(frozen=True)
-class Original:
+class EstimatorOriginal:
     """A fitted estimator with its task and labels.
 
     Attributes:
@@ -82,8 +82,8 @@ class Original:
         )
 
 
-def of_estimator(model: Any, *, text: bool) -> Original:
-    """The original of an estimator. ``text``: some of its columns are text.
+def of_estimator(model: Any, rows: Rows, *, text: bool) -> EstimatorOriginal:
+    """The original of an estimator. ``rows``: as given; ``text``: some of its columns are text.
 
     Raises BuildFault when it predicts nothing that a bundle can carry.
     """
@@ -98,9 +98,11 @@ def of_estimator(model: Any, *, text: bool) -> Original:
                 advice="Train one classifier for each label and build one bundle for each.",
             )
         labels = tuple(np.asarray(classes).tolist())
-        return Original(model, "classification", labels, named, hasattr(model, "predict_proba"))
+        return EstimatorOriginal(
+            model, "classification", labels, named, hasattr(model, "predict_proba")
+        )
     if kind == "outlier_detector":
-        return Original(model, "outliers", (-1, 1), named, probabilities=False)
+        return EstimatorOriginal(model, "outliers", (-1, 1), named, probabilities=False)
     if kind == "clusterer":
         last = model.steps[-1][1] if hasattr(model, "steps") else model
         count = int(getattr(last, "n_clusters", 0) or getattr(last, "n_components", 0))
@@ -109,9 +111,14 @@ def of_estimator(model: Any, *, text: bool) -> Original:
                 f"{type(last).__name__} has no fixed number of clusters to package",
                 advice="Use KMeans or MiniBatchKMeans.",
             )
-        return Original(model, "clustering", tuple(range(count)), named, probabilities=False)
+        return EstimatorOriginal(
+            model, "clustering", tuple(range(count)), named, probabilities=False
+        )
     if kind == "regressor":
-        return Original(model, "regression", (), named, probabilities=False)
+        single = EstimatorOriginal(model, "regression", (), named, probabilities=False)
+        first = single.answer(rows.take(np.arange(min(rows.count, 1)))).values
+        several = first is not None and first.shape[1] > 1
+        return replace(single, task="tensors") if several else single
     raise BuildFault(
         f"{type(model).__name__} is no classifier, regressor, clustering or outlier model",
         advice="Package the pipeline that ends in the model, not a step of it.",

@@ -11,46 +11,25 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded
 from edge_pack.extras import need
-
-MODEL_MAX_BYTES = 2 * 1024**3
-"""Protobuf's limit, hence that of an ONNX file without external data."""
+from edge_pack.frameworks import onnx_
+from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES
+from edge_pack.frameworks.sklearn_ import Estimator
+from edge_pack.subject import Subject
 
 SUFFIXES = {".joblib": "joblib", ".pkl": "pickle", ".pickle": "pickle", ".skops": "skops"}
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """A fitted scikit-learn estimator or pipeline. ``kind``: joblib, pickle or skops."""
-
-    kind: str
-    sha256: str
-    model: Any
-
-
-@dataclass(frozen=True)
-class Graph:
-    """An ONNX model that passed onnx's own checker; ``proto`` holds any external data."""
-
-    sha256: str
-    proto: Any
-    kind: str = field(default="onnx", init=False)
-
-
-Source = Estimator | Graph
 
 
 Notice = Callable[[str], None]
 """Who tells the user what they should know although nothing is wrong."""
 
 
-def load(path: Path, notice: Notice, *, trust: bool = False) -> Source:
+def load(path: Path, notice: Notice, *, trust: bool = False) -> Subject:
     """The model in ``path``.
 
     Args:
@@ -63,7 +42,7 @@ def load(path: Path, notice: Notice, *, trust: bool = False) -> Source:
     """
     suffix = path.suffix.lower()
     if suffix == ".onnx":
-        return _load_graph(path)
+        return onnx_.load(path)
     kind = SUFFIXES.get(suffix)
     if kind is None:
         raise InputFault(
@@ -171,19 +150,3 @@ def _check_estimator(path: Path, model: Any) -> None:
             f"{path} holds a {type(model).__name__}, not a scikit-learn estimator: {error}",
             advice="Convert it to .onnx with its own framework's exporter and build from that.",
         ) from error
-
-
-def _load_graph(path: Path) -> Graph:
-    onnx = need("onnx", "reading an .onnx file")
-    data = read_bounded(path, MODEL_MAX_BYTES)
-    try:
-        proto = onnx.load_model_from_string(data)
-        onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
-        onnx.checker.check_model(proto, full_check=True)
-    except Exception as error:
-        said = str(error).strip().splitlines()
-        raise InputFault(
-            f"{path} is not a valid ONNX model: {said[0][:300] if said else type(error).__name__}",
-            advice="The file is damaged or cut off: export or copy it again.",
-        ) from error
-    return Graph(hashlib.sha256(data).hexdigest(), proto)
