@@ -151,11 +151,86 @@ class Parity(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Metric(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One quality figure of the original model and of the bundle on the same rows."""
+    """One quality figure of the original model and of the bundle on the same rows.
+
+    Attributes:
+        low, high: 95 % bootstrap interval of the bundle's figure; None where there is none.
+        slice: the slice's name, or the column for a disparity between its slices; "": all rows.
+    """
 
     name: str
     original: float
     bundle: float
+    low: float | None = None
+    high: float | None = None
+    slice: str = ""
+
+
+class Slice(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One group of the rows that the metrics were computed on.
+
+    Attributes:
+        name: ``column=group``, as metrics and gates name it.
+        minimum, maximum: of the column in this group, where it is a span of numbers.
+        gated: it has enough rows for a gate to judge it.
+    """
+
+    name: str
+    column: str
+    group: str
+    rows: int
+    minimum: float | None = None
+    maximum: float | None = None
+    gated: bool = True
+
+
+class Gate(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A condition that the build was given, and whether the bundle meets it.
+
+    Attributes:
+        name: such as ``recall[site=graz]`` or ``memory``. wanted: such as ``>=0.8``.
+        got: the figure as text; "" where it was measured, so differs from run to run.
+        passed: False only in a bundle that the user forced.
+    """
+
+    name: str
+    wanted: str
+    got: str = ""
+    passed: bool
+
+
+class Change(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A metric of an older bundle and of this one on the same rows.
+
+    ``low`` and ``high`` bound the difference ``after - before`` with 95 %, by paired bootstrap.
+    """
+
+    name: str
+    before: float
+    after: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Baseline(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """This bundle against an older one on the same rows.
+
+    Attributes:
+        digest, name, version: of the older bundle.
+        rows: rows that both answer. judged: those of them whose true label is known.
+        changed: rows whose label differs between the two.
+        regressions, fixed: rows right before and wrong now, and the reverse.
+    """
+
+    digest: str
+    name: str
+    version: str
+    rows: int
+    judged: int = 0
+    changed: int = 0
+    regressions: int = 0
+    fixed: int = 0
+    metrics: tuple[Change, ...] = ()
 
 
 class Provenance(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -186,6 +261,9 @@ class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
     parity: Parity
     provenance: Provenance
     metrics: tuple[Metric, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    baseline: Baseline | None = None
     licence: str = ""
     intended_use: str = ""
 
