@@ -16,8 +16,8 @@ from edge_contract.errors import BuildFault
 from edge_contract.manifest import MODEL_FILE, File
 from edge_pack import graphs, parity
 from edge_pack.answers import Answers
+from edge_pack.compress.storage import int8_storage
 from edge_pack.parity import Budget, Comparison
-from edge_pack.quantize import int8_storage
 
 Mode = Literal["none", "int8-storage"]
 

@@ -103,20 +103,26 @@ def keep_outputs(proto: Any, names: Sequence[str]) -> None:
             nodes.append(node)
             needed.update(_reads(node))
     nodes.reverse()
-    _replace(graph.node, nodes)
-    _replace(graph.initializer, [item for item in graph.initializer if item.name in needed])
-    _replace(graph.input, [value for value in graph.input if value.name in needed])
+    replace(graph.node, nodes)
+    replace(graph.initializer, [item for item in graph.initializer if item.name in needed])
+    replace(graph.input, [value for value in graph.input if value.name in needed])
 
 
 def _reads(node: Any) -> Iterator[str]:
     yield from node.input
+    yield from reads_inside(node)
+
+
+def reads_inside(node: Any) -> Iterator[str]:
+    """The names that a node's subgraphs read, their own and outer ones."""
     for inner in _subgraphs(node):
         for nested in inner.node:
             yield from _reads(nested)
         yield from (value.name for value in inner.output)
 
 
-def _replace(field: Any, items: list[Any]) -> None:
+def replace(field: Any, items: Sequence[Any]) -> None:
+    """Make ``items``, some of which may be in the field already, all that it holds."""
     copies = [type(item).FromString(item.SerializeToString()) for item in items]
     del field[:]
     field.extend(copies)

@@ -8,29 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from sklearn import metrics as peers
 
 from edge_contract.errors import BuildFault, InputFault
 from edge_contract.golden import ROWS_MAX
-from edge_pack import describe, golden_build, parity, quality, quantize, runtimes, tables
+from edge_pack import describe, golden_build, parity, quality, runtimes, tables
 from edge_pack.answers import Answers, label_indices
 from edge_pack.intake import Rows
 from edge_pack.parity import Budget
-
-
-@given(
-    arrays.arrays(np.float32, (7, 5), elements=st.floats(-1e6, 1e6, width=32)),
-    st.sampled_from([0, 1]),
-)
-def test_a_stored_weight_is_half_a_step_off_at_most(weights: Any, axis: int) -> None:
-    stored, scale = quantize.quantize(weights, axis)
-    assert stored.dtype == np.int8 and np.abs(stored.astype(int)).max() <= 127
-    back = stored.astype(np.float64) * scale
-    assert (np.abs(back - weights) <= scale * 0.5001 + 1e-30).all()
-    assert (stored[weights == 0] == 0).all()
 
 
 def _labels(found: list[int], scores: Any = None) -> Answers:
