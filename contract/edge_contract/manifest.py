@@ -233,8 +233,33 @@ class Baseline(Struct, frozen=True, omit_defaults=True, kw_only=True):
     metrics: tuple[Change, ...] = ()
 
 
+class Tracked(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What DVC knows of a file that was handed in, where its record fits the file's bytes.
+
+    Attributes:
+        role: which file. md5: as DVC computed it.
+        record: base name of the file that says so, ``dvc.lock`` or ``NAME.dvc``; its SHA-256.
+        stage: the stage of ``dvc.lock`` that wrote or read the file, else "".
+    """
+
+    role: Literal["model", "data"]
+    md5: str
+    record: str
+    record_sha256: str
+    stage: str = ""
+
+
 class Provenance(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Where the bundle came from. Digests are SHA-256 of the files as given."""
+    """Where the bundle came from. Digests are SHA-256 of the files as given.
+
+    Attributes:
+        libraries: versions of what can change the bytes or the original's answers.
+        commit: of the code that made the model. dirty: files of that working tree were changed,
+            or nobody could tell.
+        run_id: the training run. tracked: what DVC knows of model and data.
+        command: arguments of ``edge-pack`` that repeat the build, files by their base names;
+            what does not change the bundle's manifest is left out.
+    """
 
     source_sha256: str
     source_type: str
@@ -243,6 +268,10 @@ class Provenance(Struct, frozen=True, omit_defaults=True, kw_only=True):
     data_rows: int = 0
     commit: str = ""
     run_id: str = ""
+    dirty: bool = False
+    python: str = ""
+    tracked: tuple[Tracked, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
