@@ -8,6 +8,8 @@ from types import ModuleType
 from edge_contract.errors import MachineFault
 
 BUILD_ADVICE = "Install it with: pip install 'edge-pack[build]'"
+_EXTRA_OF = {"fairlearn": "fairness"}
+"""Top-level module -> the extra that brings it, where that is not ``build``."""
 _BUILD_MODULES = ("onnx", "skl2onnx", "sklearn", "skops", "pandas")
 
 
@@ -18,8 +20,14 @@ def need(module: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise MachineFault(
             f"{purpose} needs {error.name or module}, which is not part of the base install",
-            advice=BUILD_ADVICE,
+            advice=advice_for(module),
         ) from error
+
+
+def advice_for(module: str) -> str:
+    """The command that installs what ``module`` is part of."""
+    extra = _EXTRA_OF.get(module.partition(".")[0])
+    return f"Install it with: pip install 'edge-pack[{extra}]'" if extra else BUILD_ADVICE
 
 
 def need_build() -> None:

@@ -32,7 +32,8 @@ class Case:
     Attributes:
         labels: how many the model has. truth, said: label index [rows]; ``labels`` in ``truth``
             and ``labels + 1`` in ``said`` stand for a label that the model never declared.
-        scores: float64 [rows, labels]. target, value: float64 [rows], of a regression.
+        scores: float64 [rows, labels]. target, value: float64 [rows], of a regression; ``value``
+            alone where each row has a figure of its own.
     """
 
     labels: int = 0

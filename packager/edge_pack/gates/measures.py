@@ -55,11 +55,12 @@ class Measure:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.replicas(case, resamples)
 
-    def short(self, figure: float) -> float:
-        """Six decimals, or six significant digits: what another order of additions keeps."""
+    def short(self, figure: float, digits: int = 5) -> float:
+        """Rounded to that many decimals, or significant digits where the span is open: what
+        float32 answers keep of their mean when a processor or a thread adds them up otherwise."""
         if math.isfinite(self.span[1]):
-            return 0.0 + round(figure, 6)
-        return float(f"{figure:.6g}")
+            return 0.0 + round(figure, digits)
+        return float(f"{figure:.{digits}g}")
 
 
 _INF = math.inf
@@ -118,6 +119,34 @@ _BY_TASK: dict[str, tuple[Measure, ...]] = {
     "outliers": _LABELS,
     "regression": _VALUES,
 }
+
+
+def _flagged(case: Case) -> float | None:
+    assert case.said is not None
+    return float(np.mean(case.said == 1))
+
+
+def _flagged_replicas(case: Case, resamples: Resamples) -> Floats:
+    assert case.said is not None
+    flagged = resamples.sums((case.said == 1).astype(np.float64))
+    return np.asarray(flagged / resamples.sums(np.ones(len(case.said))))
+
+
+FLAGGED = Measure("flagged_share", _flagged, _flagged_replicas, greater=False)
+"""Share of rows that a model of outliers flags: needs no truth."""
+SILHOUETTE = Measure(
+    "silhouette",
+    lambda case: None if case.value is None else float(case.value.mean()),
+    of_values.mean_replicas,
+    span=(-1.0, 1.0),
+)
+"""Of a case whose values are the rows' silhouettes (``clusters.silhouettes``): needs no truth."""
+
+
+def names(task: Task) -> tuple[str, ...]:
+    """Every figure that a task can have, with truth and without."""
+    free = {"outliers": (FLAGGED,), "clustering": (SILHOUETTE,)}.get(task, ())
+    return tuple(measure.name for measure in (*measures(task), *free))
 
 
 def measures(task: Task) -> tuple[Measure, ...]:

@@ -63,3 +63,9 @@ def median_replicas(case: Case, resamples: Resamples) -> Floats:
         return np.asarray(low)
     second = first + (1 - first) * rng.beta(1, count - middle, draws)
     return np.asarray((low + ordered[np.minimum((second * count).astype(int), count - 1)]) / 2)
+
+
+def mean_replicas(case: Case, resamples: Resamples) -> Floats:
+    """The mean value of each resample."""
+    assert case.value is not None
+    return np.asarray(resamples.sums(case.value) / resamples.sums(np.ones(len(case.value))))
