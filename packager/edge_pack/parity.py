@@ -156,22 +156,36 @@ def _shown(answers: Answers, row: int) -> str:
 
 
 def record(comparison: Comparison, budget: Budget, *, synthetic: bool = False) -> Parity:
-    """The manifest's entry; ``forced`` when the budget does not hold."""
+    """The manifest's entry; ``forced`` when the budget does not hold.
+
+    Differences are bounds, rounded up: the last digits come from the processor's rounding, and
+    the same inputs must give the same bytes on every machine.
+    """
     return Parity(
         rows=comparison.rows,
         flips=comparison.flips,
         flips_max=budget.flips,
-        diff_max=_plain(comparison.diff_max),
-        diff_p99=_plain(comparison.diff_p99),
+        diff_max=_bound(comparison.diff_max),
+        diff_p99=_bound(comparison.diff_p99),
         diff_budget=budget.diff,
         synthetic=synthetic,
         forced=not comparison.within(budget),
     )
 
 
-def _plain(figure: float) -> float:
-    """Nine significant digits: an infinite difference has no JSON, 1e308 says the same."""
-    return float(f"{min(figure, 1e308):.9g}")
+BOUND_MIN = 2e-6
+"""Under this a difference is float32's own rounding."""
+
+
+def _bound(figure: float) -> float:
+    """The next of 1, 2, 5, 10, ... times a power of ten; an infinite difference has no JSON."""
+    if figure == 0:
+        return 0.0
+    if figure > 1e307:
+        return 1e308
+    exponent = int(np.floor(np.log10(max(figure, BOUND_MIN))))
+    steps = [float(f"{digit}e{exponent}") for digit in (1, 2, 5, 10)]
+    return next(step for step in steps if step >= max(figure, BOUND_MIN) * (1 - 1e-4))
 
 
 _OFFSETS = (

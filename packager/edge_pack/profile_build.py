@@ -39,6 +39,7 @@ def build(
     features: Sequence[Feature],
     rows: Rows,
     answers: Answers,
+    original: Answers,
     *,
     task: Task,
     outputs: Outputs,
@@ -47,6 +48,8 @@ def build(
     """The profile of the reference rows and the bundle's answers to them.
 
     Args:
+        answers: the bundle's, which are counted. original: the original's, which place the edges:
+            in float64 they are the same on every processor.
         order: positions of the rows in order of time; None: they have none.
     """
     monitors = []
@@ -57,7 +60,7 @@ def build(
         else:
             monitors.append(_numbers(feature.name, column, "feature", order))
     if rows.columns:
-        monitors += _predictions(answers, task, outputs, order)
+        monitors += _predictions(answers, original, task, outputs, order)
     return Profile(rows=rows.count, time_ordered=order is not None, monitors=tuple(monitors))
 
 
@@ -78,15 +81,23 @@ def _numbers(
         source=source,
         edges=edges,
         counts=(),
-        mean=float(finite.mean()) if finite.size else 0.0,
-        std=float(finite.std()) if finite.size else 0.0,
+        mean=_digits(finite.mean()) if finite.size else 0.0,
+        std=_digits(finite.std()) if finite.size else 0.0,
     )
-    counts = profiles.count_numbers(monitor, values)
     effect = 1.0
     if order is not None:
         cells = _cells_of(monitor, values)[order]
         effect = design_effect.estimate(cells, ordered=True)
-    return replace(monitor, counts=tuple(counts.tolist()), design_effect=effect)
+    return replace(monitor, counts=_counted(monitor, values), design_effect=effect)
+
+
+def _counted(monitor: Monitor, values: NDArray[np.float64]) -> tuple[int, ...]:
+    return tuple(profiles.count_numbers(monitor, values).tolist())
+
+
+def _digits(figure: float) -> float:
+    """Twelve of them: how a sum is added up, processor by processor, changes the last ones."""
+    return float(f"{figure:.12g}")
 
 
 def quantile_edges(finite: NDArray[np.float64]) -> tuple[float, ...]:
@@ -101,7 +112,7 @@ def quantile_edges(finite: NDArray[np.float64]) -> tuple[float, ...]:
     cuts = np.unique(nearer[(nearer >= 0) & (nearer < len(distinct) - 1)])
     inner = [short_between(float(distinct[i]), float(distinct[i + 1])) for i in cuts]
     low, high = float(distinct[0]), float(distinct[-1])
-    return (low - _room(low), *inner, high + _room(high))
+    return (_digits(low - _room(low)), *inner, _digits(high + _room(high)))
 
 
 def _room(value: float) -> float:
@@ -154,12 +165,21 @@ def _categories(
 
 
 def _predictions(
-    answers: Answers, task: Task, outputs: Outputs, order: NDArray[np.int64] | None
+    answers: Answers,
+    original: Answers,
+    task: Task,
+    outputs: Outputs,
+    order: NDArray[np.int64] | None,
 ) -> list[Monitor]:
     if answers.labels is not None:
         return [_scores(answers, answers.labels, outputs, order)]
     if task == "regression" and answers.values is not None:
-        return [_numbers(PREDICTION, answers.values[:, 0], "output", order)]
+        assert original.values is not None
+        values = answers.values[:, 0]
+        monitor = _numbers(PREDICTION, original.values[:, 0], "output", order)
+        if monitor.kind == "lattice" and not np.allclose(values, original.values[:, 0], rtol=1e-6):
+            monitor = _numbers(PREDICTION, values, "output", order)  # few rows, compressed
+        return [replace(monitor, counts=_counted(monitor, values))]
     return []
 
 

@@ -111,4 +111,4 @@ _MEASURES: dict[str, tuple[tuple[str, _Measure], ...]] = {
 
 
 def _short(figure: float) -> float:
-    return float(f"{figure:.9g}")
+    return float(f"{figure:.5g}")

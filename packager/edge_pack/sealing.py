@@ -87,6 +87,7 @@ def _profile(asked: Asked, chosen: Candidate, config: BuildConfig) -> bytes:
         asked.features,
         asked.data,
         chosen.answers.take(np.arange(asked.given)),
+        asked.answers.take(np.arange(asked.given)),
         task=asked.onnx.task,
         outputs=asked.onnx.outputs,
         order=order,
@@ -125,7 +126,7 @@ def manifest(
         compression=Compression(
             mode=chosen.mode, stock_bytes=asked.onnx.stock_bytes, tensors=chosen.changed
         ),
-        parity=parity.record(chosen.comparison, budget),
+        parity=parity.record(chosen.comparison, budget, synthetic=asked.table.drawn),
         provenance=_provenance(asked, config),
         metrics=metrics(asked, chosen, config),
         licence=config.licence,
@@ -151,7 +152,7 @@ def _provenance(asked: Asked, config: BuildConfig) -> Provenance:
         source_type=asked.source.kind,
         libraries={name: found for name in _LIBRARIES if (found := _version_of(name))},
         data_sha256=asked.table.sha256,
-        data_rows=asked.given,
+        data_rows=0 if asked.table.drawn else asked.given,
         commit=config.commit,
         run_id=config.run_id,
     )
