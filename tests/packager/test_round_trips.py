@@ -76,7 +76,8 @@ def test_classifiers_keep_every_label(kind: str, wine: Any, pack: Any) -> None:
             table, model.predict_proba(frame), atol=1e-4 if stored_as_is else 0.05
         )
     accuracy = next(m for m in built.manifest.metrics if m.name == "accuracy")
-    assert accuracy.original == pytest.approx(float(np.mean(model.predict(frame) == target)), rel=1e-4)
+    share = float(np.mean(model.predict(frame) == target))
+    assert accuracy.original == pytest.approx(share, rel=1e-4)
     assert reading.verify(built.config.out).signature == "none"
 
 
