@@ -25,6 +25,7 @@ from edge_pack.asking import Asked
 from edge_pack.config import BuildConfig
 from edge_pack.extras import need_build
 from edge_pack.measure import Latency, Measured
+from edge_pack.papers import provenance
 
 STAGES = (
     "load", "ask the original", "convert", "compress and check parity", "profile and golden",
@@ -98,22 +99,25 @@ def build(
     with run.stage("load"):
         source = sources.load(config.model, run.notice, trust=config.trust)
         table = tables.read(config.data)
+        found = provenance.Found()
+        if config.provenance:
+            found = provenance.find(config.model, config.data, run.notice)
     with run.stage("ask the original"):
         asked = asking.ask(source, table, config)
     with run.stage("convert"):
         asked = asking.to_onnx(asked, config)
     with run.stage("compress and check parity"):
         budget = parity.budget_of(asked.onnx.task, config.max_flips, config.max_diff)
-        found = candidates.make(
+        made = candidates.make(
             asked.onnx.proto, config.quantize, asked.model_answers, asked.answers
         )
         chosen = candidates.choose(
-            found, budget, force=config.force, given=asked.given, hint=asked.hint
+            made, budget, force=config.force, given=asked.given, hint=asked.hint
         )
     with run.stage("profile and golden"):
         parts = sealing.members(asked, chosen, config)
     with run.stage("seal"):
-        manifest = sealing.manifest(asked, chosen, parts, budget, config)
+        manifest = sealing.manifest(asked, chosen, parts, budget, config, found)
         manifest_bytes = manifests.encode(manifest)
         signature = sealing.sign(manifest_bytes, config)
         data = bundles.write(manifest_bytes, parts.stored, signature)
@@ -129,7 +133,7 @@ def build(
         digest=digest,
         size_bytes=len(data),
         stages_s=run.stages_s,
-        sizes={candidate.mode: len(candidate.stored) for candidate in found},
+        sizes={candidate.mode: len(candidate.stored) for candidate in made},
         measured=measured,
         signed=bool(signature),
         notices=tuple(run.notices),

@@ -70,7 +70,16 @@ def build_command(
     measure: Annotated[
         bool, typer.Option(help="Time the bundle here and write NAME.measured.json.")
     ] = True,
-    commit: Annotated[str, typer.Option(help="Code commit that the model came from.")] = "",
+    provenance: Annotated[
+        bool,
+        typer.Option(
+            help="Record in the manifest the git commit of the model's folder, DVC's entries, the "
+            "MLflow run and this command, files by base name."
+        ),
+    ] = True,
+    commit: Annotated[
+        str, typer.Option(help="Code commit that the model came from, instead of git's.")
+    ] = "",
     run_id: Annotated[str, typer.Option(help="Training run that the model came from.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the model.")] = "",
     intended_use: Annotated[str, typer.Option(help="What the model is for.")] = "",
@@ -91,7 +100,7 @@ def build_command(
         model=model, data=data, name=name, version=version, out=out, target=target,
         time_column=time_column, quantize=mode, max_flips=share(max_flips, "--max-flips"),
         max_diff=max_diff, runtime=runtime, force=force, trust=trust, keys=keys,
-        measure=measure, commit=commit, run_id=run_id, licence=licence,
+        measure=measure, provenance=provenance, commit=commit, run_id=run_id, licence=licence,
         intended_use=intended_use,
     )  # fmt: skip
     built = _build_with_bar(config)

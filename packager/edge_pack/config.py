@@ -34,6 +34,7 @@ class BuildConfig:
         force: seal a bundle beyond the budget, and say so in its manifest.
         keys: directory of signing keys, or None for an unsigned bundle.
         measure: time the bundle on this machine, in a process of its own.
+        provenance: record commit, DVC entries, run and command (``papers.provenance``).
     """
 
     model: Path
@@ -51,6 +52,7 @@ class BuildConfig:
     trust: bool = False
     keys: Path | None = None
     measure: bool = True
+    provenance: bool = True
     commit: str = ""
     run_id: str = ""
     licence: str = ""

@@ -10,7 +10,7 @@ from edge_contract.errors import MachineFault
 BUILD_ADVICE = "Install it with: pip install 'edge-pack[build]'"
 _EXTRA_OF = {"fairlearn": "fairness"}
 """Top-level module -> the extra that brings it, where that is not ``build``."""
-_BUILD_MODULES = ("onnx", "skl2onnx", "sklearn", "skops", "pandas")
+_BUILD_MODULES = ("onnx", "skl2onnx", "sklearn", "skops", "pandas", "yaml")
 
 
 def need(module: str, purpose: str) -> ModuleType:

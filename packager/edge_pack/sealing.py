@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from edge_contract.manifest import (
     File,
     Manifest,
     Metric,
-    Provenance,
     Runtime,
 )
 from edge_pack import (
@@ -41,11 +39,10 @@ from edge_pack import (
 from edge_pack.asking import Asked
 from edge_pack.candidates import Candidate
 from edge_pack.config import BuildConfig
+from edge_pack.papers import provenance
+from edge_pack.papers.provenance import Found
 from edge_pack.parity import Budget
 from edge_release import signing
-
-_LIBRARIES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "scipy", "skl2onnx", "protobuf")
-"""What can change a bundle's bytes or the original's answers."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,12 @@ def metrics(asked: Asked, chosen: Candidate, config: BuildConfig) -> tuple[Metri
 
 
 def manifest(
-    asked: Asked, chosen: Candidate, parts: Members, budget: Budget, config: BuildConfig
+    asked: Asked,
+    chosen: Candidate,
+    parts: Members,
+    budget: Budget,
+    config: BuildConfig,
+    found: Found,
 ) -> Manifest:
     """The signed description.
 
@@ -127,7 +129,7 @@ def manifest(
             mode=chosen.mode, stock_bytes=asked.onnx.stock_bytes, tensors=chosen.changed
         ),
         parity=parity.record(chosen.comparison, budget, synthetic=asked.table.drawn),
-        provenance=_provenance(asked, config),
+        provenance=provenance.record(asked.source, asked.table, asked.given, config, found),
         metrics=metrics(asked, chosen, config),
         licence=config.licence,
         intended_use=config.intended_use,
@@ -144,25 +146,6 @@ def _runtime(chosen: Candidate, config: BuildConfig) -> Runtime:
         onnxruntime=runtimes.check_floor(config.runtime, ir, opsets, ops),
         ram_bytes=memory.estimate(chosen.proto),
     )
-
-
-def _provenance(asked: Asked, config: BuildConfig) -> Provenance:
-    return Provenance(
-        source_sha256=asked.source.sha256,
-        source_type=asked.source.kind,
-        libraries={name: found for name in _LIBRARIES if (found := _version_of(name))},
-        data_sha256=asked.table.sha256,
-        data_rows=0 if asked.table.drawn else asked.given,
-        commit=config.commit,
-        run_id=config.run_id,
-    )
-
-
-def _version_of(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
 
 
 def sign(manifest_bytes: bytes, config: BuildConfig) -> bytes:
