@@ -110,7 +110,7 @@ def predict(path: Path, data: Path) -> Iterator[Prediction]:
     """
     model = Model.from_bundle(open_bundle(path))
     table = tables.read(data)
-    takes = _intake(model.manifest, table)
+    takes = intake_of(model.manifest, table)
     rows = intake.read_rows(takes, table)
     if not takes.columns:
         yield from _predict_tensors(model, takes, rows)
@@ -133,7 +133,7 @@ def _listed(found: Prediction | list[Prediction]) -> Sequence[Prediction]:
     return found if isinstance(found, list) else [found]
 
 
-def _intake(manifest: Manifest, table: Table) -> Intake:
+def intake_of(manifest: Manifest, table: Table) -> Intake:
     """What the manifest declares, matched with the table. Raises InputFault for what it lacks."""
     if not manifest.features:
         return intake.whole_tensors(manifest.inputs, table)

@@ -43,6 +43,14 @@ class Case:
     target: Floats | None = None
     value: Floats | None = None
 
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        for part in (self.said, self.value):
+            if part is not None:
+                return len(part)
+        return 0
+
     def take(self, rows: NDArray[Any]) -> Case:
         """The case of some rows: positions or a mask."""
 
