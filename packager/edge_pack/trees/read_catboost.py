@@ -119,13 +119,16 @@ def meaning(found: Mapping[str, Any]) -> tuple[Link, str]:
     return _LINKS[name]
 
 
-def class_names(found: Mapping[str, Any]) -> tuple[Label, ...]:
-    """The labels of a classifier; whole numbers that were trained as float are integers."""
+def labels(found: Mapping[str, Any]) -> tuple[Label, ...]:
+    """The labels of a classifier, else (); whole numbers trained as float are integers."""
+    if meaning(found)[1] == "value":
+        return ()
     params = found["model_info"].get("class_params") or {}
-    return tuple(
+    names = tuple(
         int(name) if isinstance(name, float) and name.is_integer() else name
         for name in params.get("class_names", ())
     )
+    return names or tuple(range(max(len(found["scale_and_bias"][1]), 2)))
 
 
 def read(found: Mapping[str, Any], texts: Texts) -> Forest:
@@ -144,9 +147,6 @@ def read(found: Mapping[str, Any], texts: Texts) -> Forest:
     trees = [_flat(node, float(scale), questions, sets) for node in grown]
     questions.check_complete()
     asked = {int(c) for tree in trees for c in tree.column[(tree.test == MEMBER) & (tree.yes >= 0)]}
-    labels = class_names(found)
-    if means != "value" and not labels:
-        labels = tuple(range(max(outputs, 2)))
     return assemble(
         trees,
         width=_width(found["features_info"]),
@@ -155,7 +155,7 @@ def read(found: Mapping[str, Any], texts: Texts) -> Forest:
         sets=sets.all,
         codes=tuple(questions.codes[column] for column in sorted(asked)),
         link=link,
-        labels=labels if means != "value" else (),
+        labels=labels(found),
         probabilities=means != "value",
         compares="float32",
     )

@@ -154,20 +154,11 @@ def read(found: Document, labels: Sequence[Label] = ()) -> Forest:
 
 
 def category_codes(found: Document) -> dict[int, Codes]:
-    """The codes of every column that a split asks a category of.
-
-    Columns that pandas held as categories stand first to last in ``categories``, and
-    ``feature_infos`` lists the codes of those: "3:0:1" where others have "[low:high]".
-    """
-    highest = _highest(found.trees)
-    infos = found.head.get("feature_infos", "").split()
-    listed = [i for i, info in enumerate(infos) if not info.startswith("[") and info != "none"]
-    by_pandas: dict[int, tuple[Any, ...]] = {}
-    if found.categories:
-        by_pandas = dict(zip(pandas_columns(found, listed), found.categories, strict=False))
+    """The codes of every column that a split asks a category of; raw values where none are kept."""
+    stored = stored_categories(found)
     codes = {}
-    for column, top in sorted(highest.items()):
-        known = by_pandas.get(column, tuple(range(top + 1)))
+    for column, top in sorted(_highest(found.trees).items()):
+        known = stored.get(column, tuple(range(top + 1)))
         text = any(isinstance(item, str) for item in known)
         codes[column] = Codes(
             column, tuple(map(str, known)) if text else tuple(map(float, known)), text
@@ -175,11 +166,42 @@ def category_codes(found: Document) -> dict[int, Codes]:
     return codes
 
 
-def pandas_columns(found: Document, listed: Sequence[int]) -> list[int]:
-    """Which columns pandas held as categories, in their order."""
+def stored_categories(found: Document) -> dict[int, tuple[Any, ...]]:
+    """By column that pandas held as a category, its values in order of their codes.
+
+    The file lists the values, column after column, and elsewhere which columns are categorical:
+    in its parameters, and in ``feature_infos`` ("3:0:1" where others have "[low:high]").
+
+    Raises BuildFault when those do not agree.
+    """
+    if not found.categories:
+        return {}
     given = found.parameters.get("categorical_feature", "")
-    numbers = [int(part) for part in given.split(",") if part.strip().lstrip("-").isdigit()]
-    return sorted(numbers) if len(numbers) == len(found.categories) else list(listed)
+    columns = sorted({int(part) for part in given.split(",") if part.strip().isdigit()})
+    if len(columns) != len(found.categories):
+        infos = found.head.get("feature_infos", "").split()
+        columns = [i for i, info in enumerate(infos) if info != "none" and info[:1] != "["]
+    if len(columns) != len(found.categories):
+        raise BuildFault(
+            f"the LightGBM model lists the categories of {len(found.categories)} columns and has "
+            f"{len(columns)} categorical ones",
+            advice="Train it on a data frame in which every categorical column is of dtype "
+            "category, and no other.",
+        )
+    return dict(zip(columns, found.categories, strict=True))
+
+
+def check_whole(text: str) -> None:
+    """Raise BuildFault unless the file's trees are as many and as long as its head says."""
+    head = document(text).head
+    body = text[text.index("\nTree=0\n") + 1 :] if "\nTree=0\n" in text else ""
+    sizes = [int(size) for size in head.get("tree_sizes", "").split()]
+    ends = body.encode().find(b"end of trees")
+    if "end of trees" not in text or ends < 0 or sum(sizes) != ends:
+        raise BuildFault(
+            "the file of LightGBM is cut off or changed",
+            advice="Save it again with Booster.save_model.",
+        )
 
 
 def _highest(trees: Sequence[Mapping[str, str]]) -> dict[int, int]:

@@ -151,14 +151,14 @@ def _base(learner: Mapping[str, Any], link: Link, outputs: int) -> Any:
 def _categories(model: Mapping[str, Any], learner: Mapping[str, Any]) -> dict[int, Codes]:
     """The codes of every column that the model calls categorical."""
     types = learner.get("feature_types") or []
-    stored = (model.get("cats") or {}).get("enc") or []
+    stored = stored_categories(learner)
     highest = _highest(model["trees"])
     found = {}
     for column in sorted({*highest, *(i for i, kind in enumerate(types) if kind == "c")}):
-        known = known_categories(stored[column]) if column < len(stored) else ()
-        if not known:  # raw values are the codes themselves
-            known = tuple(float(code) for code in range(highest.get(column, -1) + 1))
-        found[column] = Codes(column, known, text=bool(known) and isinstance(known[0], str))
+        # Without a data frame's categories, raw values are the codes themselves.
+        known = stored.get(column) or tuple(range(highest.get(column, -1) + 1))
+        texts = tuple(item for item in known if isinstance(item, str))
+        found[column] = Codes(column, texts or tuple(map(float, known)), text=bool(texts))
     return found
 
 
@@ -177,17 +177,23 @@ def _highest(trees: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     return found
 
 
-def known_categories(stored: Mapping[str, Any]) -> tuple[str, ...] | tuple[float, ...]:
-    """The categories that a model of XGBoost 3.1 or newer was trained on, in order of their codes.
+def stored_categories(learner: Mapping[str, Any]) -> dict[int, tuple[str, ...] | tuple[int, ...]]:
+    """By column, the categories that a data frame had in training, in order of their codes.
 
-    Text is UTF-8 with offsets, as Arrow has it; () when the model does not say.
+    Models of XGBoost 3.1 and newer say so. Text is UTF-8 with offsets, as Arrow has it.
     """
-    values = stored.get("values") or []
-    if "offsets" in stored:
-        ends = stored["offsets"]
-        data = bytes(value % 256 for value in values)
-        return tuple(data[a:b].decode() for a, b in pairwise(ends))
-    return tuple(float(value) for value in values)
+    model, _ = _model(learner["gradient_booster"])
+    found: dict[int, tuple[str, ...] | tuple[int, ...]] = {}
+    for column, stored in enumerate((model.get("cats") or {}).get("enc") or []):
+        values = stored.get("values") or []
+        if "offsets" in stored:
+            data = bytes(value % 256 for value in values)
+            texts = tuple(data[a:b].decode() for a, b in pairwise(stored["offsets"]))
+            if texts:
+                found[column] = texts
+        elif values:
+            found[column] = tuple(int(value) for value in values)
+    return found
 
 
 def _tree(

@@ -1,0 +1,102 @@
+"""Which booster a file or an unpickled object is, told by its content.
+
+Guards: a ``.json`` may be XGBoost's or CatBoost's; a ``.txt`` is LightGBM's or nothing we read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_contract.errors import InputFault
+from edge_contract.ports.disk import read_bounded
+from edge_pack.frameworks import catboost_, lightgbm_, xgboost_
+from edge_pack.frameworks.boosters import Booster, Model
+from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES
+from edge_pack.trees.form import Forest
+
+SUFFIXES = (".json", ".ubj", ".txt", ".cbm")
+
+
+def load(path: Path) -> Booster | None:
+    """The booster in a file with one of ``SUFFIXES``; None for any other suffix.
+
+    Raises:
+        InputFault: missing, damaged, or of another library.
+        BuildFault: a model that is not made of trees.
+        MachineFault: its library is not installed.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        return None
+    data = read_bounded(path, MODEL_MAX_BYTES)
+    kind, model = _load(path, data, suffix)
+    return Booster(kind, hashlib.sha256(data).hexdigest(), model)
+
+
+def _load(path: Path, data: bytes, suffix: str) -> tuple[str, Model]:
+    if suffix == ".ubj":
+        return "xgboost-ubj", xgboost_.load(path, data)
+    if suffix == ".cbm":
+        return "catboost-cbm", catboost_.load(path, data, "cbm")
+    if suffix == ".txt":
+        if not data.startswith(b"tree\n"):
+            raise _foreign(path, "a text file of LightGBM, which begins with a line 'tree'")
+        return "lightgbm-text", lightgbm_.load(path, data)
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputFault(
+            f"{path} is not JSON: {error}", advice="It is damaged or cut off: copy it again."
+        ) from error
+    if isinstance(found, dict) and "learner" in found:
+        return "xgboost-json", xgboost_.load(path, data)
+    if isinstance(found, dict) and "features_info" in found:
+        return "catboost-json", catboost_.load(path, data, "json")
+    raise _foreign(path, "a JSON document of XGBoost ('learner') or CatBoost ('features_info')")
+
+
+def _foreign(path: Path, expected: str) -> InputFault:
+    return InputFault(
+        f"{path} is no model that this reads: expected {expected}",
+        advice="Save the model with its library's save_model.",
+    )
+
+
+def of_object(kind: str, sha256: str, found: Any) -> Booster | None:
+    """The booster that an unpickled object is; None when it is anything else."""
+    of = _OF_OBJECT.get(_library(type(found)))
+    model = of(found) if of else None
+    return Booster(kind, sha256, model) if model is not None else None
+
+
+def _library(kind: type) -> str:
+    """The library that an object's class, or one it is derived from, comes from."""
+    roots = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((root for root in roots if root in _OF_OBJECT), "")
+
+
+_OF_OBJECT: dict[str, Callable[[Any], Model | None]] = {
+    "xgboost": xgboost_.of_object,
+    "lightgbm": lightgbm_.of_object,
+    "catboost": catboost_.of_object,
+}
+
+READERS: dict[str, Callable[[Any], Forest | None]] = {
+    **dict.fromkeys(
+        ("xgboost.XGBClassifier", "xgboost.XGBRegressor", "xgboost.XGBRFClassifier",
+         "xgboost.XGBRFRegressor", "xgboost.XGBRanker"), xgboost_.reader,
+    ),
+    **dict.fromkeys(
+        ("lightgbm.LGBMClassifier", "lightgbm.LGBMRegressor", "lightgbm.LGBMRanker"),
+        lightgbm_.reader,
+    ),
+    **dict.fromkeys(
+        ("catboost.CatBoostClassifier", "catboost.CatBoostRegressor", "catboost.CatBoostRanker"),
+        catboost_.reader,
+    ),
+}  # fmt: skip
+"""Package and class of an estimator -> its forest, for one that ends a pipeline."""
