@@ -1,6 +1,7 @@
-"""Loads the model that is to be packaged, from a local file that the user names.
+"""Loads the model that is to be packaged, from the file that its origin names.
 
-Guards: what a pickle may do is said before it is done (it runs code of whoever wrote it);
+Guards: what a pickle may do is said before it is done (it runs code of whoever wrote it), and
+one that is not from the user's own path is not loaded without ``--trust``;
 a ``.skops`` file runs nothing that its reader did not agree to; whatever a damaged or foreign
 file makes a library raise, one InputFault with cause and advice comes out.
 """
@@ -20,6 +21,8 @@ from edge_pack.extras import need
 from edge_pack.frameworks import onnx_
 from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES
 from edge_pack.frameworks.sklearn_ import Estimator
+from edge_pack.origins import Origin, content
+from edge_pack.origins.trust import allow_pickle, version_notices
 from edge_pack.subject import Subject
 
 SUFFIXES = {".joblib": "joblib", ".pkl": "pickle", ".pickle": "pickle", ".skops": "skops"}
@@ -29,17 +32,25 @@ Notice = Callable[[str], None]
 """Who tells the user what they should know although nothing is wrong."""
 
 
-def load(path: Path, notice: Notice, *, trust: bool = False) -> Subject:
-    """The model in ``path``.
+def load(model: Path | Origin, notice: Notice, *, trust: bool = False) -> Subject:
+    """The model in a file.
 
     Args:
+        model: a path that the user named, or what ``origins.resolve`` made of a URI.
         notice: told that a pickle runs code before one is loaded, and of versions that differ.
-        trust: agree to the types in a ``.skops`` file that skops does not trust by itself.
+        trust: agree to the types in a ``.skops`` file that skops does not trust by itself, and
+            to a pickle that is not from a path of the user's.
 
     Raises:
         InputFault: no such file, another kind of file, damaged, written by libraries that are
             not here, not fitted, or a ``.skops`` file with types nobody agreed to.
     """
+    origin = model if isinstance(model, Origin) else Origin(model)
+    path = origin.path
+    content.check(path)
+    told = _Once(notice)
+    for text in version_notices(origin.versions):
+        told(text)
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return onnx_.load(path)
@@ -52,16 +63,30 @@ def load(path: Path, notice: Notice, *, trust: bool = False) -> Subject:
     data = read_bounded(path, MODEL_MAX_BYTES)
     digest = hashlib.sha256(data).hexdigest()
     if kind == "skops":
-        model = _load_skops(path, data, notice, trust=trust)
+        estimator = _load_skops(path, data, told, trust=trust)
     else:
-        model = _load_pickle(path, notice)
-    _check_estimator(path, model)
-    return Estimator(kind, digest, model)
+        estimator = _load_pickle(origin, told, trust=trust)
+    _check_estimator(path, estimator)
+    return Estimator(kind, digest, estimator)
 
 
-def _load_pickle(path: Path, notice: Notice) -> Any:
+class _Once:
+    """Tells each thing once: a library and a model's papers may both know of a version."""
+
+    def __init__(self, notice: Notice) -> None:
+        self._notice = notice
+        self._said: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._notice(text)
+
+
+def _load_pickle(origin: Origin, notice: Notice, *, trust: bool) -> Any:
     joblib = need("joblib", "reading a pickle")
-    notice(f"{path.name} is a pickle: loading it runs code of whoever wrote it")
+    path = origin.path
+    allow_pickle(origin, trust, notice)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
