@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edge_contract.manifest import Feature, Label, Outputs, Task, Tensor
 from edge_pack.answers import Answers
@@ -104,4 +104,15 @@ class Subject(Protocol):
             features: what those rows show of each column (range, resolution, categories).
 
         Raises BuildFault naming the step that does not convert, and the way out.
+        """
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A subject that knows its inputs' shapes and types, so that it builds without data."""
+
+    def draw(self) -> Table:
+        """Inputs drawn from them, the same every time (``Table.drawn`` is set).
+
+        Raises InputFault when the model accepts none that were drawn.
         """

@@ -39,6 +39,7 @@ class Table:
         rows: length of every column.
         tensors: arrays of any rank by name, from an NPZ file.
         unnamed: the columns had no names in the file; they were called x0, x1, ...
+        drawn: nobody gave it: it was drawn from the model's own shapes.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Table:
     columns: Mapping[str, NDArray[Any]]
     tensors: Mapping[str, NDArray[Any]]
     unnamed: bool = False
+    drawn: bool = False
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Column ``name`` as float64 [rows], NaN where missing.

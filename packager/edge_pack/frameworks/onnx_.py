@@ -1,26 +1,34 @@
-"""Any ONNX file: it is its own original, run as given; its arithmetic stays as exported."""
+"""Any ONNX file: it is its own original, run as given; its arithmetic stays as exported.
+
+The original runs with the runtime's usual optimisations, as its users run it: a quantized file's
+arithmetic is defined by the fused kernels, and a bundle that is slower than that is noticed.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from edge_agent.runtime import Session
 from edge_contract.errors import BuildFault, InputFault
-from edge_contract.manifest import Feature, Label, Outputs, Task, Tensor
+from edge_contract.manifest import Feature, Label, Tensor
 from edge_contract.ports.disk import read_bounded
-from edge_pack import graphs, inference, runtimes
-from edge_pack.answers import Answers
+from edge_pack import graphs, runtimes
 from edge_pack.extras import need
-from edge_pack.intake import Column, Intake, Rows, held_out, listed, whole_tensors
+from edge_pack.frameworks import drawn, meaning, networks, opsets
+from edge_pack.frameworks.drawn import Spec
+from edge_pack.frameworks.meaning import UNDECLARED, Arrays, Declared
+from edge_pack.frameworks.networks import NetworkOriginal
+from edge_pack.intake import Intake, Rows, held_out, whole_tensors
 from edge_pack.subject import Converted, Original
 from edge_pack.tables import Table
 
 MODEL_MAX_BYTES = 2 * 1024**3
-"""Protobuf's limit, hence that of an ONNX file without external data."""
+"""Protobuf's limit, and that of one file in a bundle."""
 
 _DTYPES: dict[int, Any] = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
@@ -35,20 +43,62 @@ class Graph:
 
     sha256: str
     proto: Any
+    declared: Declared = UNDECLARED
     kind: ClassVar[str] = "onnx"
     hint: ClassVar[str] = ""
 
+    @cached_property
+    def given(self) -> tuple[Any, tuple[Label, ...]]:
+        """The model with ZipMap's maps replaced by the tensor they are made of, and its labels."""
+        proto = type(self.proto).FromString(self.proto.SerializeToString())
+        return proto, graphs.strip_zipmap(proto) or graphs.class_labels(proto)
+
+    @cached_property
+    def session(self) -> Session:
+        """The model as given, loaded. Raises InputFault when this runtime cannot."""
+        return Session(graphs.serialise(self.given[0]))
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Its inputs. Raises InputFault for one that is no plain tensor, or when there is none."""
+        found = tuple(_tensor(value) for value in _inputs(self.proto))
+        if not found:
+            raise InputFault("the ONNX model has no input, so there is nothing to predict from")
+        return found
+
+    def draw(self) -> Table:
+        """Inputs by the model's own shapes and types."""
+        names = {tensor.name for tensor in self.tensors}
+        extents = _extents(self.proto)
+        specs = []
+        for value in _inputs(self.proto):
+            bound, words = drawn.facts(self.proto, extents, value.name)
+            dtype = _DTYPES[value.type.tensor_type.elem_type]
+            specs.append(Spec(value.name, dtype, _open_extents(value), bound, words))
+        assert names == {spec.name for spec in specs}
+        return drawn.from_specs(specs, self.session.run)
+
     def plan(self, table: Table, target: str, time_column: str) -> Intake:
         """Its input tensors, filled from the table's columns or passed whole."""
-        return _plan(self.proto, table, held_out(table, target, time_column, ()))
+        available = held_out(table, target, time_column, ())
+        named = all(
+            tensor.name in table.tensors and table.tensors[tensor.name].ndim == len(tensor.shape)
+            for tensor in self.tensors
+        )
+        if table.columns and not (named and len(self.tensors) > 1):
+            return networks.columns_of(self.tensors, table, available)
+        takes = whole_tensors(self.tensors, table)
+        return networks.with_row_axis(takes, table.tensors, self.session.run)
 
-    def original(self, intake: Intake, rows: Rows) -> GraphOriginal:
-        """The file's model with ZipMap's maps replaced by the tensor they are made of."""
-        proto = type(self.proto).FromString(self.proto.SerializeToString())
-        labels = graphs.strip_zipmap(proto) or graphs.class_labels(proto)
-        task, outputs = _meaning(proto, labels)
-        session = Session(graphs.serialise(proto))
-        return GraphOriginal(session, intake, task, outputs)
+    def original(self, intake: Intake, rows: Rows) -> NetworkOriginal:
+        """The file's own model."""
+        proto, labels = self.given
+        run = self.session.run
+        sample = networks.sample_of(intake, rows, run)
+        found = meaning.of_outputs(
+            proto, sample, self.declared, labels, by_row=intake.batch != "whole"
+        )
+        return NetworkOriginal(run, intake, found)
 
     def convert(
         self,
@@ -58,182 +108,163 @@ class Graph:
         features: Sequence[Feature],
         floor: str,
     ) -> Converted:
-        """See ``from_graph``."""
-        return from_graph(self, floor)
+        """The model itself, tidied, with operators that the oldest runtime has."""
+        assert isinstance(original, NetworkOriginal)
+        sample = networks.sample_of(intake, rows, original.run)
+        return tidied(self.given[0], original, sample, floor)
 
 
-@dataclass(frozen=True)
-class GraphOriginal:
-    """The file as it was given, in the runtime that its users have."""
+def tidied(proto: Any, original: NetworkOriginal, sample: Arrays, floor: str) -> Converted:
+    """A network's graph as a bundle carries it.
 
-    session: Session
-    intake: Intake
-    task: Task
-    outputs: Outputs
+    Args:
+        sample: the original's outputs for some rows.
 
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """As the graph declares them."""
-        return self.outputs.labels
-
-    @property
-    def probabilities(self) -> bool:
-        """Whether there is a score a label."""
-        return bool(self.outputs.scores)
-
-    def answer(self, rows: Rows) -> Answers:
-        """What the file says to raw rows."""
-        return inference.answer(
-            self.session, self.intake, _features(self.intake), rows, self.outputs
-        )
-
-    def timed(self, rows: Rows) -> Callable[[], object]:
-        """A run of the file over the rows."""
-        feeds = inference.feeds_of(self.intake, _features(self.intake), rows)
-        return lambda: self.session.run(feeds)
+    Raises BuildFault for operators that no device has, or none so old.
+    """
+    inliner = need("onnx.inliner", "building a network")
+    limits = runtimes.limits_of(floor)
+    stock_bytes = proto.ByteSize()
+    copied = type(proto).FromString(proto.SerializeToString())
+    if copied.functions:
+        copied = inliner.inline_local_functions(copied)
+    copied = opsets.lower(copied, limits)
+    _unlist_weights(copied)
+    meaning.finish(copied, original.meaning, sample)
+    graphs.tidy(copied, ir_max=limits.ir)
+    return Converted(copied, original.task, original.outputs, stock_bytes)
 
 
-def _features(intake: Intake) -> tuple[Feature, ...]:
-    """Columns that accept anything: what rows may hold is not judged while asking."""
-    return tuple(
-        Feature(name=column.name, type="category" if column.text else "number", missing="allow")
-        for column in intake.columns
-    )
+def _unlist_weights(proto: Any) -> None:
+    """Weights that are inputs too (as before IR 4) become weights only: nothing overrides them."""
+    wanted = _inputs(proto)
+    if len(wanted) == len(proto.graph.input):
+        return
+    copies = [type(value).FromString(value.SerializeToString()) for value in wanted]
+    del proto.graph.input[:]
+    proto.graph.input.extend(copies)
+    proto.ir_version = max(proto.ir_version, 4)
 
 
-def load(path: Path) -> Graph:
-    """The model in ``path``. Raises InputFault when it is damaged or no ONNX model."""
+def load(path: Path, declared: Declared = UNDECLARED) -> Graph:
+    """The model in ``path``, with the weights that it keeps in other files.
+
+    Raises:
+        InputFault: damaged, no ONNX model, or over 2 GB with its weights; a file of weights that
+            is missing or lies outside the model's folder.
+        BuildFault: it needs operators that no device has.
+    """
     onnx = need("onnx", "reading an .onnx file")
     data = read_bounded(path, MODEL_MAX_BYTES)
     try:
         proto = onnx.load_model_from_string(data)
-        onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
-        onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
-        said = str(error).strip().splitlines()
-        raise InputFault(
-            f"{path} is not a valid ONNX model: {said[0][:300] if said else type(error).__name__}",
-            advice="The file is damaged or cut off: export or copy it again.",
-        ) from error
-    return Graph(hashlib.sha256(data).hexdigest(), proto)
-
-
-def from_graph(graph: Graph, floor: str) -> Converted:
-    """The ONNX model with plain outputs, tidied; its arithmetic stays as exported.
-
-    Raises BuildFault for custom operators or outputs that are no tensors.
-    """
-    limits = runtimes.limits_of(floor)
-    proto = type(graph.proto).FromString(graph.proto.SerializeToString())
-    stock_bytes = len(proto.SerializeToString())
-    graphs.check_known(proto)
-    labels = graphs.strip_zipmap(proto) or graphs.class_labels(proto)
-    graphs.tidy(proto, ir_max=limits.ir)
-    task, outputs = _meaning(proto, labels)
-    return Converted(proto, task, outputs, stock_bytes)
-
-
-_FLOATS = (1, 10, 11)
-_LABELS = (6, 7, 8)
-
-
-def _meaning(proto: Any, labels: tuple[Label, ...]) -> tuple[Task, Outputs]:
-    """What the outputs of somebody's ONNX model are, by their types and shapes.
-
-    A label a row beside float columns is a classifier; one float column is a regression; float
-    columns out of a Softmax are probabilities; all else stays plain tensors.
-    """
-    values = list(proto.graph.output)
-    for value in values:
-        if not value.type.HasField("tensor_type"):
-            raise BuildFault(
-                f"output {value.name!r} is no tensor", advice="Export with plain tensors."
-            )
-    names = tuple(value.name for value in values)
-    floats = [v for v in values if v.type.tensor_type.elem_type in _FLOATS]
-    marks = [v for v in values if v.type.tensor_type.elem_type in _LABELS and _rank(v) <= 1]
-    if len(values) == 2 and len(floats) == 1 and len(marks) == 1:
-        width = _width(floats[0])
-        found = labels or tuple(range(width or 0))
-        if found and width in (None, len(found)):
-            return "classification", Outputs(
-                tensors=names, label=marks[0].name, scores=floats[0].name, labels=found
-            )
-    if len(values) == 1 and len(floats) == 1 and _rank(floats[0]) in (1, 2):
-        width = _width(floats[0])
-        if width == 1 and _maker(proto, names[0]) not in ("Softmax", "Sigmoid"):
-            return "regression", Outputs(tensors=names, value=names[0])
-        if width is not None and width > 1 and _maker(proto, names[0]) == "Softmax":
-            return "classification", Outputs(
-                tensors=names, scores=names[0], labels=labels or tuple(range(width))
-            )
-    return "tensors", Outputs(tensors=names)
-
-
-def _maker(proto: Any, name: str) -> str:
-    return next((str(n.op_type) for n in proto.graph.node if name in n.output), "")
-
-
-def _rank(value: Any) -> int:
-    return len(value.type.tensor_type.shape.dim)
-
-
-def _width(value: Any) -> int | None:
-    """Columns of a [rows, columns] output, 1 for [rows], None when the graph does not say."""
-    extents = value.type.tensor_type.shape.dim
-    if len(extents) == 1:
-        return 1
-    return int(extents[1].dim_value) if extents[1].HasField("dim_value") else None
-
-
-def _plan(proto: Any, table: Table, available: list[str]) -> Intake:
-    graph = proto.graph
-    stored = {initializer.name for initializer in graph.initializer}
-    tensors = tuple(_tensor(value) for value in graph.input if value.name not in stored)
-    if not tensors:
-        raise InputFault("the ONNX model has no input, so there is nothing to predict from")
-    if table.columns:
-        return _columns_of(tensors, table, available)
-    return whole_tensors(tensors, table)
-
-
-def _columns_of(tensors: tuple[Tensor, ...], table: Table, available: list[str]) -> Intake:
-    """Rank-2 tensors filled from the table's columns: one for all, or one a column."""
-    for tensor in tensors:
-        if len(tensor.shape) != 2 or tensor.shape[0] is not None:
-            shape = ", ".join("any" if extent is None else str(extent) for extent in tensor.shape)
-            raise InputFault(
-                f"input {tensor.name!r} has shape [{shape}]; a table's columns fill [any, columns]",
-                advice="Give an .npz file with one array for each input tensor, or export the "
-                "model with a dynamic first axis.",
-            )
-    if len(tensors) == 1:
-        (tensor,) = tensors
-        width = tensor.shape[1]
-        if width is not None and width != len(available):
-            raise InputFault(
-                f"input {tensor.name!r} takes {width} columns, {table.path} has "
-                f"{len(available)}: {listed(available)}",
-                advice="Name the answer's column with --target, and drop what is no feature.",
-            )
-        names = tuple(available)
-        text = tensor.dtype == "string"
-        filled = Tensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, features=names)
-        return Intake(tuple(Column(name, text) for name in names), (filled,))
-    wide = [tensor.name for tensor in tensors if tensor.shape[1] not in (1, None)]
-    missing = [tensor.name for tensor in tensors if tensor.name not in available]
-    if wide or missing:
-        raise InputFault(
-            f"the model has {len(tensors)} inputs; {listed(wide or missing)} "
-            + ("take more than one column" if wide else f"are no columns of {table.path}"),
-            advice="Give an .npz file with one array for each input tensor.",
+        raise _damaged(path, error) from error
+    digest = hashlib.sha256(data)
+    for file in _weight_files(path, proto):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    try:
+        need("onnx.external_data_helper", "reading an .onnx file").load_external_data_for_model(
+            proto, str(path.parent)
         )
-    return Intake(
-        tuple(Column(tensor.name, tensor.dtype == "string") for tensor in tensors),
-        tuple(
-            Tensor(name=t.name, dtype=t.dtype, shape=t.shape, features=(t.name,)) for t in tensors
-        ),
+    except Exception as error:
+        raise _weights_fault(path, _first(error)) from error
+    for tensor in proto.graph.initializer:
+        tensor.ClearField("data_location")  # the same bytes wherever the weights lay
+    _check(onnx, path, proto)
+    return Graph(digest.hexdigest(), proto, declared)
+
+
+def _check(onnx: Any, path: Path, proto: Any) -> None:
+    try:
+        graphs.check_known(proto)
+        _check_standard(onnx, proto)
+        onnx.checker.check_model(proto)
+        onnx.checker.check_model(proto, full_check=True)
+    except BuildFault:
+        raise
+    except onnx.shape_inference.InferenceError:
+        return  # stricter about declared shapes than any runtime; the runtime judges next
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _check_standard(onnx: Any, proto: Any) -> None:
+    """Raise BuildFault for operators in ONNX's own name that no operator set has."""
+    missing = sorted(
+        {
+            node.op_type
+            for node in graphs.every_node(proto)
+            if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type, "")
+        }
     )
+    if missing:
+        raise BuildFault(
+            f"the model uses operators that onnx {onnx.__version__} does not know: "
+            f"{', '.join(missing)}",
+            advice="Export it with standard operators only.",
+        )
+
+
+def _weight_files(path: Path, proto: Any) -> list[Path]:
+    """The files beside the model that hold weights, sorted by name.
+
+    Raises InputFault for one outside its folder, one that is missing, or too much in all.
+    """
+    helper = need("onnx.external_data_helper", "reading an .onnx file")
+    names = set()
+    for tensor in helper._get_all_tensors(proto):
+        if helper.uses_external_data(tensor):
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            names.add(entries.get("location", ""))
+    files, total = [], path.stat().st_size
+    folder = path.parent.resolve()
+    for name in sorted(names):
+        file = path.parent / name
+        if not name or Path(name).is_absolute() or not file.resolve().is_relative_to(folder):
+            raise InputFault(
+                f"{path} wants weights from {name!r}, which is not in its folder",
+                advice="Save it again with the weights beside it, or inside it.",
+            )
+        if not file.is_file():
+            raise _weights_fault(path, f"there is no {file}")
+        files.append(file)
+        total += file.stat().st_size
+    if total >= MODEL_MAX_BYTES:
+        raise InputFault(
+            f"{path} has {total / 1e9:.1f} GB with its weights; one file of a bundle holds "
+            f"{MODEL_MAX_BYTES / 1e9:.1f} GB",
+            advice="Export it in float16 or with int8 weights, or split it into two models.",
+        )
+    return files
+
+
+def _weights_fault(path: Path, said: str) -> InputFault:
+    return InputFault(
+        f"{path} keeps its weights in another file, which cannot be read: {said}",
+        advice="Copy that file too, into the same folder; or save the model with its weights "
+        "inside: onnx.save(onnx.load(path), path).",
+    )
+
+
+def _damaged(path: Path, error: Exception) -> InputFault:
+    return InputFault(
+        f"{path} is not a valid ONNX model: {_first(error)}",
+        advice="The file is damaged or cut off: export or copy it again.",
+    )
+
+
+def _first(error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return said[0][:300] if said else type(error).__name__
+
+
+def _inputs(proto: Any) -> list[Any]:
+    """The graph's inputs that are no weights."""
+    stored = {initializer.name for initializer in proto.graph.initializer}
+    stored.update(item.values.name for item in proto.graph.sparse_initializer)
+    return [value for value in proto.graph.input if value.name not in stored]
 
 
 def _tensor(value: Any) -> Tensor:
@@ -241,10 +272,48 @@ def _tensor(value: Any) -> Tensor:
     dtype = _DTYPES.get(kind.elem_type)
     if not value.type.HasField("tensor_type") or dtype is None:
         raise InputFault(
-            f"input {value.name!r} is not a plain tensor of numbers or text",
+            f"input {value.name!r} is not a plain tensor of numbers or text, but "
+            f"{_type_name(value)}",
             advice="Export the model with plain tensors as inputs.",
+        )
+    if not kind.HasField("shape"):
+        raise InputFault(
+            f"input {value.name!r} does not say how many axes it has",
+            advice="Export the model with the shapes of its inputs, open extents included.",
         )
     shape = tuple(
         int(extent.dim_value) if extent.HasField("dim_value") else None for extent in kind.shape.dim
     )
     return Tensor(name=value.name, dtype=dtype, shape=shape)
+
+
+def _type_name(value: Any) -> str:
+    which = value.type.WhichOneof("value") or "no type"
+    if which == "tensor_type":
+        onnx = need("onnx", "reading an .onnx file")
+        names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+        return f"a tensor of {names.get(value.type.tensor_type.elem_type, 'an unknown type')}"
+    return str(which.removesuffix("_type"))
+
+
+def _open_extents(value: Any) -> tuple[int | str, ...]:
+    """Extents as numbers, open ones by their symbol or a name of their own."""
+    found: list[int | str] = []
+    for axis, extent in enumerate(value.type.tensor_type.shape.dim):
+        if extent.HasField("dim_value"):
+            found.append(int(extent.dim_value))
+        else:
+            found.append(extent.dim_param or f"{value.name}.{axis}")
+    return tuple(found)
+
+
+def _extents(proto: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of weights and of what shape inference finds, open extents as 0."""
+    inference = need("onnx.shape_inference", "drawing inputs")
+    inferred = inference.infer_shapes(proto)
+    found = {
+        value.name: tuple(int(extent.dim_value) for extent in value.type.tensor_type.shape.dim)
+        for value in (*inferred.graph.value_info, *inferred.graph.input)
+    }
+    found.update({item.name: tuple(item.dims) for item in proto.graph.initializer})
+    return found
