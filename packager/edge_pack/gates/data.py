@@ -203,7 +203,8 @@ def _duplicates(prints: NDArray[np.uint64]) -> Finding | None:
     severity: Severity = "warning" if again > MANY_DUPLICATES * len(prints) else "note"
     return Finding(
         severity, "duplicate rows", (),
-        f"{again:,} of {len(prints):,} rows repeat an earlier one: figures seem surer than they are",
+        f"{again:,} of {len(prints):,} rows repeat an earlier one: figures seem surer than "
+        "they are",
     )  # fmt: skip
 
 
@@ -238,7 +239,7 @@ def _answers(target: Target) -> Finding | None:
     if lacking.any():
         return Finding(
             "note", "missing answers", (target.name,),
-            f"{target.name!r} is missing in {int(lacking.sum()):,} rows: those count for parity only",
+            f"{target.name!r} is missing in {int(lacking.sum()):,} rows: these serve parity only",
         )  # fmt: skip
     return None
 
