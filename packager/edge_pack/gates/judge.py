@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.runtime import Session
 from edge_contract.errors import BuildFault, InputFault
 from edge_contract.manifest import Baseline, Gate, Metric, Slice
 from edge_pack import inference, measure, memory
+from edge_pack.answers import Answers
 from edge_pack.asking import Asked
-from edge_pack.candidates import Candidate
 from edge_pack.config import BuildConfig
 from edge_pack.gates import baseline, devices, figures, require, slices, truth
 from edge_pack.gates.baseline import Older
@@ -29,6 +30,17 @@ from edge_pack.gates.require import Requirement
 from edge_pack.gates.slices import Group
 
 Notice = Callable[[str], None]
+
+
+class Candidate(Protocol):
+    """The form of the model that is about to be sealed, and its answers to all rows."""
+
+    @property
+    def proto(self) -> Any: ...
+    @property
+    def session(self) -> Session: ...
+    @property
+    def answers(self) -> Answers: ...
 
 
 @dataclass(frozen=True)
