@@ -111,6 +111,7 @@ class Runtime(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The least runtime that can run this bundle; an agent refuses before the first chunk.
 
     ``ram_bytes`` is an estimate from the graph (deterministic), not a measurement.
+    ``proven``: the release under which the golden samples were run at build time, or "".
     """
 
     ir: int
@@ -119,14 +120,23 @@ class Runtime(Struct, frozen=True, omit_defaults=True, kw_only=True):
     onnxruntime: str
     ram_bytes: int
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    proven: str = ""
 
 
 class Compression(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How the model was made small. ``stock_bytes``: the plain float32 conversion's size."""
+    """How the model was made small.
 
-    mode: Literal["none", "int8-storage"]
+    Attributes:
+        mode: the form's name, such as ``int8-storage``; a reader need not know it.
+        stock_bytes: the plain float32 conversion's size.
+        tensors: tensors, layers or nodes that are other than in float32.
+        parameters: all that the making of the form was told.
+    """
+
+    mode: str
     stock_bytes: int
     tensors: int = 0
+    parameters: dict[str, int | float | str | bool] = {}
 
 
 class Parity(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
 
 import msgspec
@@ -17,19 +18,29 @@ import numpy as np
 
 from edge_contract import bundle as bundles
 from edge_contract import manifest as manifests
-from edge_contract.errors import MachineFault
+from edge_contract.errors import InputFault, MachineFault
 from edge_contract.manifest import Manifest
 from edge_contract.ports.disk import write_atomic
-from edge_pack import asking, candidates, measure, parity, sealing, sources, tables
+from edge_pack import asking, measure, parity, sealing, sources, tables
 from edge_pack.asking import Asked
+from edge_pack.compress import recipe as recipes
+from edge_pack.compress.recipe import Recipe
+from edge_pack.compress.search import Found as Form
+from edge_pack.compress.search import Search
 from edge_pack.config import BuildConfig
 from edge_pack.extras import need_build
-from edge_pack.measure import Latency, Measured
+from edge_pack.frameworks.meaning import Declared
+from edge_pack.gates import check, judge
+from edge_pack.gates.data import Finding
+from edge_pack.intake import Intake, Rows
+from edge_pack.measure import Latency, Measured, Searched
 from edge_pack.papers import provenance
+from edge_pack.subject import Draws, Subject
+from edge_pack.tables import Table
 
 STAGES = (
-    "load", "ask the original", "convert", "compress and check parity", "profile and golden",
-    "seal", "measure",
+    "load", "ask the original", "convert", "compress and check parity", "gates",
+    "profile and golden", "seal", "measure",
 )  # fmt: skip
 
 log = getLogger(__name__)
@@ -42,7 +53,9 @@ class Built:
     Attributes:
         stages_s: seconds of each stage, in order.
         sizes: compression mode -> bytes of the model on the wire, for each that was tried.
+        search: all candidates, None where the form was given.
         measured: None when the build was told not to measure.
+        data: what was found in the rows, errors first; notes are told here alone.
     """
 
     config: BuildConfig
@@ -51,9 +64,11 @@ class Built:
     size_bytes: int
     stages_s: dict[str, float]
     sizes: dict[str, int]
+    search: Searched | None
     measured: Measured | None
     signed: bool
     notices: tuple[str, ...]
+    data: tuple[Finding, ...] = ()
 
 
 @dataclass
@@ -64,6 +79,7 @@ class _Run:
     tell: Callable[[str], None]
     stages_s: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    data: list[Finding] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -71,6 +87,10 @@ class _Run:
         began = time.perf_counter()
         yield
         self.stages_s[name] = time.perf_counter() - began
+
+    def detail(self, what: str) -> None:
+        """What goes on within the stage, such as a candidate's name."""
+        self.progress(f"{STAGES[len(self.stages_s)]}: {what}")
 
     def notice(self, text: str) -> None:
         self.tell(text)
@@ -85,7 +105,8 @@ def build(
     """Package a model; on return the bundle is on disk at ``config.out``.
 
     Args:
-        progress: called with the name of each stage (``STAGES``) as it begins.
+        progress: called with the name of each stage (``STAGES``) as it begins, and with
+            ``stage: detail`` within it.
         notice: told at once what a user should know although nothing is wrong.
 
     Raises:
@@ -96,52 +117,104 @@ def build(
     """
     need_build()
     run = _Run(progress, notice)
+    recipe = recipes.load(config.recipe) if config.recipe is not None else None
+    if recipe is not None:
+        config = recipes.applied(recipe, config)
     with run.stage("load"):
-        source = sources.load(config.model, run.notice, trust=config.trust)
-        table = tables.read(config.data)
+        declared = Declared(config.task, config.labels)
+        source = sources.load(config.model, run.notice, trust=config.trust, declared=declared)
+        table = _rows(source, config, run.notice)
         found = provenance.Found()
         if config.provenance:
             found = provenance.find(config.model, config.data, run.notice)
     with run.stage("ask the original"):
-        asked = asking.ask(source, table, config)
+        asked = asking.ask(source, table, config, partial(_look, run, table, config))
+        demands = judge.prepare(asked, config)
     with run.stage("convert"):
         asked = asking.to_onnx(asked, config)
     with run.stage("compress and check parity"):
         budget = parity.budget_of(asked.onnx.task, config.max_flips, config.max_diff)
-        made = candidates.make(
-            asked.onnx.proto, config.quantize, asked.model_answers, asked.answers
-        )
-        chosen = candidates.choose(
-            made, budget, force=config.force, given=asked.given, hint=asked.hint
-        )
+        search = Search(asked, budget, config, run.detail, run.notice)
+        form = search.find()
+        chosen = form.chosen
+    with run.stage("gates"):
+        judgement = judge.judge(demands, asked, chosen, config, run.notice)
     with run.stage("profile and golden"):
         parts = sealing.members(asked, chosen, config)
     with run.stage("seal"):
-        manifest = sealing.manifest(asked, chosen, parts, budget, config, found)
+        manifest = sealing.manifest(
+            asked, chosen, parts, budget, config, judgement=judgement, found=found,
+            beyond=not search.within(chosen),
+        )  # fmt: skip
         manifest_bytes = manifests.encode(manifest)
         signature = sealing.sign(manifest_bytes, config)
         data = bundles.write(manifest_bytes, parts.stored, signature)
         measure.path_beside(config.out).unlink(missing_ok=True)
         write_atomic(config.out, data)
+        _write_recipe(run, manifest, config, recipe)
     digest = manifests.digest(manifest_bytes)
     measured = None
     if config.measure:
-        measured = _measure(run, asked, config, manifest=manifest, digest=digest, size=len(data))
+        measured = _measure(
+            run, asked, config, form, manifest=manifest, digest=digest, size=len(data)
+        )
     return Built(
         config=config,
         manifest=manifest,
         digest=digest,
         size_bytes=len(data),
         stages_s=run.stages_s,
-        sizes={candidate.mode: len(candidate.stored) for candidate in made},
+        sizes=form.sizes,
+        search=form.search,
         measured=measured,
         signed=bool(signature),
         notices=tuple(run.notices),
+        data=tuple(run.data),
     )
 
 
+def _look(run: _Run, table: Table, config: BuildConfig, takes: Intake, given: Rows) -> None:
+    run.data += check.rows(table, takes, given, config, run.notice)
+
+
+def _rows(source: Subject, config: BuildConfig, notice: Callable[[str], None]) -> Table:
+    """The user's rows, or inputs drawn from the model's own shapes where there are none."""
+    if config.data is not None:
+        return tables.read(config.data)
+    if not isinstance(source, Draws):
+        raise InputFault(
+            f"--data is missing: a {source.kind} model does not say what its inputs look like",
+            advice="Give rows as a device will see them: --data rows.csv.",
+        )
+    table = source.draw()
+    notice(
+        f"no --data: parity is shown on {table.rows} inputs drawn from the model's own shapes, "
+        "and the bundle has no reference profile"
+    )
+    return table
+
+
+def _write_recipe(
+    run: _Run, manifest: Manifest, config: BuildConfig, followed: Recipe | None
+) -> None:
+    """The decision, beside the bundle; told where a followed one was made with other things."""
+    made = recipes.of(manifest, config)
+    if followed is not None:
+        other = recipes.differences(followed, made)
+        if other:
+            run.notice(other)
+    write_atomic(recipes.path_beside(config.out), recipes.encode(made))
+
+
 def _measure(
-    run: _Run, asked: Asked, config: BuildConfig, *, manifest: Manifest, digest: str, size: int
+    run: _Run,
+    asked: Asked,
+    config: BuildConfig,
+    form: Form,
+    *,
+    manifest: Manifest,
+    digest: str,
+    size: int,
 ) -> Measured | None:
     """Time bundle and original, write it beside the bundle, and warn where the bundle is slower.
 
@@ -149,7 +222,7 @@ def _measure(
     """
     try:
         with run.stage("measure"):
-            figures = measure.in_child(config.out)
+            figures = measure.in_child(config.out, config.batch)
             original = _original_latency(asked, figures.latency)
     except MachineFault as error:
         run.notice(str(error))
@@ -168,6 +241,7 @@ def _measure(
             "model": manifest.files[0].size,
             "bundle": size,
         },
+        search=form.search,
     )
     text = msgspec.json.format(msgspec.json.encode(measured), indent=2)
     write_atomic(measure.path_beside(config.out), text + b"\n")

@@ -14,7 +14,16 @@ from edge_contract.errors import InputFault
 from edge_contract.ports import command
 from edge_pack import printing, reading, release_commands
 from edge_pack.build import STAGES, Built, build
-from edge_pack.config import MAX_FLIPS, BuildConfig, Quantize, share
+from edge_pack.compress.modes import QUANTIZE, Optimize, Quantize
+from edge_pack.config import (
+    BATCH,
+    MAX_FLIPS,
+    MAX_METRIC_DROP,
+    BuildConfig,
+    DeclaredTask,
+    read_labels,
+    share,
+)
 
 app = typer.Typer(
     help="Package trained models into small, proven, signed ONNX bundles.",
@@ -34,17 +43,28 @@ def build_command(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help=".joblib, .pkl, .skops or .onnx file.")
     ],
-    data: Annotated[
-        Path, typer.Option(help="Rows as a device will see them: .csv, .parquet or .npz.")
-    ],
     name: Annotated[str, typer.Option(help="Name of the model, such as pump.")],
     version: Annotated[str, typer.Option(help="Version of the bundle, such as 1.0.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the bundle goes.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rows as a device will see them: .csv, .parquet or .npz. Networks may do "
+            "without: inputs are then drawn from the model's own shapes."
+        ),
+    ] = None,
     target: Annotated[str, typer.Option(help="Column with the true answer.")] = "",
     time_column: Annotated[str, typer.Option(help="Column that orders the rows in time.")] = "",
     quantize: Annotated[
-        str, typer.Option(help="auto (the smallest within the budget), none or int8-storage.")
+        str, typer.Option(help=f"A form to take: {', '.join(QUANTIZE)}. auto searches for one.")
     ] = "auto",
+    optimize: Annotated[
+        str,
+        typer.Option(
+            help="What a search aims for: size on the wire, latency, memory, or balanced (the "
+            "least product of the three)."
+        ),
+    ] = "size",
     max_flips: Annotated[
         str, typer.Option(help="Labels that may change, as 0.1% or 0.001 of the rows.")
     ] = f"{MAX_FLIPS:.1%}",
@@ -55,9 +75,36 @@ def build_command(
             "deviations of the original's values [0.01]."
         ),
     ] = None,
+    max_metric_drop: Annotated[
+        str,
+        typer.Option(
+            help="Accuracy or R2 that a form may cost; judged where --target is known "
+            f"[{MAX_METRIC_DROP:.1%}]. Given, pruned trees are tried too."
+        ),
+    ] = "",
+    batch: Annotated[
+        int, typer.Option(help="Rows of the second batch size that is timed.")
+    ] = BATCH,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="NAME.recipe.json of an earlier build: repeat it without a search."),
+    ] = None,
+    prove_runtime: Annotated[
+        bool,
+        typer.Option(
+            "--prove-runtime",
+            help="Install the oldest ONNX Runtime of --runtime and run the golden samples there.",
+        ),
+    ] = False,
     runtime: Annotated[
         str, typer.Option(help="The oldest ONNX Runtime among the devices.")
     ] = ">=1.18",
+    task: Annotated[
+        str, typer.Option(help="What a network's output is: classification or regression.")
+    ] = "",
+    labels: Annotated[
+        str, typer.Option(help="Labels of a network's output columns, as ok,worn,broken.")
+    ] = "",
     keys: Annotated[
         Path | None, typer.Option(help="Directory of signing keys (edge-pack keys init).")
     ] = None,
@@ -96,10 +143,15 @@ def build_command(
       int8-storage -o net-2.1.edgepack
     """
     mode: Quantize = quantize  # type: ignore[assignment]  # BuildConfig refuses any other text
+    aim: Optimize = optimize  # type: ignore[assignment]  # as above
+    drop = share(max_metric_drop, "--max-metric-drop") if max_metric_drop else None
+    declared: DeclaredTask = task  # type: ignore[assignment]  # as above
     config = BuildConfig(
         model=model, data=data, name=name, version=version, out=out, target=target,
         time_column=time_column, quantize=mode, max_flips=share(max_flips, "--max-flips"),
-        max_diff=max_diff, runtime=runtime, force=force, trust=trust, keys=keys,
+        max_diff=max_diff, max_metric_drop=drop, optimize=aim, batch=batch, recipe=recipe,
+        prove_runtime=prove_runtime, runtime=runtime, task=declared,
+        labels=read_labels(labels), force=force, trust=trust, keys=keys,
         measure=measure, provenance=provenance, commit=commit, run_id=run_id, licence=licence,
         intended_use=intended_use,
     )  # fmt: skip
@@ -124,7 +176,7 @@ def _build_with_bar(config: BuildConfig) -> Built:
         task = bar.add_task("build", total=len(STAGES))
 
         def progress(stage: str) -> None:
-            bar.update(task, description=stage, completed=STAGES.index(stage))
+            bar.update(task, description=stage, completed=STAGES.index(stage.partition(":")[0]))
 
         def notice(text: str) -> None:
             console.print(f"notice: {text}", markup=False, highlight=False, soft_wrap=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,11 @@ from edge_agent.runtime import Session, versions
 from edge_contract import bundle as bundles
 from edge_contract import golden as goldens
 from edge_contract.errors import MachineFault
-from edge_contract.manifest import GOLDEN_FILE, MODEL_FILE
+from edge_contract.manifest import GOLDEN_FILE, MODEL_FILE, Tensor
 from edge_contract.ports.disk import read_bounded
 
-BATCHES = (1, 256)
+BATCH = 256
+"""The second batch size that is timed, where the user names no other."""
 SECONDS_EACH = 0.4
 """Time for each batch size: enough for a p99 of a small model, bearable for a large one."""
 CALLS_MIN, CALLS_MAX = 5, 2000
@@ -41,7 +44,7 @@ imported_s = time.perf_counter() - began
 import sys
 from edge_contract.ports.command import run
 from edge_pack.measure import child
-run(lambda: child(sys.argv[1], imported_s))
+run(lambda: child(sys.argv[1], int(sys.argv[2]), imported_s))
 """
 """The agent's imports are timed by themselves: a device has no packager to import."""
 
@@ -70,10 +73,55 @@ class Figures(Struct, frozen=True, kw_only=True):
     latency: tuple[Latency, ...]
 
 
-class Measured(Struct, frozen=True, kw_only=True):
-    """The file beside the bundle. ``bundle``: the digest of the bundle that was measured."""
+class CandidateFigures(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One form that the search looked at, and what became of it.
 
-    schema: int = 1
+    Attributes:
+        verdict: chosen, dominated, possible, slower, over budget, changed nothing, no smaller,
+            too new (for the oldest runtime), or failed; ``reason`` says more.
+        size_bytes: of the model on the wire; ``ratio``: of float32's. raw_bytes: decoded.
+        load_ms, rss_bytes: loaded alone, after trimming; None where not measured.
+        latency: empty where not measured. against: batch -> median ratio to float32, 1 within
+            noise.
+        rows, flips, diff_max: against the original model.
+        metric, metric_value, metric_drop: the task's leading metric (accuracy or R2), and by how
+            much it is less than the original's; "" and 0 without truth.
+    """
+
+    mode: str
+    verdict: str
+    reason: str = ""
+    parameters: dict[str, int | float | str | bool] = {}
+    size_bytes: int = 0
+    ratio: float = 0.0
+    raw_bytes: int = 0
+    load_ms: float | None = None
+    rss_bytes: int | None = None
+    latency: tuple[Latency, ...] = ()
+    against: dict[int, float] = {}
+    rows: int = 0
+    flips: int = 0
+    diff_max: float = 0.0
+    metric: str = ""
+    metric_value: float = 0.0
+    metric_drop: float = 0.0
+
+
+class Searched(Struct, frozen=True, kw_only=True):
+    """All candidates of a build. ``noise``: what float32 differed from itself, None untimed."""
+
+    optimize: str
+    noise: float | None
+    candidates: tuple[CandidateFigures, ...]
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """The file beside the bundle. ``bundle``: the digest of the bundle that was measured.
+
+    ``search`` is None where the form was given and not searched.
+    """
+
+    schema: int = 2
     bundle: str
     name: str
     version: str
@@ -82,6 +130,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     original: tuple[Latency, ...]
     stages_ms: dict[str, float]
     bytes: dict[str, int]
+    search: Searched | None = None
 
 
 def path_beside(out: Path) -> Path:
@@ -89,19 +138,49 @@ def path_beside(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.edgepack')}.measured.json")
 
 
-def in_child(bundle: Path) -> Figures:
+def in_child(bundle: Path, batch: int = BATCH) -> Figures:
     """Measure a bundle in a fresh process. Raises MachineFault when that fails."""
-    command = [sys.executable, "-c", _CHILD, str(bundle)]
+    said = run_child(_CHILD, str(bundle), str(batch), what="measuring the bundle")
+    return msgspec.json.decode(said, type=Figures)
+
+
+def run_child(code: str, *arguments: str, what: str) -> bytes:
+    """What a Python program of ours prints, run in a process of its own.
+
+    It is the first of a group that ends with us: interrupted or out of time, nothing is left.
+
+    Args:
+        what: of the message when it fails, such as ``measuring the bundle``.
+
+    Raises MachineFault when it cannot start, takes too long or fails.
+    """
+    command = [sys.executable, "-c", code, *arguments]
     try:
-        done = subprocess.run(  # noqa: S603  our own interpreter and module
-            command, capture_output=True, timeout=CHILD_TIMEOUT_S, check=False
+        process = subprocess.Popen(  # noqa: S603  our own interpreter and module
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MachineFault(f"measuring the bundle failed: {error}") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise MachineFault(f"measuring the bundle failed: {said[-1] if said else 'no reason'}")
-    return msgspec.json.decode(done.stdout, type=Figures)
+    except OSError as error:
+        raise MachineFault(f"{what} failed: {error}") from error
+    with process:
+        try:
+            said, complaint = process.communicate(timeout=CHILD_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            _end(process)
+            raise MachineFault(f"{what} failed: {error}") from error
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode:
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        raise MachineFault(f"{what} failed: {lines[-1] if lines else 'no reason'}")
+    return said
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with all that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def calls(call: Callable[[], object], batch: int, seconds: float = SECONDS_EACH) -> Latency:
@@ -140,14 +219,14 @@ def slower(bundle: Sequence[Latency], original: Sequence[Latency]) -> str:
     return f"the bundle takes longer than the original: {', '.join(found)}" if found else ""
 
 
-def child(path: str, imported_s: float) -> None:
+def child(path: str, batch: int, imported_s: float) -> None:
     """Measure a bundle in this process and print the ``Figures`` as JSON."""
-    sys.stdout.buffer.write(msgspec.json.encode(_measure(Path(path), imported_s)))
+    sys.stdout.buffer.write(msgspec.json.encode(_measure(Path(path), batch, imported_s)))
 
 
-def _measure(path: Path, imported_s: float) -> Figures:
+def _measure(path: Path, batch: int, imported_s: float) -> Figures:
     opened = time.perf_counter()
-    resident = _resident()
+    before = resident()
     bundle = bundles.read(read_bounded(path, bundles.BUNDLE_MAX_BYTES))
     golden = goldens.decode(bundle.file(GOLDEN_FILE))
     feeds = {array.name: goldens.unpack(array) for array in golden.inputs}
@@ -155,25 +234,35 @@ def _measure(path: Path, imported_s: float) -> Figures:
     began = time.perf_counter()
     session = Session(model)
     load_ms = (time.perf_counter() - began) * 1000
-    shared = all(tensor.features for tensor in bundle.manifest.inputs)
-    session.run(_batch(feeds, 1) if shared else feeds)
+    batches = _batches(bundle.manifest.inputs, feeds, batch)
+    session.run(batches[min(batches)])
     cold_start_ms = (imported_s + time.perf_counter() - opened) * 1000
-    batches = {batch: _batch(feeds, batch) for batch in BATCHES} if shared else {1: feeds}
-    latency = [calls(partial(session.run, ready), batch) for batch, ready in batches.items()]
-    after = _resident()
+    latency = [calls(partial(session.run, ready), rows) for rows, ready in batches.items()]
+    after = resident()
     return Figures(
         load_ms=round(load_ms, 3),
         cold_start_ms=round(cold_start_ms, 3),
-        rss_bytes=after - resident if after is not None and resident is not None else None,
+        rss_bytes=after - before if after is not None and before is not None else None,
         latency=tuple(latency),
     )
 
 
-def _batch(feeds: dict[str, Any], rows: int) -> dict[str, Any]:
-    return {name: value[np.arange(rows) % len(value)] for name, value in feeds.items()}
+def _batches(
+    tensors: Sequence[Tensor], feeds: dict[str, Any], batch: int
+) -> dict[int, dict[str, Any]]:
+    """The samples as one row and as ``batch`` rows; as they are where the rows are fixed."""
+    lengths = {len(value) if value.ndim else 0 for value in feeds.values()}
+    if len(lengths) > 1 or 0 in lengths:
+        return {1: feeds}
+    if any(tensor.shape[0] is not None for tensor in tensors):
+        return {lengths.pop(): feeds}
+    return {
+        rows: {name: value[np.arange(rows) % len(value)] for name, value in feeds.items()}
+        for rows in sorted({1, batch})
+    }
 
 
-def _resident() -> int | None:
+def resident() -> int | None:
     """Resident bytes of this process (proc(5), statm, field 2), None off Linux."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

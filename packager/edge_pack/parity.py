@@ -155,8 +155,10 @@ def _shown(answers: Answers, row: int) -> str:
     return f"label #{label}, score {float(answers.scores[row].max()):.6g}"
 
 
-def record(comparison: Comparison, budget: Budget, *, synthetic: bool = False) -> Parity:
-    """The manifest's entry; ``forced`` when the budget does not hold.
+def record(
+    comparison: Comparison, budget: Budget, *, synthetic: bool = False, beyond: bool = False
+) -> Parity:
+    """The manifest's entry; ``forced`` when this budget, or one ``beyond`` it, does not hold.
 
     Differences are bounds, rounded up: the last digits come from the processor's rounding, and
     the same inputs must give the same bytes on every machine.
@@ -169,7 +171,7 @@ def record(comparison: Comparison, budget: Budget, *, synthetic: bool = False) -
         diff_p99=_bound(comparison.diff_p99),
         diff_budget=budget.diff,
         synthetic=synthetic,
-        forced=not comparison.within(budget),
+        forced=beyond or not comparison.within(budget),
     )
 
 

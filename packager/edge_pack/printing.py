@@ -14,7 +14,7 @@ from edge_agent.outputs import Prediction
 from edge_contract.bundle import Bundle
 from edge_contract.manifest import Manifest
 from edge_pack.build import Built
-from edge_pack.measure import Measured
+from edge_pack.measure import CandidateFigures, Measured, Searched
 
 SHOWN_ROWS = 20
 
@@ -32,6 +32,7 @@ def built_object(built: Built) -> dict[str, Any]:
         "size_bytes": built.size_bytes,
         "signed": built.signed,
         "sizes": built.sizes,
+        "search": built.search,
         "stages_s": built.stages_s,
         "notices": built.notices,
         "manifest": built.manifest,
@@ -71,16 +72,10 @@ def show_built(console: Console, built: Built) -> None:
     manifest = built.manifest
     table = _grid()
     model, stock = manifest.files[0], manifest.compression.stock_bytes
-    for name, size in built.sizes.items():
-        note = ""
-        if name == manifest.compression.mode and len(built.sizes) > 1:
-            note = "  <- chosen"
-        elif size < model.size:
-            note = "  (beyond the budget)"
-        table.add_row(
-            f"model, {name}",
-            f"{size:,} B stored, {size / stock:.1%} of the stock ONNX's {stock:,} B{note}",
-        )
+    table.add_row(
+        f"model, {manifest.compression.mode}",
+        f"{model.size:,} B stored, {model.size / stock:.1%} of the stock ONNX's {stock:,} B",
+    )
     others = ", ".join(f"{file.name} {file.size:,} B" for file in manifest.files if file != model)
     table.add_row("bundle", f"{built.size_bytes:,} B with {others}")
     _add_parity(table, manifest)
@@ -92,6 +87,8 @@ def show_built(console: Console, built: Built) -> None:
     table.add_row("signature", "signed" if built.signed else "none (pass --keys to sign)")
     table.add_row("digest", built.digest)
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold] -> {built.config.out}")
+    if built.search is not None and len(built.search.candidates) > 1:
+        console.print(search_table(built.search))
     console.print(table)
 
 
@@ -127,8 +124,53 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
             table.add_row(name, text)
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold]")
     console.print(table)
+    if measured and measured.search is not None and len(measured.search.candidates) > 1:
+        console.print(search_table(measured.search))
     if manifest.features:
         console.print(_features(manifest))
+
+
+def search_table(search: Searched) -> Table:
+    """All candidates with what each costs, and what became of it."""
+    timed = [figure.batch for c in search.candidates[:1] for figure in c.latency]
+    drops = any(found.metric for found in search.candidates)
+    table = Table(box=None, pad_edge=False)
+    for name in ("candidate", "bytes", "ratio", "flips", "max diff"):
+        table.add_column(name, justify="left" if name == "candidate" else "right")
+    if drops:
+        table.add_column(search.candidates[0].metric or "metric", justify="right")
+    for batch in timed:
+        table.add_column(f"p50 b{batch}", justify="right")
+    if timed:
+        table.add_column("load", justify="right")
+        table.add_column("memory", justify="right")
+    table.add_column("verdict", overflow="fold")
+    for found in search.candidates:
+        table.add_row(*_candidate(found, timed, drops=drops))
+    return table
+
+
+def _candidate(found: CandidateFigures, timed: list[int], *, drops: bool) -> list[str]:
+    verdict = f"{found.verdict}: {found.reason}" if found.reason else found.verdict
+    if found.verdict == "chosen":
+        verdict = "[bold]<- chosen[/bold]"
+    if not found.size_bytes:
+        return [found.mode, *[""] * (4 + drops + len(timed) + 2 * bool(timed)), verdict]
+    cells = [
+        found.mode,
+        f"{found.size_bytes:,}",
+        f"{found.ratio:.3f}",
+        str(found.flips),
+        f"{found.diff_max:.2g}",
+    ]
+    if drops:
+        cells.append(f"{found.metric_value:.4g}")
+    medians = {figure.batch: figure.p50_us for figure in found.latency}
+    cells += [_time(medians[batch]) if batch in medians else "" for batch in timed]
+    if timed:
+        cells.append("" if found.load_ms is None else f"{found.load_ms:.1f} ms")
+        cells.append("" if found.rss_bytes is None else f"{found.rss_bytes / 1e6:.1f} MB")
+    return [*cells, verdict]
 
 
 def _features(manifest: Manifest) -> Table:

@@ -22,7 +22,6 @@ from edge_contract.manifest import (
     Compression,
     File,
     Manifest,
-    Metric,
     Runtime,
 )
 from edge_pack import (
@@ -32,13 +31,14 @@ from edge_pack import (
     memory,
     parity,
     profile_build,
-    quality,
     runtimes,
     times,
 )
 from edge_pack.asking import Asked
-from edge_pack.candidates import Candidate
+from edge_pack.compress.candidates import Candidate
+from edge_pack.compress.modes import COMPUTE
 from edge_pack.config import BuildConfig
+from edge_pack.gates.judge import Judgement
 from edge_pack.papers import provenance
 from edge_pack.papers.provenance import Found
 from edge_pack.parity import Budget
@@ -72,10 +72,13 @@ def _golden(asked: Asked, chosen: Candidate) -> Golden:
         one = inference.feeds_of(asked.intake, asked.features, rows.take(np.array([0])))
         row_bytes = sum(array.nbytes for array in one.values())
         given = chosen.answers.take(np.arange(asked.given))
-        where = golden_build.choose(rows, given, row_bytes)
+        margin = golden_build.MARGIN_INT8 if chosen.mode in COMPUTE else golden_build.MARGIN
+        where = golden_build.choose(rows, given, row_bytes, margin)
         rows = rows.take(where[:1] if asked.intake.batch == "single" else where)
     feeds = inference.feeds_of(asked.intake, asked.features, rows)
-    return golden_build.build(feeds, chosen.session.run(feeds))
+    session = chosen.session
+    slack = golden_build.slack(session.run, feeds) if chosen.mode in COMPUTE else 0.0
+    return golden_build.build(feeds, session.run(feeds), slack)
 
 
 def _profile(asked: Asked, chosen: Candidate, config: BuildConfig) -> bytes:
@@ -94,24 +97,23 @@ def _profile(asked: Asked, chosen: Candidate, config: BuildConfig) -> bytes:
     return encoded
 
 
-def metrics(asked: Asked, chosen: Candidate, config: BuildConfig) -> tuple[Metric, ...]:
-    """Quality of the original and of the bundle, where the data holds the true answers."""
-    if not config.target:
-        return ()
-    task, given = asked.onnx.task, np.arange(asked.given)
-    truth = quality.read_truth(asked.table, config.target, task, asked.onnx.outputs.labels)
-    return quality.metrics(task, asked.answers.take(given), chosen.answers.take(given), truth)
-
-
 def manifest(
     asked: Asked,
     chosen: Candidate,
     parts: Members,
     budget: Budget,
     config: BuildConfig,
+    *,
+    judgement: Judgement,
     found: Found,
+    beyond: bool = False,
+    proven: str = "",
 ) -> Manifest:
     """The signed description.
+
+    Args:
+        beyond: a budget other than parity's is exceeded, and the user insisted.
+        proven: the runtime release under which the golden samples were run, or "".
 
     Raises BuildFault when the oldest runtime that must run the model cannot.
     """
@@ -124,19 +126,27 @@ def manifest(
         inputs=asked.intake.tensors,
         outputs=asked.onnx.outputs,
         files=parts.files,
-        runtime=_runtime(chosen, config),
+        runtime=_runtime(chosen, config, proven),
         compression=Compression(
-            mode=chosen.mode, stock_bytes=asked.onnx.stock_bytes, tensors=chosen.changed
+            mode=chosen.mode,
+            stock_bytes=asked.onnx.stock_bytes,
+            tensors=chosen.changed,
+            parameters=dict(sorted(chosen.parameters.items())),
         ),
-        parity=parity.record(chosen.comparison, budget, synthetic=asked.table.drawn),
-        provenance=provenance.record(asked.source, asked.table, asked.given, config, found),
-        metrics=metrics(asked, chosen, config),
+        parity=parity.record(chosen.comparison, budget, synthetic=asked.table.drawn, beyond=beyond),
+        provenance=provenance.record(
+            asked.source, asked.table, 0 if asked.table.drawn else asked.given, config, found
+        ),
+        metrics=judgement.metrics,
+        slices=judgement.slices,
+        gates=judgement.gates,
+        baseline=judgement.baseline,
         licence=config.licence,
         intended_use=config.intended_use,
     )
 
 
-def _runtime(chosen: Candidate, config: BuildConfig) -> Runtime:
+def _runtime(chosen: Candidate, config: BuildConfig, proven: str) -> Runtime:
     opsets, ops = graphs.opsets(chosen.proto), graphs.operators(chosen.proto)
     ir = int(chosen.proto.ir_version)
     return Runtime(
@@ -145,6 +155,7 @@ def _runtime(chosen: Candidate, config: BuildConfig) -> Runtime:
         ops=ops,
         onnxruntime=runtimes.check_floor(config.runtime, ir, opsets, ops),
         ram_bytes=memory.estimate(chosen.proto),
+        proven=proven,
     )
 
 

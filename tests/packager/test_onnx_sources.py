@@ -15,9 +15,11 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from edge_contract.errors import BuildFault, InputFault
+from edge_contract.errors import InputFault
 from edge_contract.manifest import MODEL_FILE
-from edge_pack import asking, candidates, graphs, parity, reading, sources, tables
+from edge_pack import asking, graphs, parity, reading, sources, tables
+from edge_pack.compress.candidates import Judge, refusal
+from edge_pack.compress.forms import Form
 
 
 def _info(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> Any:
@@ -202,11 +204,11 @@ def test_an_altered_model_is_caught_by_parity(network: Path, rows: Any, pack: An
     asked = asking.ask(sources.load(network, str), tables.read(built.config.data), built.config)
     asked = asking.to_onnx(asked, built.config)
     for model, kept in ((onnx.load(network), True), (proto, False)):
-        (found,) = candidates.make(model, "none", asked.model_answers, asked.answers)
+        judge = Judge(asked.model_answers, asked.answers, "classification")
+        found = judge.candidate(Form("none", model))
         budget = parity.budget_of("classification", 0.001, None)
-        assert found.comparison.within(budget) is kept
-    with pytest.raises(BuildFault, match="labels changed"):
-        candidates.choose([found], budget, force=False, given=len(rows))
+        assert found.within(budget, None) is kept
+    assert "labels changed" in str(refusal(found, budget, None, len(rows), ""))
 
 
 def test_nodes_nothing_needs_are_dropped() -> None:

@@ -122,8 +122,8 @@ def test_a_budget_of_nothing_refuses_int8_and_auto_falls_back(
         pack(digits_mlp, frame.join(target), "digit", quantize="int8-storage", max_diff=1e-4)
     built = pack(digits_mlp, frame.join(target), "digit", quantize="auto", max_diff=1e-4)
     assert built.manifest.compression.mode == "none"
-    assert set(built.sizes) == {"none", "int8-storage"}
-    free = pack(digits_mlp, frame.join(target), "digit", max_flips=0.02, max_diff=0.2)
+    assert set(built.sizes) == {"none", "int8-storage", "int4-storage", "fp16-storage"}
+    free = pack(digits_mlp, frame.join(target), "digit", max_flips=0.01, max_diff=0.05)
     assert free.manifest.compression.mode == "int8-storage"
     assert free.sizes["int8-storage"] < 0.4 * free.sizes["none"]
 

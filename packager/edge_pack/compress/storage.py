@@ -31,7 +31,6 @@ INT4_MAX = 7
 FLOAT16_MAX = 65504.0
 BLOCK = 32
 """Four-bit weights that share a scale: what llama.cpp's Q4_0 and ONNX Runtime take as well."""
-_BLOCK_LEAST = 16
 _NODE_BYTES = 80
 """What a node with its names costs: a tensor must save more than its nodes do."""
 OPSET_MIN = 13
@@ -76,7 +75,7 @@ def int8_storage(proto: Any) -> tuple[Any, int]:
 
 
 def int4_storage(proto: Any) -> tuple[Any, int]:
-    """As ``int8_storage`` in four bits, with a float16 scale for each block of 16 to 32 weights."""
+    """As ``int8_storage`` in four bits, with a float16 scale for each block of 17 to 32 weights."""
     return _stored(proto, _fold_int4, "int4 storage")
 
 
@@ -213,11 +212,8 @@ def quantize_blocks(
 
 
 def _block(run: int) -> int:
-    """How many of ``run`` weights share a scale: a divisor near 32, so that nothing is padded."""
-    if run <= BLOCK:
-        return run
-    fitting = (size for size in range(BLOCK, _BLOCK_LEAST - 1, -1) if run % size == 0)
-    return next(fitting, BLOCK)
+    """How many of ``run`` weights share a scale: at most 32, so that the last is hardly padded."""
+    return -(-run // -(-run // BLOCK))
 
 
 def _fold_fp16(name: str, weights: NDArray[Any], _layout: Layout | None) -> _Unfold | None:

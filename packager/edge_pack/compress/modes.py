@@ -1,0 +1,24 @@
+"""The forms a model can travel in, by name, and what a search can aim for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+Mode = Literal[
+    "none", "int8-storage", "int4-storage", "fp16-storage",
+    "int8-static", "int8-static-tensor", "int8-dynamic",
+]  # fmt: skip
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""The plainest first: at a tie the earlier one is taken."""
+COMPUTE: tuple[Mode, ...] = ("int8-static", "int8-static-tensor", "int8-dynamic")
+"""Forms that compute in integers: only a measurement says whether they are faster."""
+
+Quantize = Literal["auto", Mode]
+QUANTIZE: tuple[Quantize, ...] = ("auto", *MODES)
+
+Optimize = Literal["size", "latency", "memory", "balanced"]
+OPTIMIZE: tuple[Optimize, ...] = get_args(Optimize)
+
+Parameter = int | float | str | bool
+Parameters = Mapping[str, Parameter]

@@ -1,0 +1,296 @@
+"""The search: makes the candidates, measures those within the budget, and takes one.
+
+Guards: an explicit form that fails is refused, never swapped for another; a form that computes
+in integers is only taken by a search that has timed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from edge_contract.errors import BuildFault, EdgeError, MachineFault
+from edge_pack import graphs, inference, quality, runtimes
+from edge_pack.asking import Asked
+from edge_pack.compress import bench, forms, pareto
+from edge_pack.compress.bench import Benched
+from edge_pack.compress.candidates import Candidate, Judge, refusal
+from edge_pack.compress.forms import Form, Material
+from edge_pack.compress.modes import COMPUTE, MODES, Mode
+from edge_pack.config import MAX_METRIC_DROP, BuildConfig
+from edge_pack.inference import Tensors
+from edge_pack.measure import CandidateFigures, Searched
+from edge_pack.parity import Budget
+
+CALIBRATION_ROWS = 512
+"""Ranges of activations hardly move beyond some hundred rows."""
+_CHUNK_ROWS = 64
+_FEED_BYTES = 16 * 1024**2
+"""A batch whose input is larger is cut to this."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a build seals. ``search``: None where the form was given."""
+
+    chosen: Candidate
+    sizes: dict[str, int]
+    search: Searched | None = None
+
+
+@dataclass
+class _Entry:
+    """One form on its way: what was made of it, and what became of it."""
+
+    mode: Mode
+    candidate: Candidate | None = None
+    verdict: str = ""
+    reason: str = ""
+    alone: bench.Alone | None = None
+    latency: tuple[Any, ...] = ()
+    against: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def made(self) -> Candidate:
+        """The candidate, where there is one."""
+        assert self.candidate is not None
+        return self.candidate
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search for the form of a converted model.
+
+    Attributes:
+        progress: called with the name of each candidate as it is made, and before they are timed.
+        notice: told when timing fails; the search then goes by size.
+    """
+
+    asked: Asked
+    budget: Budget
+    config: BuildConfig
+    progress: Callable[[str], None]
+    notice: Callable[[str], None]
+
+    def find(self) -> Found:
+        """The form of the model that goes into the bundle.
+
+        Raises BuildFault when a given form changes nothing, or nothing is within the budget.
+        """
+        if self.config.quantize != "auto":
+            return self._given(self.config.quantize)
+        entries = [self._entry(mode) for mode in self._modes()]
+        plain = entries[0]
+        for entry in entries[1:]:
+            _check_gain(entry, plain.made, self.config)
+        open_ = [entry for entry in entries if not entry.verdict]
+        if not open_:
+            if not self.config.force:
+                raise self._refusal(plain.made)
+            open_ = [plain]
+        noise = self._time(plain, open_)
+        if noise is None:
+            open_ = [entry for entry in open_ if entry.mode not in COMPUTE] or open_
+        chosen = _decide(open_, plain, self.config)
+        made = [entry.candidate for entry in entries if entry.candidate is not None]
+        figures = Searched(
+            optimize=self.config.optimize,
+            noise=noise if noise is None else round(noise, 4),
+            candidates=tuple(_figures(entry, plain.made) for entry in entries),
+        )
+        sizes: dict[str, int] = {candidate.mode: len(candidate.stored) for candidate in made}
+        return Found(chosen.made, sizes, figures)
+
+    def _given(self, mode: Mode) -> Found:
+        self.progress(mode)
+        form = forms.make(mode, self._material, self.config.parameters)
+        candidate = self._judge.candidate(form)
+        if not (self.config.force or self.within(candidate)):
+            raise self._refusal(candidate)
+        return Found(candidate, {str(mode): len(candidate.stored)})
+
+    def _modes(self) -> list[Mode]:
+        """Forms that suit the model, the plainest first; what computes only if it is timed."""
+        return [
+            mode
+            for mode in MODES
+            if forms.suits(mode, self._material) and (self.config.measure or mode not in COMPUTE)
+        ]
+
+    def _entry(self, mode: Mode) -> _Entry:
+        self.progress(mode)
+        entry = _Entry(mode)
+        try:
+            form = forms.make(mode, self._material, {})
+            self._check_floor(form)
+            entry.candidate = self._judge.candidate(form)
+        except EdgeError as error:
+            if mode == "none":
+                raise
+            entry.reason = str(error).splitlines()[0]
+            nothing = "changed nothing" in entry.reason
+            entry.verdict = "changed nothing" if nothing else "failed"
+            return entry
+        if not self.within(entry.candidate):
+            entry.verdict = "over budget"
+        return entry
+
+    def _check_floor(self, form: Form) -> None:
+        """Raise BuildFault when a form needs a newer runtime than the devices have."""
+        if form.mode != "none":
+            ir = int(form.proto.ir_version)
+            opsets, ops = graphs.opsets(form.proto), graphs.operators(form.proto)
+            runtimes.check_floor(self.config.runtime, ir, opsets, ops)
+
+    def _time(self, plain: _Entry, open_: Sequence[_Entry]) -> float | None:
+        """Time what is still open against float32; the noise, None where it was not timed."""
+        if not self.config.measure or all(entry is plain for entry in open_):
+            return None
+        self.progress("timing")
+        timed = [plain, *(entry for entry in open_ if entry is not plain)]
+        try:
+            benched = bench.run(
+                [entry.made.raw for entry in timed], _feeds(self.asked, self.config.batch)
+            )
+        except MachineFault as error:
+            self.notice(f"{error}; the smallest form that computes in float32 is taken")
+            return None
+        return _keep(timed, benched)
+
+    def within(self, candidate: Candidate) -> bool:
+        """Whether the candidate keeps all budgets."""
+        return candidate.within(self.budget, self._max_drop(candidate))
+
+    def _refusal(self, candidate: Candidate) -> BuildFault:
+        asked = self.asked
+        return refusal(candidate, self.budget, self._max_drop(candidate), asked.given, asked.hint)
+
+    def _max_drop(self, candidate: Candidate) -> float | None:
+        """The plain conversion answers for its metric only where the user says so."""
+        default = None if candidate.mode == "none" else MAX_METRIC_DROP
+        given = self.config.max_metric_drop
+        return default if given is None else given
+
+    @cached_property
+    def _material(self) -> Material:
+        return Material(self.asked.onnx.proto, _calibration(self.asked))
+
+    @cached_property
+    def _judge(self) -> Judge:
+        asked, task = self.asked, self.asked.onnx.task
+        truth = None
+        if self.config.target:
+            labels = asked.onnx.outputs.labels
+            truth = quality.read_truth(asked.table, self.config.target, task, labels)
+        return Judge(asked.model_answers, asked.answers, task, truth)
+
+
+def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:
+    """A form that is hardly smaller is only worth its while if it computes otherwise."""
+    if entry.candidate is None or entry.verdict:
+        return
+    saved = len(plain.stored) - len(entry.candidate.stored)
+    if saved < pareto.GAIN_BYTES and (entry.mode not in COMPUTE or config.optimize == "size"):
+        entry.verdict = "no smaller"
+        entry.reason = f"saves {saved:,} B on the wire"
+
+
+def _keep(timed: Sequence[_Entry], found: Benched) -> float:
+    """Write the figures into the entries, the first of which is float32; the noise."""
+    base = found.timings[0]
+    noise = pareto.noise_of(base, found.again)
+    for entry, timing, alone, latency in zip(
+        timed, found.timings, found.alone, found.latency, strict=True
+    ):
+        entry.alone, entry.latency = alone, latency
+        entry.against = pareto.ratios(base, timing, noise)
+        if entry is not timed[0] and not entry.verdict and pareto.is_slower(base, timing, noise):
+            entry.verdict = "slower"
+            worst = max(entry.against.items(), key=lambda pair: pair[1])
+            entry.reason = f"{worst[1]:.2f} times float32 at batch {worst[0]}"
+    return noise
+
+
+def _decide(open_: Sequence[_Entry], plain: _Entry, config: BuildConfig) -> _Entry:
+    """The entry that is taken; every other one that was open learns why it is not."""
+    points = {entry.mode: _point(entry, plain) for entry in open_}
+    taken = pareto.choose(list(points.values()), config.optimize).mode
+    for entry in open_:
+        if entry.mode == taken:
+            entry.verdict = "chosen"
+        elif not entry.verdict:
+            better = pareto.dominated(
+                points[entry.mode], [p for m, p in points.items() if m != entry.mode]
+            )
+            entry.verdict = "dominated" if better else "possible"
+            entry.reason = f"by {better}" if better else ""
+    return next(entry for entry in open_ if entry.mode == taken)
+
+
+def _point(entry: _Entry, plain: _Entry) -> pareto.Point:
+    rss = [each.alone.rss_bytes if each.alone is not None else None for each in (plain, entry)]
+    return pareto.Point(
+        mode=entry.mode,
+        size_bytes=len(entry.made.stored),
+        latency=entry.against,
+        memory=pareto.memory_ratio(*rss),
+        slower=entry.verdict == "slower",
+    )
+
+
+def _figures(entry: _Entry, plain: Candidate) -> CandidateFigures:
+    found = entry.candidate
+    if found is None:
+        return CandidateFigures(mode=entry.mode, verdict=entry.verdict, reason=entry.reason)
+    metric = found.metric
+    return CandidateFigures(
+        mode=entry.mode,
+        verdict=entry.verdict,
+        reason=entry.reason,
+        parameters=dict(found.parameters),
+        size_bytes=len(found.stored),
+        ratio=round(len(found.stored) / len(plain.stored), 4),
+        raw_bytes=len(found.raw),
+        load_ms=entry.alone.load_ms if entry.alone is not None else None,
+        rss_bytes=entry.alone.rss_bytes if entry.alone is not None else None,
+        latency=tuple(entry.latency),
+        against={batch: round(ratio, 4) for batch, ratio in entry.against.items()},
+        rows=found.comparison.rows,
+        flips=found.comparison.flips,
+        diff_max=float(f"{min(found.comparison.diff_max, 1e308):.6g}"),
+        metric=metric.name if metric is not None else "",
+        metric_value=float(f"{metric.value:.9g}") if metric is not None else 0.0,
+        metric_drop=float(f"{metric.drop:.9g}") if metric is not None else 0.0,
+    )
+
+
+def _calibration(asked: Asked) -> list[Tensors]:
+    """Feeds of evenly spaced rows that the user gave: never of probes, which are extreme."""
+    rows, takes = asked.data, asked.intake
+    if takes.batch == "whole":
+        return [inference.feeds_of(takes, asked.features, rows)]
+    count = min(CALIBRATION_ROWS, asked.given)
+    where = np.unique(np.linspace(0, asked.given - 1, count).astype(np.int64))
+    step = 1 if takes.batch == "single" else _CHUNK_ROWS
+    return [
+        inference.feeds_of(takes, asked.features, rows.take(where[start : start + step]))
+        for start in range(0, len(where), step)
+    ]
+
+
+def _feeds(asked: Asked, batch: int) -> dict[int, Tensors]:
+    """What one call gets, by batch size: one row, and ``batch`` rows where the model takes them."""
+    rows, takes = asked.data, asked.intake
+    if takes.batch == "whole":
+        return {1: inference.feeds_of(takes, asked.features, rows)}
+    one = inference.feeds_of(takes, asked.features, rows.take(np.array([0])))
+    if takes.batch == "single":
+        return {1: one}
+    fits = max(1, _FEED_BYTES // max(sum(array.nbytes for array in one.values()), 1))
+    count = min(batch, fits)
+    many = rows.take(np.arange(count) % asked.given)
+    return {1: one, count: inference.feeds_of(takes, asked.features, many)}
