@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_contract import bundle as bundles
 from edge_contract import manifest as manifests
+from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.manifest import Manifest
 from edge_contract.ports.disk import write_atomic
@@ -34,7 +35,7 @@ from edge_pack.gates import check, judge
 from edge_pack.gates.data import Finding
 from edge_pack.intake import Intake, Rows
 from edge_pack.measure import Latency, Measured, Searched
-from edge_pack.papers import provenance
+from edge_pack.papers import provenance, writing
 from edge_pack.subject import Draws, Subject
 from edge_pack.tables import Table
 
@@ -149,8 +150,10 @@ def build(
         manifest_bytes = manifests.encode(manifest)
         signature = sealing.sign(manifest_bytes, config)
         data = bundles.write(manifest_bytes, parts.stored, signature)
-        measure.path_beside(config.out).unlink(missing_ok=True)
+        for stale in (measure.path_beside(config.out), *writing.paths_of(config.out)):
+            stale.unlink(missing_ok=True)
         write_atomic(config.out, data)
+        writing.write(Bundle(manifest, manifest_bytes, parts.stored, signature), config.out)
         _write_recipe(run, manifest, config, recipe)
     digest = manifests.digest(manifest_bytes)
     measured = None

@@ -24,6 +24,7 @@ from edge_pack.config import (
     read_labels,
     share,
 )
+from edge_pack.papers import commands as papers
 
 app = typer.Typer(
     help="Package trained models into small, proven, signed ONNX bundles.",
@@ -249,9 +250,7 @@ def predict(
 
 
 release_commands.register(app)
-
-
-release_commands.register(app)
+papers.register(app)
 
 
 command.add_version(app, "edge-pack")

@@ -78,8 +78,7 @@ def compare(original: Answers, bundle: Answers) -> Comparison:
     flipped = np.zeros(original.rows, dtype=bool)
     if original.labels is not None and bundle.labels is not None:
         flipped = (original.labels != bundle.labels) & ~_tied(original, bundle)
-    diffs = _differences(original, bundle)
-    row_diffs = diffs.max(axis=1) if diffs.size else np.zeros(original.rows)
+    row_diffs = row_differences(original, bundle)
     order = np.lexsort((-row_diffs, ~flipped))[:WORST_ROWS]
     worst = tuple(
         Row(
@@ -114,6 +113,12 @@ def _tied(original: Answers, bundle: Answers) -> NDArray[np.bool_]:
     ours = original.scores[rows, np.maximum(bundle.labels, 0)]
     theirs = original.scores[rows, np.maximum(original.labels, 0)]
     return np.asarray(known & (np.abs(ours - theirs) <= TIE))
+
+
+def row_differences(original: Answers, bundle: Answers) -> NDArray[np.float64]:
+    """The largest difference in each row, float64 [rows]. Raises BuildFault as ``compare``."""
+    diffs = _differences(original, bundle)
+    return diffs.max(axis=1) if diffs.size else np.zeros(original.rows)
 
 
 def _differences(original: Answers, bundle: Answers) -> NDArray[np.float64]:
