@@ -62,13 +62,22 @@ class Asked:
         return inference.answer(session, self.intake, self.features, self.rows, self.onnx.outputs)
 
 
-def ask(source: Subject, table: Table, config: BuildConfig) -> Asked:
+def ask(
+    source: Subject,
+    table: Table,
+    config: BuildConfig,
+    look: Callable[[Intake, Rows], None] = lambda _takes, _given: None,
+) -> Asked:
     """The original's answers to the table's rows and to probes drawn from them.
+
+    Args:
+        look: shown the rows before the model is asked; may raise.
 
     Raises InputFault when the data does not fit the model or the model refuses it.
     """
     takes = source.plan(table, config.target, config.time_column)
     given = intake.read_rows(takes, table)
+    look(takes, given)
     original = source.original(takes, given)
     answers = original.answer(given)
     inference.check_finite(answers)

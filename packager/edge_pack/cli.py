@@ -98,8 +98,45 @@ def build_command(
         ),
     ] = False,
     runtime: Annotated[
-        str, typer.Option(help="The oldest ONNX Runtime among the devices.")
-    ] = ">=1.18",
+        str,
+        typer.Option(help="The oldest ONNX Runtime among the devices [>=1.18, or the --device's]."),
+    ] = "",
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEMAND",
+            help='A figure that the bundle must have: "roc_auc>=0.9", of a slice '
+            '"recall[site=graz]>=0.8", between slices "accuracy_difference[site]<=5%", of the '
+            '95 % interval\'s end "roc_auc.low>=0.9". May be repeated.',
+        ),
+    ] = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slice",
+            metavar="COLUMN",
+            help="Tell every figure for each group of this column too (numbers: by quartile). "
+            "The model need not read it. May be repeated.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="An older .edgepack to compare with on the same rows."),
+    ] = None,
+    max_regressions: Annotated[
+        str,
+        typer.Option(help="Rows that the baseline got right and this may get wrong, as 1%. [any]"),
+    ] = "",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Memory and latency to keep: pi3, pi4, pi5, container, or a .toml file like them."
+        ),
+    ] = "",
+    strict_data: Annotated[
+        bool,
+        typer.Option("--strict-data", help="Stop where the rows raise a warning, such as a leak."),
+    ] = False,
     task: Annotated[
         str, typer.Option(help="What a network's output is: classification or regression.")
     ] = "",
@@ -142,6 +179,10 @@ def build_command(
 
       edge-pack build net.onnx --data samples.npz --name net --version 2.1 --quantize
       int8-storage -o net-2.1.edgepack
+
+      edge-pack build pump.joblib --data rows.csv --target failed --name pump --version 1.1
+      -o pump-1.1.edgepack --slice site --require "recall[site=graz]>=0.8"
+      --baseline pump-1.0.edgepack --max-regressions 1% --device pi4
     """
     mode: Quantize = quantize  # type: ignore[assignment]  # BuildConfig refuses any other text
     aim: Optimize = optimize  # type: ignore[assignment]  # as above
@@ -151,7 +192,10 @@ def build_command(
         model=model, data=data, name=name, version=version, out=out, target=target,
         time_column=time_column, quantize=mode, max_flips=share(max_flips, "--max-flips"),
         max_diff=max_diff, max_metric_drop=drop, optimize=aim, batch=batch, recipe=recipe,
-        prove_runtime=prove_runtime, runtime=runtime, task=declared,
+        prove_runtime=prove_runtime, runtime=runtime, require=tuple(require or ()),
+        slices=tuple(slices or ()), baseline=baseline, device=device, strict_data=strict_data,
+        max_regressions=share(max_regressions, "--max-regressions") if max_regressions else None,
+        task=declared,
         labels=read_labels(labels), force=force, trust=trust, keys=keys,
         measure=measure, provenance=provenance, commit=commit, run_id=run_id, licence=licence,
         intended_use=intended_use,

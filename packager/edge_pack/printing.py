@@ -14,6 +14,7 @@ from edge_agent.outputs import Prediction
 from edge_contract.bundle import Bundle
 from edge_contract.manifest import Manifest
 from edge_pack.build import Built
+from edge_pack.gates import show
 from edge_pack.measure import CandidateFigures, Measured, Searched
 
 SHOWN_ROWS = 20
@@ -35,6 +36,7 @@ def built_object(built: Built) -> dict[str, Any]:
         "search": built.search,
         "stages_s": built.stages_s,
         "notices": built.notices,
+        "data": built.data,
         "manifest": built.manifest,
         "measured": built.measured,
     }
@@ -79,7 +81,8 @@ def show_built(console: Console, built: Built) -> None:
     others = ", ".join(f"{file.name} {file.size:,} B" for file in manifest.files if file != model)
     table.add_row("bundle", f"{built.size_bytes:,} B with {others}")
     _add_parity(table, manifest)
-    _add_metrics(table, manifest)
+    for name, text in show.rows(manifest):
+        table.add_row(name, text)
     if built.measured:
         _add_measured(table, built.measured)
     seconds = ", ".join(f"{name} {took:.2f}" for name, took in built.stages_s.items())
@@ -90,6 +93,7 @@ def show_built(console: Console, built: Built) -> None:
     if built.search is not None and len(built.search.candidates) > 1:
         console.print(search_table(built.search))
     console.print(table)
+    _print_slices(console, manifest)
 
 
 def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured | None) -> None:
@@ -109,7 +113,8 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
     changed = f", {compression.tensors} tensors" if compression.tensors else ""
     table.add_row("storage", f"{compression.mode}{changed}")
     _add_parity(table, manifest)
-    _add_metrics(table, manifest)
+    for name, text in show.rows(manifest):
+        table.add_row(name, text)
     if measured:
         _add_measured(table, measured)
     labels = ", ".join(str(label) for label in manifest.outputs.labels[:12])
@@ -126,8 +131,15 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
     console.print(table)
     if measured and measured.search is not None and len(measured.search.candidates) > 1:
         console.print(search_table(measured.search))
+    _print_slices(console, manifest)
     if manifest.features:
         console.print(_features(manifest))
+
+
+def _print_slices(console: Console, manifest: Manifest) -> None:
+    slices = show.slices(manifest)
+    if slices is not None:
+        console.print(slices)
 
 
 def search_table(search: Searched) -> Table:
@@ -228,11 +240,6 @@ def _add_parity(table: Table, manifest: Manifest) -> None:
         f"{labels}, largest difference {parity.diff_max:.2g} (budget {parity.diff_budget:g}), "
         f"99 % under {parity.diff_p99:.2g}{forced}",
     )
-
-
-def _add_metrics(table: Table, manifest: Manifest) -> None:
-    for metric in manifest.metrics:
-        table.add_row(metric.name, f"{metric.bundle:.6g} (original {metric.original:.6g})")
 
 
 def _add_measured(table: Table, measured: Measured) -> None:

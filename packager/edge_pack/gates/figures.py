@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from edge_contract.manifest import Metric, Slice, Task
 from edge_pack.answers import Answers
 from edge_pack.gates import clusters, disparity, resample
 from edge_pack.gates.case import Case, case_of
-from edge_pack.gates.measures import FLAGGED, SILHOUETTE, Measure, measures
+from edge_pack.gates.measures import FLAGGED, LEADING, SILHOUETTE, Measure, measures
 from edge_pack.gates.slices import Group
 from edge_pack.intake import Rows
 
@@ -31,20 +31,25 @@ class Sides:
 
 
 def of_rows(
-    sides: Sides, truth: NDArray[np.float64] | None, rows: Rows, groups: Sequence[Group]
+    sides: Sides,
+    truth: NDArray[np.float64] | None,
+    rows: Rows,
+    groups: Sequence[Group],
+    demanded: Collection[str] = (),
 ) -> tuple[Metric, ...]:
     """Every figure that the rows define, those of all rows first.
 
     Args:
         truth: [rows] as ``truth.read`` gives it, or None; rows whose truth is NaN are left out.
-        groups: slices, one column after the other.
+        groups: slices, one column after the other. demanded: figures to tell of them beyond
+            the leading ones.
 
     Raises MachineFault when there are groups and fairlearn is not installed.
     """
     found: list[Metric] = []
     known = np.flatnonzero(np.isfinite(truth)) if truth is not None else np.empty(0, np.int64)
     if truth is not None and known.size and measures(sides.task):
-        found += _judged(sides, truth[known], known, groups)
+        found += _judged(sides, truth[known], known, groups, demanded)
     if sides.task == "outliers":
         found += _flagged(sides, groups)
     if sides.task == "clustering":
@@ -53,9 +58,14 @@ def of_rows(
 
 
 def _judged(
-    sides: Sides, truth: NDArray[np.float64], known: NDArray[np.int64], groups: Sequence[Group]
+    sides: Sides,
+    truth: NDArray[np.float64],
+    known: NDArray[np.int64],
+    groups: Sequence[Group],
+    demanded: Collection[str],
 ) -> list[Metric]:
     wanted = measures(sides.task)
+    told = {*LEADING[sides.task], *demanded}
     before, after = (
         case_of(sides.task, answers.take(known), truth, sides.labels)
         for answers in (sides.original, sides.bundle)
@@ -64,7 +74,8 @@ def _judged(
         Group(group.slice, np.flatnonzero(np.isin(known, group.rows, assume_unique=True)))
         for group in groups
     ]
-    return _of_groups(wanted, before, after, placed)
+    few = [measure for measure in wanted if measure.name in told]
+    return _of_cases(wanted, before, after, "") + _of_groups(few, before, after, placed)
 
 
 def _flagged(sides: Sides, groups: Sequence[Group]) -> list[Metric]:
@@ -72,7 +83,8 @@ def _flagged(sides: Sides, groups: Sequence[Group]) -> list[Metric]:
         case_of(sides.task, answers, np.zeros(answers.rows), sides.labels)
         for answers in (sides.original, sides.bundle)
     )
-    return _of_groups((FLAGGED,), before, after, groups)
+    whole = _of_cases((FLAGGED,), before, after, "")
+    return whole + _of_groups((FLAGGED,), before, after, groups)
 
 
 def _silhouette(sides: Sides, rows: Rows) -> list[Metric]:
@@ -88,7 +100,7 @@ def _silhouette(sides: Sides, rows: Rows) -> list[Metric]:
 def _of_groups(
     wanted: Sequence[Measure], before: Case, after: Case, groups: Sequence[Group]
 ) -> list[Metric]:
-    found = _of_cases(wanted, before, after, "")
+    found: list[Metric] = []
     for group in groups:
         if len(group.rows):
             parts = before.take(group.rows), after.take(group.rows)

@@ -129,7 +129,11 @@ def judge(
         asked.answers.take(given),
         chosen.answers.take(given),
     )
-    metrics = figures.of_rows(sides, plan.truth, asked.data, plan.groups)
+    demanded = {
+        requirement.name.removesuffix("_difference").removesuffix("_ratio")
+        for requirement in plan.requirements
+    }
+    metrics = figures.of_rows(sides, plan.truth, asked.data, plan.groups, demanded)
     pieces = figures.slices(plan.groups)
     gates, failures = _quality(plan, metrics, pieces, notice)
     compared = None

@@ -143,6 +143,14 @@ SILHOUETTE = Measure(
 """Of a case whose values are the rows' silhouettes (``clusters.silhouettes``): needs no truth."""
 
 
+LEADING: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "precision", "recall", "roc_auc"),
+    "outliers": ("precision", "recall"),
+    "regression": ("rmse", "mae"),
+}
+"""What is told of every slice: a manifest travels with each bundle, so it holds no more."""
+
+
 def names(task: Task) -> tuple[str, ...]:
     """Every figure that a task can have, with truth and without."""
     free = {"outliers": (FLAGGED,), "clustering": (SILHOUETTE,)}.get(task, ())
