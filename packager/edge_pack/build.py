@@ -25,17 +25,19 @@ from edge_contract.ports.disk import write_atomic
 from edge_pack import asking, measure, parity, sealing, sources, tables
 from edge_pack.asking import Asked
 from edge_pack.compress import recipe as recipes
+from edge_pack.compress.candidates import Candidate
 from edge_pack.compress.recipe import Recipe
 from edge_pack.compress.search import Found as Form
 from edge_pack.compress.search import Search
 from edge_pack.config import BuildConfig
 from edge_pack.extras import need_build
 from edge_pack.frameworks.meaning import Declared
-from edge_pack.gates import check, judge
+from edge_pack.gates import check, judge, truth
 from edge_pack.gates.data import Finding
 from edge_pack.intake import Intake, Rows
 from edge_pack.measure import Latency, Measured, Searched
 from edge_pack.papers import provenance, writing
+from edge_pack.papers.evaluation import Evaluation, evaluate
 from edge_pack.subject import Draws, Subject
 from edge_pack.tables import Table
 
@@ -244,6 +246,7 @@ def _measure(
             "model": manifest.files[0].size,
             "bundle": size,
         },
+        evaluation=_evaluation(asked, form.chosen, config),
         search=form.search,
     )
     text = msgspec.json.format(msgspec.json.encode(measured), indent=2)
@@ -252,6 +255,17 @@ def _measure(
     if warning:
         run.notice(warning)
     return measured
+
+
+def _evaluation(asked: Asked, chosen: Candidate, config: BuildConfig) -> Evaluation:
+    """The counts behind the report's charts, of the rows that the user gave."""
+    task, labels = asked.onnx.task, asked.onnx.outputs.labels
+    differences = parity.row_differences(asked.answers, chosen.answers)
+    if not config.target:
+        return evaluate(task, labels, chosen.answers, None, differences)
+    known = truth.read(asked.table, config.target, task, labels)
+    answers = chosen.answers.take(np.arange(asked.given))
+    return evaluate(task, labels, answers, known, differences)
 
 
 def _original_latency(asked: Asked, figures: tuple[Latency, ...]) -> tuple[Latency, ...]:

@@ -28,6 +28,7 @@ from edge_contract import golden as goldens
 from edge_contract.errors import MachineFault
 from edge_contract.manifest import GOLDEN_FILE, MODEL_FILE, Tensor
 from edge_contract.ports.disk import read_bounded
+from edge_pack.papers.evaluation import Evaluation
 
 BATCH = 256
 """The second batch size that is timed, where the user names no other."""
@@ -130,6 +131,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     original: tuple[Latency, ...]
     stages_ms: dict[str, float]
     bytes: dict[str, int]
+    evaluation: Evaluation | None = None
     search: Searched | None = None
 
 
