@@ -8,7 +8,16 @@ from types import ModuleType
 from edge_contract.errors import MachineFault
 
 BUILD_ADVICE = "Install it with: pip install 'edge-pack[build]'"
-_EXTRA_OF = {"fairlearn": "fairness"}
+_EXTRA_OF = {
+    "catboost": "catboost",
+    "fairlearn": "fairness",
+    "h5py": "keras",
+    "keras": "keras",
+    "lightgbm": "lightgbm",
+    "onnxscript": "torch",
+    "torch": "torch",
+    "xgboost": "xgboost",
+}
 """Top-level module -> the extra that brings it, where that is not ``build``."""
 _BUILD_MODULES = ("onnx", "skl2onnx", "sklearn", "skops", "pandas", "yaml")
 

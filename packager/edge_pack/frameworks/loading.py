@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_contract.errors import InputFault
-from edge_pack.frameworks import onnx_
+from edge_pack.frameworks import onnx_, torch_
 from edge_pack.frameworks.meaning import Declared
+from edge_pack.origins.origin import Origin
 from edge_pack.subject import Subject
 
-SUFFIXES = (".onnx",)
+SUFFIXES = (".onnx", ".pt2")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 Notice = Callable[[str], None]
@@ -22,21 +23,45 @@ def is_factory(model: str) -> bool:
     return _FACTORY.fullmatch(model) is not None and not Path(model).exists()
 
 
-def load(path: Path, notice: Notice, *, trust: bool, declared: Declared) -> Subject | None:
-    """The network that ``path`` names, None when it names none.
+def load(origin: Origin, notice: Notice, *, trust: bool, declared: Declared) -> Subject | None:
+    """The network that an origin names, None when it names none.
 
     Args:
-        notice: told what runs code. trust: agree to code inside a ``.keras`` file.
+        notice: told what runs code.
+        trust: agree to code inside a ``.keras`` file, or in a file from elsewhere.
         declared: what its outputs are.
 
     Raises:
         InputFault: missing, damaged, or in a form that no longer says what it computes.
         MachineFault: the framework is not installed.
     """
+    path = origin.path
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return onnx_.load(path, declared)
+    if suffix == ".pt2":
+        _allow_code(origin, trust, notice)
+        return torch_.from_program(path, declared)
+    if suffix in torch_.WEIGHTS_ONLY:
+        raise torch_.refuse_weights(path)
+    if is_factory(str(path)):
+        return torch_.from_factory(str(path), notice, declared)
     return None
+
+
+def _allow_code(origin: Origin, trust: bool, notice: Notice) -> None:
+    """Raise InputFault for an exported program that the user neither named nor trusts.
+
+    ``torch.export.load`` unpickles what is no plain tensor (torch 2.13, ``pt2_archive``).
+    """
+    name = origin.path.name
+    if not origin.named_by_user and not trust:
+        raise InputFault(
+            f"{origin.uri} is an exported program ({name}), which may run code of whoever wrote "
+            "it, and it is not from a path of yours",
+            advice="If you know who wrote it, pass --trust; .onnx runs no code.",
+        )
+    notice(f"{name} is an exported program: loading it may run code of whoever wrote it")
 
 
 def check_undeclared(declared: Declared) -> None:

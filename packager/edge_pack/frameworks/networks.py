@@ -35,11 +35,16 @@ _SAME = 1e-3
 
 @dataclass(frozen=True)
 class NetworkOriginal:
-    """A network as it was handed in, run by its own framework."""
+    """A network as it was handed in, run by its own framework.
+
+    Attributes:
+        exported: its graph, where it is none itself.
+    """
 
     run: Run
     intake: Intake
     meaning: Meaning
+    exported: Any = None
 
     @property
     def task(self) -> Task:

@@ -1,0 +1,400 @@
+"""PyTorch: an ``nn.Module`` that a factory makes, and ``.pt2`` exported programs.
+
+Guards: the user's code runs only from where the user points, with a notice; weights alone are
+refused, because they do not say what is computed with them; an exporter's pages of advice become
+one line with the user's own file and line in it. The original runs on one thread, so that its
+sums, and the parity figures in the manifest, do not depend on the machine's cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_contract.errors import InputFault
+from edge_contract.manifest import Feature, Tensor
+from edge_contract.ports.disk import read_bounded
+from edge_pack.extras import need
+from edge_pack.frameworks import drawn, meaning, networks, torch_export
+from edge_pack.frameworks.drawn import Spec
+from edge_pack.frameworks.meaning import UNDECLARED, Declared
+from edge_pack.frameworks.networks import NetworkOriginal
+from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES, tidied
+from edge_pack.frameworks.usercode import blame, call_factory
+from edge_pack.intake import Column, Intake, Rows, held_out, listed, whole_tensors
+from edge_pack.subject import Converted, Original
+from edge_pack.tables import Table
+
+_PURPOSE = "packaging a PyTorch model"
+_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+WEIGHTS_ONLY = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".torchscript")
+"""Weights, checkpoints and TorchScript: refused with the way out."""
+_WAY_OUT = (
+    "Write a module with a function that builds the model, loads these weights and returns it: "
+    "edge-pack build my_model:make ... ; or export it: torch.export.save(torch.export.export("
+    "model, inputs), 'model.pt2')."
+)
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """A module or an exported program.
+
+    Attributes:
+        kind: ``torch`` or ``pt2``. call: the module; takes tensors by ``names`` in order.
+        program: what the exporter takes: the module, or the ExportedProgram.
+        specs: inputs as an exported program states them; () for a module.
+        examples: what a factory returned beside the module.
+    """
+
+    kind: str
+    sha256: str
+    call: Any
+    program: Any
+    names: tuple[str, ...]
+    specs: tuple[Spec, ...]
+    examples: Mapping[str, NDArray[Any]]
+    declared: Declared = UNDECLARED
+
+    @property
+    def hint(self) -> str:
+        """Nothing that is known of networks in general."""
+        return ""
+
+    @cached_property
+    def float_dtype(self) -> str:
+        """The type that numbers are fed in: that of the module's weights."""
+        for weight in self.call.parameters():
+            if weight.dtype.is_floating_point:
+                return str(weight.dtype).removeprefix("torch.")
+        return "float32"
+
+    def draw(self) -> Table:
+        """Inputs of the program's shapes, or like the factory's examples."""
+        if self.specs:
+            return drawn.from_specs(self.specs, self.run)
+        if not self.examples:
+            raise InputFault(
+                "--data is missing, and a PyTorch module does not say what its inputs look like",
+                advice="Give rows: --data rows.csv or samples.npz. Or let the factory return "
+                "(module, example_inputs).",
+            )
+        tensors = {
+            name: networks.cast(self._typed(name, array), array)
+            for name, array in self.examples.items()
+        }
+        rows = drawn.ROWS if self._planned(tensors).batch == "rows" else 0
+        return drawn.table(drawn.like(tensors, rows))
+
+    def plan(self, table: Table, target: str, time_column: str) -> Intake:
+        """Its inputs by the names that ``forward`` gives them, or the table's columns as one."""
+        available = held_out(table, target, time_column, ())
+        named = all(name in table.tensors for name in self.names)
+        if table.columns and not (named and len(self.names) > 1):
+            return self._of_columns(table, available)
+        if not named:
+            lacking = [name for name in self.names if name not in table.tensors]
+            raise InputFault(
+                f"{table.path} lacks an array for {listed(lacking)}, which forward() takes",
+                advice=f"It has {listed(table.tensors)}; name the arrays like the arguments.",
+            )
+        if self.specs:
+            tensors = tuple(_tensor(spec) for spec in self.specs)
+            takes = whole_tensors(tensors, table)
+            return networks.with_row_axis(takes, table.tensors, self.run)
+        return self._planned({name: table.tensors[name] for name in self.names})
+
+    def _of_columns(self, table: Table, available: list[str]) -> Intake:
+        if len(self.names) != 1:
+            raise InputFault(
+                f"forward() takes {len(self.names)} inputs ({listed(self.names)}); a table's "
+                "columns fill one",
+                advice="Give an .npz file with one array for each of them.",
+            )
+        if self.specs:
+            return networks.columns_of((_tensor(self.specs[0]),), table, available)
+        (name,) = self.names
+        dtype = self.float_dtype
+        if name in self.examples:
+            dtype = self._typed(name, self.examples[name]).dtype
+        tensor = Tensor(
+            name=name,
+            dtype=_known(dtype, name),
+            shape=(None, len(available)),
+            features=tuple(available),
+        )
+        return Intake(tuple(Column(column) for column in available), (tensor,))
+
+    def _typed(self, name: str, array: NDArray[Any]) -> Tensor:
+        """The tensor of an array: floats in the weights' type unless an example says otherwise."""
+        dtype = array.dtype.name
+        if name in self.examples:
+            dtype = self.examples[name].dtype.name
+        elif array.dtype.kind == "f":
+            dtype = self.float_dtype
+        return Tensor(name=name, dtype=_known(dtype, name), shape=array.shape)
+
+    def _planned(self, arrays: Mapping[str, NDArray[Any]]) -> Intake:
+        """By trial: rows where the first axes agree, or one sample a run, or all as they are."""
+        fixed = tuple(self._typed(name, array) for name, array in arrays.items())
+        whole = Intake((), fixed, "whole")
+        lengths = {len(array) if array.ndim else 0 for array in arrays.values()}
+        if len(lengths) != 1 or lengths == {0}:
+            return whole
+        rows = Intake((), tuple(_with_first(t, None) for t in fixed), "rows")
+        try:
+            found = networks.with_row_axis(rows, arrays, self.run)
+        except InputFault:
+            for count, takes in ((1, _single(fixed)), (None, whole)):
+                some = {t.name: networks.cast(t, arrays[t.name][:count]) for t in fixed}
+                with contextlib.suppress(InputFault):
+                    self.run(some)
+                    return takes
+            raise
+        return found if found.batch == "rows" else whole
+
+    def original(self, intake: Intake, rows: Rows) -> NetworkOriginal:
+        """The module itself; its exported graph's end shows what the outputs are."""
+        sample = networks.sample_of(intake, rows, self.run)
+        exported = self._export(intake, rows, tuple(sample))
+        by_row = intake.batch != "whole"
+        found = meaning.of_outputs(exported, sample, self.declared, (), by_row=by_row)
+        return NetworkOriginal(self.run, intake, found, exported)
+
+    def convert(
+        self,
+        original: Original,
+        intake: Intake,
+        rows: Rows,
+        features: Sequence[Feature],
+        floor: str,
+    ) -> Converted:
+        """The exported graph, tidied, with operators that the oldest runtime has."""
+        assert isinstance(original, NetworkOriginal)
+        sample = networks.sample_of(intake, rows, original.run)
+        return tidied(original.exported, original, sample, floor)
+
+    def _export(self, intake: Intake, rows: Rows, outputs: tuple[str, ...]) -> Any:
+        few = rows
+        if intake.batch != "whole":
+            count = 1 if intake.batch == "single" else 2
+            few = rows.take(np.arange(count) % rows.count)
+        return torch_export.export(
+            self.program,
+            networks.feeds(intake, few),
+            outputs,
+            by_row=intake.batch == "rows",
+            stated=bool(self.specs),
+        )
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """What the module answers. Raises InputFault with the user's line where it fails."""
+        torch = need("torch", _PURPOSE)
+        tensors = [torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in self.names]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                found = self.call(*tensors)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(feeds[name].shape)}" for name in self.names)
+            raise InputFault(
+                f"forward() fails on {shapes}: {blame(error)}",
+                advice="Give rows as the model was trained on, with the shapes that it takes.",
+            ) from error
+        finally:
+            torch.set_num_threads(threads)
+        return _outputs(torch, found, self.names)
+
+
+def _single(fixed: Sequence[Tensor]) -> Intake:
+    return Intake((), tuple(_with_first(tensor, 1) for tensor in fixed), "single")
+
+
+def _with_first(tensor: Tensor, extent: int | None) -> Tensor:
+    return Tensor(name=tensor.name, dtype=tensor.dtype, shape=(extent, *tensor.shape[1:]))
+
+
+def _known(dtype: str, name: str) -> Any:
+    if dtype not in _DTYPES:
+        raise InputFault(
+            f"input {name!r} is of type {dtype}, which a device cannot be handed",
+            advice="Let the factory return the module in float32: module.float().",
+        )
+    return dtype
+
+
+def _tensor(spec: Spec) -> Tensor:
+    shape = tuple(extent if isinstance(extent, int) else None for extent in spec.extents)
+    return Tensor(name=spec.name, dtype=_known(spec.dtype, spec.name), shape=shape)
+
+
+def _outputs(torch: Any, found: Any, inputs: Sequence[str]) -> Arrays:
+    """The module's outputs by name: a dict's keys, or output, output_0, output_1, ..."""
+    made: Arrays = {}
+    for name, value in _leaves(found, ""):
+        if not isinstance(value, torch.Tensor):
+            raise InputFault(
+                f"forward() returns a {type(value).__name__} at {name or 'its top'}, not a tensor",
+                advice="Return a tensor, or a tuple or dict of tensors.",
+            )
+        plain = value.detach()
+        if plain.dtype == torch.bfloat16:
+            plain = plain.float()
+        made[_named(name, inputs)] = plain.numpy()
+    return made
+
+
+def _leaves(value: Any, where: str) -> list[tuple[str, Any]]:
+    """Tensors of nested tuples and dicts with names made of their path."""
+    if isinstance(value, Mapping):
+        parts = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, tuple | list):
+        names = getattr(value, "_fields", [str(i) for i in range(len(value))])
+        parts = list(zip(names, value, strict=True))
+    else:
+        return [(where, value)]
+    return [
+        leaf
+        for key, item in parts
+        if item is not None
+        for leaf in _leaves(item, f"{where}_{key}" if where else key)
+    ]
+
+
+def _named(where: str, inputs: Sequence[str]) -> str:
+    name = where or "output"
+    if name[0].isdecimal():
+        name = f"output_{name}"
+    return f"{name}_out" if name in inputs else name
+
+
+# -- loading ---------------------------------------------------------------------------------
+
+
+def from_factory(name: str, notice: Any, declared: Declared) -> TorchModel:
+    """The module that ``package.module:function`` makes.
+
+    Raises InputFault when it is missing, fails, or makes something else.
+    """
+    torch = need("torch", _PURPOSE)
+    made, source = call_factory(name, notice)
+    examples: Any = ()
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module):
+        made, examples = made
+    if not isinstance(made, torch.nn.Module):
+        raise InputFault(
+            f"{name} returns a {type(made).__name__}, not a torch.nn.Module",
+            advice="Return the module, or a pair of the module and its example inputs.",
+        )
+    if made.training:
+        notice(f"{name} returns a module in training mode: switched to eval()")
+        made.eval()
+    made = made.cpu()
+    names = _arguments(name, made)
+    digest = hashlib.sha256(source)
+    for key, value in sorted(made.state_dict().items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    shown = _examples(torch, names, examples)
+    return TorchModel("torch", digest.hexdigest(), made, made, names, (), shown, declared)
+
+
+def _arguments(name: str, module: Any) -> tuple[str, ...]:
+    """The arguments that ``forward`` must be given; those with a default keep it."""
+    kinds = inspect.Parameter
+    found = []
+    for parameter in inspect.signature(module.forward).parameters.values():
+        if parameter.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD):
+            continue
+        if parameter.kind is kinds.KEYWORD_ONLY and parameter.default is kinds.empty:
+            raise InputFault(
+                f"{name}: forward() takes {parameter.name!r} by keyword only",
+                advice="Let the factory return a module whose forward() takes tensors by position.",
+            )
+        if parameter.default is kinds.empty:
+            found.append(parameter.name)
+    if not found:
+        raise InputFault(
+            f"{name}: forward() names no argument",
+            advice="Write forward(self, x, ...) with a name for each input tensor.",
+        )
+    return tuple(found)
+
+
+def _examples(torch: Any, names: Sequence[str], examples: Any) -> Arrays:
+    if isinstance(examples, torch.Tensor):
+        examples = (examples,)
+    given = dict(examples) if isinstance(examples, Mapping) else dict(zip(names, examples))  # noqa: B905
+    count = len(examples)
+    if count and (count != len(names) or set(given) != set(names)):
+        raise InputFault(
+            f"the factory returns {count} example inputs ({listed(list(map(str, given)))}), "
+            f"forward() takes {listed(list(names))}",
+            advice="Return one for each argument, in order or by name.",
+        )
+    for name, value in given.items():
+        if not isinstance(value, torch.Tensor):
+            raise InputFault(f"example input {name!r} is a {type(value).__name__}, not a tensor")
+    return {name: given[name].detach().cpu().numpy() for name in names if name in given}
+
+
+def from_program(path: Path, declared: Declared) -> TorchModel:
+    """The exported program in a ``.pt2`` file. Raises InputFault when it is damaged."""
+    torch = need("torch", _PURPOSE)
+    digest = hashlib.sha256(read_bounded(path, MODEL_MAX_BYTES)).hexdigest()
+    try:
+        with torch_export.quiet():
+            program = torch.export.load(str(path))
+            module = program.module()
+    except Exception as error:
+        said = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise InputFault(
+            f"{path} is no exported program that torch {torch.__version__} reads: {said[:300]}",
+            advice="Write it with torch.export.save(torch.export.export(model, inputs), path).",
+        ) from error
+    values = {
+        node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"
+    }
+    names = tuple(name for name in program.graph_signature.user_inputs if name in values)
+    specs = tuple(_spec(torch, path, name, values[name]) for name in names)
+    positional, keyword = program.call_spec.in_spec.children()
+    if positional.num_leaves != len(positional.children()) or keyword.num_leaves:
+        raise InputFault(
+            f"{path} takes nested or keyword inputs",
+            advice="Export a module whose forward() takes tensors by position.",
+        )
+    return TorchModel("pt2", digest, module, program, names, specs, {}, declared)
+
+
+def _spec(torch: Any, path: Path, name: str, value: Any) -> Spec:
+    if not isinstance(value, torch.Tensor):
+        raise InputFault(
+            f"{path}: input {name!r} is a {type(value).__name__}, not a tensor",
+            advice="Export the model with tensors as inputs.",
+        )
+    extents = tuple(extent if isinstance(extent, int) else str(extent) for extent in value.shape)
+    return Spec(name, str(value.dtype).removeprefix("torch."), extents)
+
+
+def refuse_weights(path: Path) -> InputFault:
+    """Why a file of weights or TorchScript is no model to package, and what to do."""
+    what = "holds weights without the model that they belong to"
+    if path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any("/code/" in name for name in archive.namelist()):
+                what = "is TorchScript, which PyTorch no longer develops and cannot export to ONNX"
+    return InputFault(f"{path} {what}", advice=_WAY_OUT)
