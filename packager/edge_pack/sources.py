@@ -18,7 +18,8 @@ from typing import Any
 from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded
 from edge_pack.extras import need
-from edge_pack.frameworks import onnx_
+from edge_pack.frameworks import loading
+from edge_pack.frameworks.meaning import UNDECLARED, Declared
 from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES
 from edge_pack.frameworks.sklearn_ import Estimator
 from edge_pack.origins import Origin, content
@@ -32,7 +33,13 @@ Notice = Callable[[str], None]
 """Who tells the user what they should know although nothing is wrong."""
 
 
-def load(model: Path | Origin, notice: Notice, *, trust: bool = False) -> Subject:
+def load(
+    model: Path | Origin,
+    notice: Notice,
+    *,
+    trust: bool = False,
+    declared: Declared = UNDECLARED,
+) -> Subject:
     """The model in a file.
 
     Args:
@@ -40,6 +47,7 @@ def load(model: Path | Origin, notice: Notice, *, trust: bool = False) -> Subjec
         notice: told that a pickle runs code before one is loaded, and of versions that differ.
         trust: agree to the types in a ``.skops`` file that skops does not trust by itself, and
             to a pickle that is not from a path of the user's.
+        declared: what a network's outputs are, where the user says so.
 
     Raises:
         InputFault: no such file, another kind of file, damaged, written by libraries that are
@@ -51,14 +59,16 @@ def load(model: Path | Origin, notice: Notice, *, trust: bool = False) -> Subjec
     told = _Once(notice)
     for text in version_notices(origin.versions):
         told(text)
+    network = loading.load(origin, told, trust=trust, declared=declared)
+    if network is not None:
+        return network
+    loading.check_undeclared(declared)
     suffix = path.suffix.lower()
-    if suffix == ".onnx":
-        return onnx_.load(path)
     kind = SUFFIXES.get(suffix)
     if kind is None:
         raise InputFault(
             f"{path} is none of the kinds of model file this reads ({suffix or 'no suffix'})",
-            advice=f"Expected one of: {', '.join(sorted({*SUFFIXES, '.onnx'}))}.",
+            advice=f"Expected one of: {', '.join(sorted({*SUFFIXES, *loading.SUFFIXES}))}.",
         )
     data = read_bounded(path, MODEL_MAX_BYTES)
     digest = hashlib.sha256(data).hexdigest()

@@ -197,7 +197,8 @@ def facts(proto: Any, extents: Mapping[str, tuple[int, ...]], name: str) -> tupl
     Args:
         extents: the shape of every tensor that is known, open extents as 0.
     """
-    bounds, words = [], set()
+    bounds: list[int] = []
+    words: set[str] = set()
     for node, position in _readers(proto.graph, name):
         limit = _bound(proto, node, position, extents)
         if limit:

@@ -242,7 +242,7 @@ def test_examples_stand_in_for_data(nets: Any, ship: Any) -> None:
     built = ship(nets("tokens"))
     assert built.manifest.parity.synthetic
     drawn = sources.load(nets("tokens"), str).draw().tensors  # type: ignore[attr-defined]
-    assert 0 <= drawn["ids"].min() and drawn["ids"].max() < 40  # as the example showed
+    assert drawn["ids"].min() >= 0 and drawn["ids"].max() < 40  # as the example showed
     with pytest.raises(InputFault, match="does not say what its inputs look like"):
         ship(nets("dense"))
 
