@@ -1,4 +1,4 @@
-"""Quantization, parity, golden samples, resolution, runtimes, quality: each rule by itself."""
+"""Quantization, parity, golden samples, resolution, runtimes: each rule by itself."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import metrics as peers
 
 from edge_contract.errors import BuildFault, InputFault
 from edge_contract.golden import ROWS_MAX
-from edge_pack import describe, golden_build, parity, quality, runtimes, tables
+from edge_pack import describe, golden_build, parity, runtimes, tables
 from edge_pack.answers import Answers, label_indices
 from edge_pack.intake import Rows
 from edge_pack.parity import Budget
@@ -142,28 +141,6 @@ def test_a_model_of_the_future_is_refused() -> None:
         runtimes.oldest(99, {"": 99}, ())
     with pytest.raises(InputFault, match=r"older than 1\.15"):
         runtimes.limits_of("1.2")
-
-
-def test_quality_agrees_with_scikit_learn(tmp_path: Path) -> None:
-    rng = np.random.default_rng(2)
-    scores = rng.dirichlet([1, 2, 3], 300)
-    truth = rng.integers(0, 3, 300)
-    names = np.array(["a", "b", "c"])
-    path = tmp_path / "t.csv"
-    pd.DataFrame({"y": names[truth]}).to_csv(path, index=False)
-    read = quality.read_truth(tables.read(path), "y", "classification", ("a", "b", "c"))
-    answers = Answers(scores.argmax(axis=1), scores)
-    found = {m.name: m.bundle for m in quality.metrics("classification", answers, answers, read)}
-    assert found["accuracy"] == pytest.approx(peers.accuracy_score(truth, answers.labels), rel=1e-4)
-    assert found["log_loss"] == pytest.approx(peers.log_loss(truth, scores), rel=1e-4)
-
-    values = rng.normal(size=(300, 1))
-    target = values[:, 0] + rng.normal(size=300)
-    answers = Answers(values=values)
-    found = {m.name: m.bundle for m in quality.metrics("regression", answers, answers, target)}
-    assert found["rmse"] == pytest.approx(peers.root_mean_squared_error(target, values), rel=1e-4)
-    assert found["mae"] == pytest.approx(peers.mean_absolute_error(target, values), rel=1e-4)
-    assert found["r2"] == pytest.approx(peers.r2_score(target, values), rel=1e-4)
 
 
 def test_cells_of_a_csv(tmp_path: Path) -> None:
