@@ -62,6 +62,11 @@ class Model(Protocol):
         """The trees. ``rows``: as given, of which some libraries need the texts."""
 
 
+def read_in_full(model: Model) -> tuple[Task, tuple[Label, ...], tuple[int, ...]]:
+    """What a model answers and takes; a file that cannot say so is damaged."""
+    return model.task, model.labels, tuple(model.texts)
+
+
 @dataclass(frozen=True)
 class Booster:
     """A loaded model. ``kind``: the form of the file."""

@@ -1,7 +1,7 @@
 """LightGBM: text files, ``Booster`` and the classes of its scikit-learn interface.
 
-Guards: a file is cut off or whole before the library sees it, since the library's own reader
-ends the process on some damaged files; nothing of its log reaches a user's terminal.
+Guards: a file that is cut off is refused, although the library would load what is left of it;
+nothing of its log reaches a user's terminal.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from typing import Any
 
 from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded
-from edge_pack.frameworks import catboost_, lightgbm_, xgboost_
-from edge_pack.frameworks.boosters import Booster, Model
+from edge_pack.extras import need
+from edge_pack.frameworks import boosters, catboost_, lightgbm_, tried, xgboost_
+from edge_pack.frameworks.boosters import Booster, Model, fault_of
 from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES
 from edge_pack.trees.form import Forest
 
@@ -33,19 +34,41 @@ def load(path: Path) -> Booster | None:
     if suffix not in SUFFIXES:
         return None
     data = read_bounded(path, MODEL_MAX_BYTES)
-    kind, model = _load(path, data, suffix)
+    library = _library_of(path, data, suffix)
+    need(library.lower(), f"packaging a model of {library}")
+    tried.check(path, library)
+    kind, model = untried(path, data)
     return Booster(kind, hashlib.sha256(data).hexdigest(), model)
 
 
-def _load(path: Path, data: bytes, suffix: str) -> tuple[str, Model]:
+def untried(path: Path, data: bytes) -> tuple[str, Model]:
+    """The kind of a file and its model, read in this process. Raises as ``load``."""
+    suffix = path.suffix.lower()
+    library = _library_of(path, data, suffix)
+    model: Model
+    if library == "LightGBM":
+        kind, model = "lightgbm-text", lightgbm_.load(path, data)
+    elif library == "CatBoost":
+        form = suffix[1:]
+        kind, model = f"catboost-{form}", catboost_.load(path, data, form)
+    else:
+        kind, model = f"xgboost-{suffix[1:]}", xgboost_.load(path, data)
+    try:
+        boosters.read_in_full(model)
+    except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise fault_of(path, library, error) from error
+    return kind, model
+
+
+def _library_of(path: Path, data: bytes, suffix: str) -> str:
     if suffix == ".ubj":
-        return "xgboost-ubj", xgboost_.load(path, data)
+        return "XGBoost"
     if suffix == ".cbm":
-        return "catboost-cbm", catboost_.load(path, data, "cbm")
+        return "CatBoost"
     if suffix == ".txt":
         if not data.startswith(b"tree\n"):
             raise _foreign(path, "a text file of LightGBM, which begins with a line 'tree'")
-        return "lightgbm-text", lightgbm_.load(path, data)
+        return "LightGBM"
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -53,9 +76,9 @@ def _load(path: Path, data: bytes, suffix: str) -> tuple[str, Model]:
             f"{path} is not JSON: {error}", advice="It is damaged or cut off: copy it again."
         ) from error
     if isinstance(found, dict) and "learner" in found:
-        return "xgboost-json", xgboost_.load(path, data)
+        return "XGBoost"
     if isinstance(found, dict) and "features_info" in found:
-        return "catboost-json", catboost_.load(path, data, "json")
+        return "CatBoost"
     raise _foreign(path, "a JSON document of XGBoost ('learner') or CatBoost ('features_info')")
 
 
