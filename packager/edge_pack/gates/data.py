@@ -79,8 +79,8 @@ def _where(rows: Rows, test: Callable[[NDArray[Any]], bool]) -> list[str]:
 
 def _empty(rows: Rows) -> Finding | None:
     return _finding(
-        "error", "empty column", _where(rows, lambda column: bool(missing(column).all())),
-        "{} is missing in every row: nothing would show that the bundle treats its values right",
+        "warning", "empty column", _where(rows, lambda column: bool(missing(column).all())),
+        "{} is missing in every row: nothing shows that the bundle treats its values right",
     )  # fmt: skip
 
 
