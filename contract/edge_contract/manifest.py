@@ -267,6 +267,8 @@ class Provenance(Struct, frozen=True, omit_defaults=True, kw_only=True):
         commit: of the code that made the model. dirty: files of that working tree were changed,
             or nobody could tell.
         run_id: the training run. tracked: what DVC knows of model and data.
+        source_uri: where the model was fetched from, without credentials or query; "" for a path.
+        registered: ``NAME/VERSION`` in a model registry, also where an alias was asked for.
         command: arguments of ``edge-pack`` that repeat the build, files by their base names;
             what does not change the bundle's manifest is left out.
     """
@@ -282,6 +284,8 @@ class Provenance(Struct, frozen=True, omit_defaults=True, kw_only=True):
     python: str = ""
     tracked: tuple[Tracked, ...] = ()
     command: tuple[str, ...] = ()
+    source_uri: str = ""
+    registered: str = ""
 
 
 class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):

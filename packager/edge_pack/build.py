@@ -22,7 +22,7 @@ from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.manifest import Manifest
 from edge_contract.ports.disk import write_atomic
-from edge_pack import asking, measure, parity, sealing, sources, tables
+from edge_pack import asking, measure, origins, parity, sealing, sources, tables
 from edge_pack.asking import Asked
 from edge_pack.compress import recipe as recipes
 from edge_pack.compress.candidates import Candidate
@@ -36,6 +36,7 @@ from edge_pack.gates import check, judge, truth
 from edge_pack.gates.data import Finding
 from edge_pack.intake import Intake, Rows
 from edge_pack.measure import Latency, Measured, Searched
+from edge_pack.origins import Origin
 from edge_pack.papers import provenance, writing
 from edge_pack.papers.evaluation import Evaluation, evaluate
 from edge_pack.subject import Draws, Subject
@@ -83,6 +84,7 @@ class _Run:
     stages_s: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     data: list[Finding] = field(default_factory=list)
+    source_bytes: int = 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -90,6 +92,11 @@ class _Run:
         began = time.perf_counter()
         yield
         self.stages_s[name] = time.perf_counter() - began
+
+    def fetched(self, done: int, total: int | None) -> None:
+        """How much of a URI is here."""
+        of = f" of {total / 1e6:.0f}" if total else ""
+        self.detail(f"fetched {done / 1e6:.0f}{of} MB")
 
     def detail(self, what: str) -> None:
         """What goes on within the stage, such as a candidate's name."""
@@ -123,13 +130,20 @@ def build(
     recipe = recipes.load(config.recipe) if config.recipe is not None else None
     if recipe is not None:
         config = recipes.applied(recipe, config)
+    run.progress(STAGES[0])
+    with origins.resolve(config.model, run.notice, run.fetched) as origin:
+        run.source_bytes = origin.path.stat().st_size if origin.path.is_file() else 0
+        return _build(config, origin, run, recipe)
+
+
+def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None) -> Built:
     with run.stage("load"):
         declared = Declared(config.task, config.labels)
-        source = sources.load(config.model, run.notice, trust=config.trust, declared=declared)
+        source = sources.load(origin, run.notice, trust=config.trust, declared=declared)
         table = _rows(source, config, run.notice)
         found = provenance.Found()
         if config.provenance:
-            found = provenance.find(config.model, config.data, run.notice)
+            found = provenance.find(origin, config.data, run.notice)
     with run.stage("ask the original"):
         asked = asking.ask(source, table, config, partial(_look, run, table, config))
         demands = judge.prepare(asked, config)
@@ -241,7 +255,7 @@ def _measure(
         original=original,
         stages_ms={name: round(seconds * 1000, 1) for name, seconds in run.stages_s.items()},
         bytes={
-            "source": config.model.stat().st_size,
+            "source": run.source_bytes,
             "stock_onnx": manifest.compression.stock_bytes,
             "model": manifest.files[0].size,
             "bundle": size,

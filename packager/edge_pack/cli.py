@@ -24,6 +24,7 @@ from edge_pack.config import (
     read_labels,
     share,
 )
+from edge_pack.origins.uris import as_model
 from edge_pack.papers import commands as papers
 
 app = typer.Typer(
@@ -42,7 +43,14 @@ _Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An .edgepack fi
 def build_command(
     *,
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help=".joblib, .pkl, .skops or .onnx file.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model file, a folder (MLflow's MLmodel, Vertex AI) or an archive (SageMaker's "
+            "model.tar.gz, .zip); s3://, gs://, az:// or https://; mlflow:models:/NAME/VERSION, "
+            "mlflow:models:/NAME@ALIAS or mlflow:runs:/RUN/PATH. #FILE behind it names one file "
+            "of several.",
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name of the model, such as pump.")],
     version: Annotated[str, typer.Option(help="Version of the bundle, such as 1.0.")],
@@ -150,7 +158,12 @@ def build_command(
         bool, typer.Option("--force", help="Seal a bundle beyond the budget; its manifest says so.")
     ] = False,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Agree to the untrusted types of a .skops file.")
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run a pickle that was fetched, and agree to the untrusted types of a .skops "
+            "file.",
+        ),
     ] = False,
     measure: Annotated[
         bool, typer.Option(help="Time the bundle here and write NAME.measured.json.")
@@ -183,13 +196,19 @@ def build_command(
       edge-pack build pump.joblib --data rows.csv --target failed --name pump --version 1.1
       -o pump-1.1.edgepack --slice site --require "recall[site=graz]>=0.8"
       --baseline pump-1.0.edgepack --max-regressions 1% --device pi4
+
+      edge-pack build s3://models/pump/model.tar.gz --trust --data rows.parquet --target failed
+      --name pump --version 1.2 -o pump-1.2.edgepack
+
+      edge-pack build mlflow:models:/pump@champion --data rows.csv --name pump --version 1.3
+      -o pump-1.3.edgepack
     """
     mode: Quantize = quantize  # type: ignore[assignment]  # BuildConfig refuses any other text
     aim: Optimize = optimize  # type: ignore[assignment]  # as above
     drop = share(max_metric_drop, "--max-metric-drop") if max_metric_drop else None
     declared: DeclaredTask = task  # type: ignore[assignment]  # as above
     config = BuildConfig(
-        model=model, data=data, name=name, version=version, out=out, target=target,
+        model=as_model(model), data=data, name=name, version=version, out=out, target=target,
         time_column=time_column, quantize=mode, max_flips=share(max_flips, "--max-flips"),
         max_diff=max_diff, max_metric_drop=drop, optimize=aim, batch=batch, recipe=recipe,
         prove_runtime=prove_runtime, runtime=runtime, require=tuple(require or ()),

@@ -34,7 +34,7 @@ class BuildConfig:
     """What to build, from what, and how far it may differ from the original.
 
     Attributes:
-        model: .joblib, .pkl, .skops or .onnx.
+        model: a path or a URI; see ``origins.resolve``.
         data: .csv, .tsv, .parquet or .npz; None: inputs are drawn from the model's own shapes,
             where it has any.
         out: where the bundle goes; measurements go beside it.
@@ -63,7 +63,7 @@ class BuildConfig:
         provenance: record commit, DVC entries, run and command (``papers.provenance``).
     """
 
-    model: Path
+    model: str | Path
     name: str
     version: str
     out: Path

@@ -14,6 +14,7 @@ class Origin:
     Attributes:
         path: the one model file, such as ``model.joblib``; inside a temporary folder if fetched
             or unpacked.
+        named: the path that the user named, where that is a file or folder of theirs, else None.
         uri: as recorded in provenance, without credentials or query; "" for a path.
         named_by_user: the file, or the archive or folder it lies in, is a path that the user
             named. A pickle from anywhere else needs ``--trust``.
@@ -24,6 +25,7 @@ class Origin:
     """
 
     path: Path
+    named: Path | None = None
     uri: str = ""
     named_by_user: bool = True
     flavour: str = ""

@@ -62,9 +62,9 @@ def _reach(
     if isinstance(model, Path) or not (scheme := uris.scheme_of(model)):
         path = Path(model)
         if path.exists() or "#" not in str(model):
-            return Origin(path), ""
+            return Origin(path, named=path), ""
         place, member = uris.member_of(str(model))
-        return Origin(Path(place)), member
+        return Origin(Path(place), named=Path(place)), member
     if scheme == uris.MLFLOW:
         fetched = registry.fetch(model, _folder(stack))
         return (
@@ -79,7 +79,8 @@ def _reach(
         )
     place, member = uris.member_of(model)
     if scheme == "file":
-        return Origin(Path(unquote(urlsplit(place).path))), member
+        path = Path(unquote(urlsplit(place).path))
+        return Origin(path, named=path), member
     if scheme == "http":
         notice("fetched over http://, which anyone on the way can alter: https:// is safer")
     path = fetching.fetch(place, _folder(stack), progress)

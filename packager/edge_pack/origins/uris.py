@@ -7,6 +7,7 @@ a log.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from edge_contract.errors import InputFault
@@ -40,6 +41,13 @@ def scheme_of(model: str) -> str:
             f"{recorded(model)} is no place this reads a model from", advice=f"Expected {FORMS}."
         )
     return scheme
+
+
+def as_model(model: str | Path) -> str | Path:
+    """A path as such; a URI as its text. Raises InputFault as ``scheme_of`` does."""
+    if isinstance(model, Path) or scheme_of(model):
+        return model
+    return Path(model)
 
 
 def member_of(model: str) -> tuple[str, str]:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import PurePath
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from edge_pack.config import BuildConfig
+from edge_pack.origins.uris import as_model, recorded
 
 LEFT_OUT = frozenset(
     {
@@ -30,7 +30,7 @@ LEFT_OUT = frozenset(
 
 def command_of(config: BuildConfig) -> tuple[str, ...]:
     """``build MODEL --option value ...``: what differs from its default, in declared order."""
-    words = ["build", _shown(config.model)]
+    words = ["build", _shown(as_model(config.model))]
     for field in fields(config):
         value = getattr(config, field.name)
         default = field.default if field.default is not MISSING else None
@@ -61,6 +61,4 @@ def _shown(value: Any) -> str:
     text = str(value)
     if "://" not in text:
         return text
-    parts = urlsplit(text)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", parts.fragment))
+    return recorded(text)

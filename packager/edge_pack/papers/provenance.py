@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edge_contract.manifest import Provenance, Tracked
 from edge_pack.config import BuildConfig
+from edge_pack.origins import Origin
 from edge_pack.papers import dvc, git
 from edge_pack.papers.command import command_of
 from edge_pack.papers.libraries import versions_for
@@ -36,15 +37,18 @@ class Found:
     dirty: bool = False
     run_id: str = ""
     tracked: tuple[Tracked, ...] = ()
+    origin: Origin | None = None
 
 
-def find(model: Path | None, data: Path | None, notice: Callable[[str], None]) -> Found:
+def find(origin: Origin, data: Path | None, notice: Callable[[str], None]) -> Found:
     """Look around the files.
 
     Args:
-        model, data: as the user named them; None for what is no local file.
+        origin: of the model; folders are looked at only where the user named them.
+        data: as the user named it; None for none.
         notice: told where a record does not fit its file.
     """
+    model = origin.named
     roles: list[tuple[dvc.Role, Path | None]] = [("model", model), ("data", data)]
     files = [(role, path) for role, path in roles if path is not None and path.exists()]
     commit = next((at for _, path in files if (at := git.commit_of(path.parent))), None)
@@ -52,8 +56,9 @@ def find(model: Path | None, data: Path | None, notice: Callable[[str], None]) -
     return Found(
         commit=commit.digest if commit else "",
         dirty=commit.dirty if commit else False,
-        run_id=_run_of(model) if model is not None else "",
+        run_id=origin.run_id or (_run_of(model) if model is not None else ""),
         tracked=tuple(entry for entry in entries if entry is not None),
+        origin=origin,
     )
 
 
@@ -77,6 +82,8 @@ def record(
         python=platform.python_version(),
         tracked=found.tracked,
         command=command_of(config) if config.provenance else (),
+        source_uri=found.origin.uri if found.origin else "",
+        registered=found.origin.registered if found.origin else "",
     )
 
 
