@@ -19,8 +19,11 @@ from edge_pack import graphs, runtimes, votes
 from edge_pack.extras import need
 from edge_pack.intake import Intake, Rows
 from edge_pack.originals import EstimatorOriginal
-from edge_pack.steps import check_supported, is_text, walk
+from edge_pack.steps import check_supported, ignored_columns, is_text, walk
 from edge_pack.subject import Converted
+from edge_pack.trees import readers
+from edge_pack.trees.emit import emit, outputs_of
+from edge_pack.trees.form import Forest
 
 _CONTAINERS = ("Pipeline", "ColumnTransformer", "FeatureUnion")
 LABEL, SCORES, VALUE = "label", "probabilities", "value"
@@ -33,10 +36,15 @@ def from_estimator(
     features: Sequence[Feature],
     floor: str,
 ) -> Converted:
-    """The estimator as ONNX, by skl2onnx.
+    """The estimator as ONNX: trees, with the steps that fold into them, by our own emitter, all
+    else by skl2onnx.
 
     Raises BuildFault naming the step that does not convert, and the way out.
     """
+    columns = intake.columns
+    forest = readers.read_folded(original.model, columns, rows, named=original.named)
+    if forest is not None:
+        return _from_forest(forest, original, intake)
     check_supported(original.model)
     limits = runtimes.limits_of(floor)
     proto = _convert(original.model, intake, limits)
@@ -48,6 +56,22 @@ def from_estimator(
     graphs.tidy(proto, ir_max=limits.ir)
     proto.ir_version = _least_ir(proto, limits.ir)
     return Converted(proto, original.task, outputs, stock_bytes)
+
+
+def _from_forest(forest: Forest, original: EstimatorOriginal, intake: Intake) -> Converted:
+    names = [column.name for column in intake.columns]
+    emitted = emit(forest, intake.columns, ignored_columns(original.model, names))
+    outputs = outputs_of(forest)
+    if original.task == "tensors":
+        outputs = Outputs(tensors=outputs.tensors)
+    return Converted(
+        emitted.proto,
+        original.task,
+        outputs,
+        emitted.proto.ByteSize(),
+        tensors=emitted.tensors,
+        forest=forest,
+    )
 
 
 def _convert(model: Any, intake: Intake, limits: runtimes.Limits) -> Any:

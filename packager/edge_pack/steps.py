@@ -51,6 +51,8 @@ def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]
     """The columns among ``names`` that the model treats as text, with the categories it knows."""
     if hasattr(model, "best_estimator_"):
         return text_columns(model.best_estimator_, names)
+    if getattr(model, "is_categorical_", None) is not None:  # HistGradientBoosting's own encoder
+        return text_columns(model._preprocessor, names)
     if hasattr(model, "transformers_"):
         found: dict[str, tuple[str, ...]] = {}
         for _, step, picked in model.transformers_:

@@ -36,7 +36,7 @@ class Derived:
     """A forest without MEMBER tests, over ``numbers`` and then the columns of each table.
 
     Attributes:
-        numbers: raw columns of numbers. texts: raw columns of text that are coded.
+        numbers: raw columns of numbers. texts: raw columns of text, coded or not.
     """
 
     forest: Forest
@@ -45,13 +45,15 @@ class Derived:
     tables: tuple[Table, ...]
 
 
-def derive(forest: Forest, text: Sequence[bool]) -> Derived:
-    """The forest over numbers and ranks. ``text``: for each raw column, whether it is text.
+def derive(forest: Forest, numbers: Sequence[int], texts: Sequence[int]) -> Derived:
+    """The forest over numbers and ranks of codes.
 
-    Raises BuildFault when a column of text is compared with a number.
+    Args:
+        numbers, texts: the raw columns that are read, by their type.
+
+    Raises BuildFault when another column is compared with a number.
     """
-    numbers = tuple(i for i, is_text in enumerate(text) if not is_text)
-    place = np.full(max(forest.width, len(text)), -1, dtype=np.int64)
+    place = np.full(max(forest.width, *numbers, 0) + 1, -1, dtype=np.int64)
     place[list(numbers)] = np.arange(len(numbers))
     asks = forest.test == MEMBER
     column = np.where(forest.leaf, -1, place[forest.column])
@@ -79,8 +81,7 @@ def derive(forest: Forest, text: Sequence[bool]) -> Derived:
         sets=(),
         codes=(),
     )
-    texts = sorted({table.codes.raw for table in tables if table.codes.text})
-    return Derived(changed, numbers, tuple(texts), tuple(tables))
+    return Derived(changed, tuple(numbers), tuple(texts), tuple(tables))
 
 
 def _chains(

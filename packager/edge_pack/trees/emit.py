@@ -9,7 +9,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,12 +94,19 @@ class Graph:
         outputs[list(outputs).index(old)] = new
 
 
-def emit(forest: Forest, columns: Sequence[Column]) -> Emitted:
+def emit(
+    forest: Forest, columns: Sequence[Column], unread: Collection[str] = frozenset()
+) -> Emitted:
     """The forest over raw ``columns``, of which text goes in as text.
+
+    Args:
+        unread: names of columns that the model drops; no tensor holds them.
 
     Raises BuildFault for labels that ONNX cannot carry, or text compared with a number.
     """
-    derived = derive(forest, [column.text for column in columns])
+    read = [i for i, column in enumerate(columns) if column.name not in unread]
+    texts = [i for i in read if columns[i].text]
+    derived = derive(forest, [i for i in read if not columns[i].text], texts)
     exact = cuts.as_float64(derived.forest)
     graph = Graph()
     tensors = _inputs(columns, derived)
