@@ -18,7 +18,7 @@ from typing import Any
 from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded
 from edge_pack.extras import need
-from edge_pack.frameworks import loading
+from edge_pack.frameworks import loading, native
 from edge_pack.frameworks.meaning import UNDECLARED, Declared
 from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES
 from edge_pack.frameworks.sklearn_ import Estimator
@@ -63,12 +63,16 @@ def load(
     if network is not None:
         return network
     loading.check_undeclared(declared)
+    booster = native.load(path)
+    if booster is not None:
+        return booster
     suffix = path.suffix.lower()
     kind = SUFFIXES.get(suffix)
     if kind is None:
+        known = sorted({*SUFFIXES, *loading.SUFFIXES, *native.SUFFIXES})
         raise InputFault(
             f"{path} is none of the kinds of model file this reads ({suffix or 'no suffix'})",
-            advice=f"Expected one of: {', '.join(sorted({*SUFFIXES, *loading.SUFFIXES}))}.",
+            advice=f"Expected one of: {', '.join(known)}.",
         )
     data = read_bounded(path, MODEL_MAX_BYTES)
     digest = hashlib.sha256(data).hexdigest()
@@ -76,6 +80,9 @@ def load(
         estimator = _load_skops(path, data, told, trust=trust)
     else:
         estimator = _load_pickle(origin, told, trust=trust)
+    found = native.of_object(kind, digest, estimator)
+    if found is not None:
+        return found
     _check_estimator(path, estimator)
     return Estimator(kind, digest, estimator)
 

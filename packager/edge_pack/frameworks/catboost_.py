@@ -205,6 +205,7 @@ def of_object(found: Any) -> CatBoost | None:
     return CatBoost(found) if fitted is not None and fitted() else None
 
 
-def reader(model: Any) -> Forest:
-    """The forest of an estimator, for one that stands in a pipeline; without categories."""
-    return CatBoost(model).forest(Rows(0, {}, {}))
+def reader(model: Any) -> Forest | None:
+    """The forest of an estimator, for one that stands in a pipeline; None with categories."""
+    found = CatBoost(model)
+    return None if found.texts else found.forest(Rows(0, {}, {}))

@@ -17,7 +17,6 @@ from edge_pack.extras import need
 from edge_pack.frameworks import boosters, catboost_, lightgbm_, tried, xgboost_
 from edge_pack.frameworks.boosters import Booster, Model, fault_of
 from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES
-from edge_pack.trees.form import Forest
 
 SUFFIXES = (".json", ".ubj", ".txt", ".cbm")
 
@@ -107,19 +106,3 @@ _OF_OBJECT: dict[str, Callable[[Any], Model | None]] = {
     "lightgbm": lightgbm_.of_object,
     "catboost": catboost_.of_object,
 }
-
-READERS: dict[str, Callable[[Any], Forest | None]] = {
-    **dict.fromkeys(
-        ("xgboost.XGBClassifier", "xgboost.XGBRegressor", "xgboost.XGBRFClassifier",
-         "xgboost.XGBRFRegressor", "xgboost.XGBRanker"), xgboost_.reader,
-    ),
-    **dict.fromkeys(
-        ("lightgbm.LGBMClassifier", "lightgbm.LGBMRegressor", "lightgbm.LGBMRanker"),
-        lightgbm_.reader,
-    ),
-    **dict.fromkeys(
-        ("catboost.CatBoostClassifier", "catboost.CatBoostRegressor", "catboost.CatBoostRanker"),
-        catboost_.reader,
-    ),
-}  # fmt: skip
-"""Package and class of an estimator -> its forest, for one that ends a pipeline."""

@@ -168,10 +168,13 @@ def load(path: Any, data: bytes) -> XGBoost:
 
 
 def of_object(found: Any) -> XGBoost | None:
-    """The model in an unpickled object, None when it is not XGBoost's."""
+    """The model in an unpickled object, None when it is not a fitted one of XGBoost's."""
     if type(found).__name__ == "Booster":
         return XGBoost(found)
-    return XGBoost(found.get_booster(), found) if hasattr(found, "get_booster") else None
+    try:
+        return XGBoost(found.get_booster(), found)
+    except (AttributeError, ValueError):  # its NotFittedError is both
+        return None
 
 
 def reader(model: Any) -> Forest:
