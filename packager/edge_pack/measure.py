@@ -78,8 +78,8 @@ class CandidateFigures(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One form that the search looked at, and what became of it.
 
     Attributes:
-        verdict: chosen, dominated, possible, slower, over budget, changed nothing, no smaller,
-            too new (for the oldest runtime), or failed; ``reason`` says more.
+        verdict: chosen, dominated, possible, slower, no faster, no smaller, over budget,
+            changed nothing or failed; ``reason`` says more.
         size_bytes: of the model on the wire; ``ratio``: of float32's. raw_bytes: decoded.
         load_ms, rss_bytes: loaded alone, after trimming; None where not measured.
         latency: empty where not measured. against: batch -> median ratio to float32, 1 within
@@ -109,10 +109,10 @@ class CandidateFigures(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Searched(Struct, frozen=True, kw_only=True):
-    """All candidates of a build. ``noise``: what float32 differed from itself, None untimed."""
+    """All candidates of a build. ``noise``: batch -> share within which two latencies are one."""
 
     optimize: str
-    noise: float | None
+    noise: dict[int, float]
     candidates: tuple[CandidateFigures, ...]
 
 

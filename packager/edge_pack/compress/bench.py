@@ -26,8 +26,10 @@ from msgspec import Struct
 from edge_agent.runtime import Session, trim_memory
 from edge_contract import golden as goldens
 from edge_contract.golden import Array
-from edge_pack import measure
+from edge_pack import graphs, measure
 from edge_pack.compress.pareto import Timing
+from edge_pack.compress.storage import OPSET_MIN
+from edge_pack.extras import need
 from edge_pack.inference import Tensors
 from edge_pack.measure import Latency
 
@@ -36,6 +38,7 @@ SECONDS_EACH = 0.02
 """For one candidate at one batch size in one round."""
 CALLS_MIN, CALLS_MAX = 3, 400
 LOADS = 3
+_EMPTY = "empty.onnx"
 
 _CHILD = """
 import sys
@@ -89,12 +92,22 @@ def run(models: Sequence[bytes], feeds: Mapping[int, Tensors]) -> Benched:
         names = [f"{number}.onnx" for number in range(len(models))]
         for name, model in zip(names, models, strict=True):
             (Path(folder) / name).write_bytes(model)
+        (Path(folder) / _EMPTY).write_bytes(_identity())
         request = _Request(models=tuple(names), feeds=packed)
         (Path(folder) / "request.json").write_bytes(msgspec.json.encode(request))
         said = measure.run_child(_CHILD, folder, what="measuring the candidates")
     reply = msgspec.json.decode(said, type=_Reply)
     timings = [Timing(rounds) for rounds in reply.rounds]
     return Benched(tuple(timings[:-1]), timings[-1], reply.alone, reply.latency)
+
+
+def _identity() -> bytes:
+    """A model that gives its one number back."""
+    helper = need("onnx.helper", "measuring candidates")
+    x, y = (helper.make_tensor_value_info(name, 1, [1]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "empty", [x], [y])
+    opset = helper.make_opsetid("", OPSET_MIN)
+    return graphs.serialise(helper.make_model(graph, opset_imports=[opset], ir_version=8))
 
 
 def child(folder: str) -> None:
@@ -106,7 +119,8 @@ def child(folder: str) -> None:
     }
     models = [(Path(folder) / name).read_bytes() for name in request.models]
     first = feeds[min(feeds)]
-    alone = tuple(_in_fork(model, first) for model in models)
+    empty = (Path(folder) / _EMPTY).read_bytes()
+    alone = tuple(_in_fork(model, first, empty) for model in models)
     sessions = [Session(model) for model in (*models, models[0])]
     times = _rounds(sessions, feeds)
     reply = _Reply(
@@ -158,7 +172,7 @@ def _latency(batch: int, rounds: Sequence[Sequence[float]]) -> Latency:
     return Latency(batch=batch, p50_us=p50, p99_us=p99, calls=len(every))
 
 
-def _in_fork(model: bytes, feed: Tensors) -> Alone | None:
+def _in_fork(model: bytes, feed: Tensors, empty: bytes) -> Alone | None:
     """Load the model in a fork of this process, which has loaded none yet."""
     if not hasattr(os, "fork"):
         return None
@@ -168,7 +182,7 @@ def _in_fork(model: bytes, feed: Tensors) -> Alone | None:
         os.close(read)
         status = 1
         with suppress(BaseException):
-            os.write(write, msgspec.json.encode(_alone(model, feed)))
+            os.write(write, msgspec.json.encode(_alone(model, feed, empty)))
             status = 0
         os._exit(status)
     os.close(write)
@@ -178,8 +192,15 @@ def _in_fork(model: bytes, feed: Tensors) -> Alone | None:
     return msgspec.json.decode(said, type=Alone) if said else None
 
 
-def _alone(model: bytes, feed: Tensors) -> Alone:
-    before = measure.resident()
+def _ready(empty: bytes) -> int | None:
+    """Resident bytes once the runtime has set up what it keeps for the first session it sees."""
+    Session(empty).run({"x": np.zeros(1, dtype=np.float32)})
+    trim_memory()
+    return measure.resident()
+
+
+def _alone(model: bytes, feed: Tensors, empty: bytes) -> Alone:
+    before = _ready(empty)
     took = []
     for _ in range(LOADS):
         began = time.perf_counter()

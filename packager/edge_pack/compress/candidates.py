@@ -20,6 +20,13 @@ from edge_pack.compress.modes import Mode, Parameters
 from edge_pack.parity import Budget, Comparison
 
 Ask = Callable[[Session], Answers]
+Member = tuple[bytes, File, bytes]
+
+
+def encode(form: Form) -> Member:
+    """The model's bytes, the member's entry in the manifest, and its bytes on the wire."""
+    raw = graphs.serialise(form.proto)
+    return raw, *bundles.encode_member(MODEL_FILE, raw)
 
 
 @dataclass(frozen=True)
@@ -80,14 +87,16 @@ class Judge:
     task: Task
     truth: NDArray[np.float64] | None = None
 
-    def candidate(self, form: Form) -> Candidate:
+    def candidate(self, form: Form, member: Member | None = None) -> Candidate:
         """The form with its bytes on the wire and its answers.
+
+        Args:
+            member: what ``encode`` made of the form, where that was done already.
 
         Raises InputFault when the runtime cannot load it, BuildFault when its answers have
         another form than the original's.
         """
-        raw = graphs.serialise(form.proto)
-        file, stored = bundles.encode_member(MODEL_FILE, raw)
+        raw, file, stored = member or encode(form)
         answers = self.ask(Session(raw))
         return Candidate(
             mode=form.mode,

@@ -1,7 +1,7 @@
 """Which candidate is taken: the rules, without a clock.
 
-Guards: a candidate beyond the budget, one that changed nothing, and one that is slower than
-float32 beyond noise are never taken by a search; a difference inside the noise counts as none.
+Guards: a difference inside the noise counts as none, and what is slower than float32 beyond it is
+known to be so.
 
 Noise is what float32 shows against itself: it runs twice in every round, and twice the median
 difference of the two, at least 3 %, is what a candidate may be slower by. A candidate is slower
@@ -41,7 +41,6 @@ class Point:
 
     Attributes:
         latency: batch -> ratio; empty where nothing was timed.
-        slower: beyond noise at one batch at least.
         memory: ratio of resident memory; 1 where it is not known.
     """
 
@@ -49,7 +48,6 @@ class Point:
     size_bytes: int
     latency: Mapping[int, float]
     memory: float
-    slower: bool = False
 
     @property
     def axes(self) -> tuple[float, ...]:
@@ -57,35 +55,32 @@ class Point:
         return (float(self.size_bytes), self.memory, *self.latency.values())
 
 
-def noise_of(base: Timing, again: Timing) -> float:
-    """How far two runs of the same model were apart, as a share."""
-    apart = [
-        float(
-            np.median(
-                [abs(b / a - 1) for a, b in zip(base.rounds[n], again.rounds[n], strict=True)]
-            )
-        )
-        for n in base.rounds
-    ]
-    return max(NOISE_LEAST, 2 * max(apart, default=0.0))
+def noise_of(base: Timing, again: Timing) -> dict[int, float]:
+    """How far two runs of the same model were apart, as a share by batch."""
+    found = {}
+    for batch, rounds in base.rounds.items():
+        pairs = zip(rounds, again.rounds[batch], strict=True)
+        apart = float(np.median([abs(b / a - 1) for a, b in pairs]))
+        found[batch] = max(NOISE_LEAST, 2 * apart)
+    return found
 
 
-def ratios(base: Timing, timing: Timing, noise: float) -> dict[int, float]:
+def ratios(base: Timing, timing: Timing, noise: Mapping[int, float]) -> dict[int, float]:
     """Median ratio to float32 by batch, 1 where it is within noise."""
     found = {}
     for batch, rounds in timing.rounds.items():
         ratio = float(np.median([b / a for a, b in zip(base.rounds[batch], rounds, strict=True)]))
-        found[batch] = 1.0 if abs(ratio - 1) <= noise else ratio
+        found[batch] = 1.0 if abs(ratio - 1) <= noise[batch] else ratio
     return found
 
 
-def is_slower(base: Timing, timing: Timing, noise: float) -> bool:
-    """Whether it is slower than float32 beyond noise at one batch at least."""
+def slower_at(base: Timing, timing: Timing, noise: Mapping[int, float]) -> int | None:
+    """The first batch at which it is slower than float32 beyond noise, None where it is not."""
     for batch, rounds in timing.rounds.items():
         each = [b / a for a, b in zip(base.rounds[batch], rounds, strict=True)]
-        if float(np.median(each)) > 1 + noise and min(each) > 1:
-            return True
-    return False
+        if float(np.median(each)) > 1 + noise[batch] and min(each) > 1:
+            return batch
+    return None
 
 
 def memory_ratio(base: int | None, found: int | None) -> float:
@@ -105,7 +100,6 @@ def choose(points: Sequence[Point], optimize: Optimize) -> Point:
     Args:
         points: at least one; the first is the plainest.
     """
-    allowed = [point for point in points if not point.slower] or list(points)
     base = max(points[0].size_bytes, 1)
 
     def rank(point: Point) -> tuple[float, float]:
@@ -118,7 +112,7 @@ def choose(points: Sequence[Point], optimize: Optimize) -> Point:
             return (size * point.memory * prod(point.latency.values()), size)
         return (size, size)
 
-    return min(allowed, key=rank)
+    return min(points, key=rank)
 
 
 def dominated(point: Point, others: Sequence[Point]) -> str:

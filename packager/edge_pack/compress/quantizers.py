@@ -90,14 +90,7 @@ def activation_ranges(proto: Any, feeds: Sequence[Tensors]) -> dict[str, tuple[f
 
     Raises BuildFault for a value that is not finite.
     """
-    weights = {item.name for item in proto.graph.initializer}
-    wanted = dict.fromkeys(
-        name
-        for node in proto.graph.node
-        if node.op_type in STATIC_OPS
-        for name in (*node.input, *node.output)
-        if name and name not in weights
-    )
+    wanted = _activations(proto.graph)
     shown = type(proto).FromString(proto.SerializeToString())
     del shown.graph.output[:]
     for name in wanted:
@@ -163,7 +156,40 @@ def _prepared(proto: Any, folder: Path) -> Path:
     shape_inference.quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
     if not prepared.is_file():
         raise BuildFault("the quantizer's preparation wrote no file")
+    found = need("onnx", "quantizing").load(str(prepared))
+    _flatten_biases(found.graph)
+    _declare(found.graph)
+    prepared.write_bytes(graphs.serialise(found))
     return prepared
+
+
+def _flatten_biases(graph: Any) -> None:
+    """Biases [1, n] of Gemm as [n]: the quantizer by channel takes the first axis for channels."""
+    biases = {node.input[2] for node in graph.node if node.op_type == "Gemm" and node.input[2:]}
+    for item in graph.initializer:
+        if item.name in biases and len(item.dims) == 2 and item.dims[0] == 1:
+            del item.dims[0]
+
+
+def _activations(graph: Any) -> list[str]:
+    """The float32 tensors that go into layers and come out of them, each once."""
+    weights = {item.name for item in graph.initializer if item.data_type == _FLOAT}
+    every = {item.name for item in graph.initializer}
+    layers = [
+        node
+        for node in graph.node
+        if node.op_type in STATIC_OPS and weights.intersection(node.input[1:2])
+    ]
+    names = (name for node in layers for name in (node.input[0], node.output[0]))
+    return [name for name in dict.fromkeys(names) if name not in every]
+
+
+def _declare(graph: Any) -> None:
+    """Types that shape inference does not know, as behind a Scaler: a layer's are float32."""
+    known = {value.name for value in (*graph.value_info, *graph.input, *graph.output)}
+    for name in _activations(graph):
+        if name not in known:
+            graph.value_info.add(name=name).type.tensor_type.elem_type = _FLOAT
 
 
 def _check_scales(proto: Any, what: str) -> None:

@@ -6,7 +6,10 @@ in integers is only taken by a search that has timed it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,7 +21,7 @@ from edge_pack import graphs, inference, quality, runtimes
 from edge_pack.asking import Asked
 from edge_pack.compress import bench, forms, pareto
 from edge_pack.compress.bench import Benched
-from edge_pack.compress.candidates import Candidate, Judge, refusal
+from edge_pack.compress.candidates import Candidate, Judge, Member, encode, refusal
 from edge_pack.compress.forms import Form, Material
 from edge_pack.compress.modes import COMPUTE, MODES, Mode
 from edge_pack.config import MAX_METRIC_DROP, BuildConfig
@@ -83,7 +86,7 @@ class Search:
         """
         if self.config.quantize != "auto":
             return self._given(self.config.quantize)
-        entries = [self._entry(mode) for mode in self._modes()]
+        entries = self._entries()
         plain = entries[0]
         for entry in entries[1:]:
             _check_gain(entry, plain.made, self.config)
@@ -95,11 +98,12 @@ class Search:
         noise = self._time(plain, open_)
         if noise is None:
             open_ = [entry for entry in open_ if entry.mode not in COMPUTE] or open_
+        open_ = [entry for entry in open_ if not entry.verdict] or open_
         chosen = _decide(open_, plain, self.config)
         made = [entry.candidate for entry in entries if entry.candidate is not None]
         figures = Searched(
             optimize=self.config.optimize,
-            noise=noise if noise is None else round(noise, 4),
+            noise={batch: round(share, 4) for batch, share in (noise or {}).items()},
             candidates=tuple(_figures(entry, plain.made) for entry in entries),
         )
         sizes: dict[str, int] = {candidate.mode: len(candidate.stored) for candidate in made}
@@ -121,23 +125,27 @@ class Search:
             if forms.suits(mode, self._material) and (self.config.measure or mode not in COMPUTE)
         ]
 
-    def _entry(self, mode: Mode) -> _Entry:
-        self.progress(mode)
-        entry = _Entry(mode)
+    def _entries(self) -> list[_Entry]:
+        """Every form, made and judged. Encoding takes longest, so all cores do that at once."""
+        entries: list[_Entry] = []
+        pool = ThreadPoolExecutor(os.cpu_count() or 1, "encode")
         try:
-            form = forms.make(mode, self._material, {})
-            self._check_floor(form)
-            entry.candidate = self._judge.candidate(form)
-        except EdgeError as error:
-            if mode == "none":
-                raise
-            entry.reason = str(error).splitlines()[0]
-            nothing = "changed nothing" in entry.reason
-            entry.verdict = "changed nothing" if nothing else "failed"
-            return entry
-        if not self.within(entry.candidate):
-            entry.verdict = "over budget"
-        return entry
+            waiting: list[tuple[_Entry, Form, Future[Member]]] = []
+            for mode in self._modes():
+                self.progress(mode)
+                entries.append(_Entry(mode))
+                with _failing(entries[-1]):
+                    form = forms.make(mode, self._material, {})
+                    self._check_floor(form)
+                    waiting.append((entries[-1], form, pool.submit(encode, form)))
+            for entry, form, member in waiting:
+                self.progress(f"{entry.mode} against the original")
+                with _failing(entry):
+                    entry.candidate = self._judge.candidate(form, member.result())
+                    entry.verdict = "" if self.within(entry.candidate) else "over budget"
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return entries
 
     def _check_floor(self, form: Form) -> None:
         """Raise BuildFault when a form needs a newer runtime than the devices have."""
@@ -146,7 +154,7 @@ class Search:
             opsets, ops = graphs.opsets(form.proto), graphs.operators(form.proto)
             runtimes.check_floor(self.config.runtime, ir, opsets, ops)
 
-    def _time(self, plain: _Entry, open_: Sequence[_Entry]) -> float | None:
+    def _time(self, plain: _Entry, open_: Sequence[_Entry]) -> dict[int, float] | None:
         """Time what is still open against float32; the noise, None where it was not timed."""
         if not self.config.measure or all(entry is plain for entry in open_):
             return None
@@ -189,6 +197,18 @@ class Search:
         return Judge(asked.model_answers, asked.answers, task, truth)
 
 
+@contextmanager
+def _failing(entry: _Entry) -> Iterator[None]:
+    """What stops a form is its verdict; the plain conversion must not fail."""
+    try:
+        yield
+    except EdgeError as error:
+        if entry.mode == "none":
+            raise
+        entry.reason = str(error).splitlines()[0]
+        entry.verdict = "changed nothing" if "changed nothing" in entry.reason else "failed"
+
+
 def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:
     """A form that is hardly smaller is only worth its while if it computes otherwise."""
     if entry.candidate is None or entry.verdict:
@@ -199,7 +219,7 @@ def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:
         entry.reason = f"saves {saved:,} B on the wire"
 
 
-def _keep(timed: Sequence[_Entry], found: Benched) -> float:
+def _keep(timed: Sequence[_Entry], found: Benched) -> dict[int, float]:
     """Write the figures into the entries, the first of which is float32; the noise."""
     base = found.timings[0]
     noise = pareto.noise_of(base, found.again)
@@ -208,10 +228,14 @@ def _keep(timed: Sequence[_Entry], found: Benched) -> float:
     ):
         entry.alone, entry.latency = alone, latency
         entry.against = pareto.ratios(base, timing, noise)
-        if entry is not timed[0] and not entry.verdict and pareto.is_slower(base, timing, noise):
+        if entry is timed[0] or entry.verdict:
+            continue
+        batch = pareto.slower_at(base, timing, noise)
+        if batch is not None:
             entry.verdict = "slower"
-            worst = max(entry.against.items(), key=lambda pair: pair[1])
-            entry.reason = f"{worst[1]:.2f} times float32 at batch {worst[0]}"
+            entry.reason = f"{entry.against[batch]:.2f} times float32 at batch {batch}"
+        elif entry.mode in COMPUTE and min(entry.against.values()) >= 1:
+            entry.verdict, entry.reason = "no faster", "int8 storage gives its bytes at no risk"
     return noise
 
 
@@ -238,7 +262,6 @@ def _point(entry: _Entry, plain: _Entry) -> pareto.Point:
         size_bytes=len(entry.made.stored),
         latency=entry.against,
         memory=pareto.memory_ratio(*rss),
-        slower=entry.verdict == "slower",
     )
 
 
