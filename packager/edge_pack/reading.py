@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from edge_agent.model import Model
 from edge_agent.outputs import Prediction
+from edge_agent.runtime import Session
 from edge_contract import bundle as bundles
 from edge_contract.bundle import Bundle
 from edge_contract.errors import EdgeError, InputFault
-from edge_contract.manifest import Manifest
+from edge_contract.manifest import MODEL_FILE, Manifest
 from edge_contract.ports.disk import read_bounded
-from edge_pack import intake, tables
+from edge_pack import inference, intake, tables
+from edge_pack.answers import Answers
 from edge_pack.intake import Column, Intake, Rows
 from edge_pack.measure import Measured, path_beside
 from edge_pack.originals import missing
@@ -119,6 +121,20 @@ def predict(path: Path, data: Path) -> Iterator[Prediction]:
     for start in range(0, rows.count, PREDICT_ROWS):
         chunk = rows.take(np.arange(start, min(start + PREDICT_ROWS, rows.count)))
         yield from _listed(model.predict(_Chunk(chunk)))
+
+
+def answers(bundle: Bundle, table: Table) -> Answers:
+    """What the bundle's model says to every row of ``table``, by the agent's own code.
+
+    Raises InputFault when the table lacks a column or holds a missing value that is refused.
+    """
+    manifest = bundle.manifest
+    takes = _intake(manifest, table)
+    rows = intake.read_rows(takes, table)
+    if takes.columns:
+        _check_missing(manifest, rows)
+    session = Session(bundle.file(MODEL_FILE))
+    return inference.answer(session, takes, manifest.features, rows, manifest.outputs)
 
 
 def _predict_tensors(model: Model, takes: Intake, rows: Rows) -> Iterator[Prediction]:
