@@ -129,7 +129,7 @@ def answers(bundle: Bundle, table: Table) -> Answers:
     Raises InputFault when the table lacks a column or holds a missing value that is refused.
     """
     manifest = bundle.manifest
-    takes = _intake(manifest, table)
+    takes = intake_of(manifest, table)
     rows = intake.read_rows(takes, table)
     if takes.columns:
         _check_missing(manifest, rows)

@@ -23,7 +23,7 @@ _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\ufffd")
 """Characters that no HTML document may hold."""
 
 
-def element(name: str, *children: Child, **attributes: str | float | bool | None) -> Html:
+def element(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
     """One element.
 
     Args:
