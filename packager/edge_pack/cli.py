@@ -24,6 +24,7 @@ from edge_pack.config import (
     read_labels,
     share,
 )
+from edge_pack.gates import commands as gates
 from edge_pack.origins.uris import as_model
 from edge_pack.papers import commands as papers
 
@@ -314,6 +315,7 @@ def predict(
 
 release_commands.register(app)
 papers.register(app)
+gates.register(app)
 
 
 command.add_version(app, "edge-pack")

@@ -90,7 +90,7 @@ def compare(
     changed = 0
     if now.labels is not None and before.labels is not None:
         changed = int(
-            np.count_nonzero(_translate(before.labels, older.labels, labels) != now.labels)
+            np.count_nonzero(translate(before.labels, older.labels, labels) != now.labels)
         )
     found = Baseline(
         digest=older.bundle.digest,
@@ -121,7 +121,7 @@ def compare(
     )
 
 
-def _translate(
+def translate(
     said: NDArray[np.int64], old: tuple[Label, ...], new: tuple[Label, ...]
 ) -> NDArray[np.int64]:
     """Old label indices as new ones; -2 for a label that the new model does not have."""
