@@ -26,6 +26,7 @@ class Converted:
             is none.
         tensors: the input tensors where they differ from the planned ones, else None.
         forest: the tree form (``trees.form.Forest``) that the model was emitted from, or None.
+        remake: ``proto`` from another forest of the same columns and outputs; None without one.
     """
 
     proto: Any
@@ -34,6 +35,7 @@ class Converted:
     stock_bytes: int
     tensors: tuple[Tensor, ...] | None = None
     forest: Any = None
+    remake: Callable[[Any], Any] | None = None
 
 
 class Original(Protocol):

@@ -41,14 +41,30 @@ class Metric:
     drop: float
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One form of the model.
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a form answers, and what that costs against the original model.
+
+    ``metric``: None where the true answers are not known.
+    """
+
+    answers: Answers
+    comparison: Comparison
+    metric: Metric | None = None
+
+    def within(self, budget: Budget, max_drop: float | None) -> bool:
+        """Whether parity holds, and the metric where there is one."""
+        fell = self.metric.drop if self.metric is not None and max_drop is not None else None
+        return self.comparison.within(budget) and (fell is None or fell <= (max_drop or 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate(Cost):
+    """One form of the model, encoded.
 
     Attributes:
         changed: tensors, layers or nodes that are other than in float32.
         file, stored: the bundle's member: its entry and its bytes on the wire.
-        metric: None where the true answers are not known.
     """
 
     mode: Mode
@@ -58,19 +74,11 @@ class Candidate:
     raw: bytes
     file: File
     stored: bytes
-    answers: Answers
-    comparison: Comparison
-    metric: Metric | None = None
 
     @property
     def session(self) -> Session:
         """The model, loaded anew: candidates do not hold a session each."""
         return Session(self.raw)
-
-    def within(self, budget: Budget, max_drop: float | None) -> bool:
-        """Whether parity holds, and the metric where there is one."""
-        fell = self.metric.drop if self.metric is not None and max_drop is not None else None
-        return self.comparison.within(budget) and (fell is None or fell <= (max_drop or 0.0))
 
 
 @dataclass(frozen=True)
@@ -87,17 +95,24 @@ class Judge:
     task: Task
     truth: NDArray[np.float64] | None = None
 
-    def candidate(self, form: Form, member: Member | None = None) -> Candidate:
-        """The form with its bytes on the wire and its answers.
-
-        Args:
-            member: what ``encode`` made of the form, where that was done already.
+    def cost(self, raw: bytes) -> Cost:
+        """What a model answers.
 
         Raises InputFault when the runtime cannot load it, BuildFault when its answers have
         another form than the original's.
         """
-        raw, file, stored = member or encode(form)
         answers = self.ask(Session(raw))
+        comparison = parity.compare(self.original, answers)
+        return Cost(answers=answers, comparison=comparison, metric=self._metric(answers))
+
+    def candidate(self, form: Form, member: Member | None = None) -> Candidate:
+        """The form with its bytes on the wire and its cost; raises as ``cost``.
+
+        Args:
+            member: what ``encode`` made of the form, where that was done already.
+        """
+        raw, file, stored = member or encode(form)
+        cost = self.cost(raw)
         return Candidate(
             mode=form.mode,
             changed=form.changed,
@@ -106,9 +121,9 @@ class Judge:
             raw=raw,
             file=file,
             stored=stored,
-            answers=answers,
-            comparison=parity.compare(self.original, answers),
-            metric=self._metric(answers),
+            answers=cost.answers,
+            comparison=cost.comparison,
+            metric=cost.metric,
         )
 
     def _metric(self, answers: Answers) -> Metric | None:

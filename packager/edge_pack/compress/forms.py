@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from edge_contract.errors import BuildFault
-from edge_pack.compress import quantizers, storage
-from edge_pack.compress.modes import Mode, Parameter, Parameters
+from edge_pack.compress import quantizers, shrink, storage
+from edge_pack.compress.modes import TREES, Mode, Parameter, Parameters
 from edge_pack.inference import Tensors
 
 
@@ -22,10 +23,13 @@ class Material:
 
     Attributes:
         proto: the float32 model. calibration: feeds of the user's rows, for ranges.
+        forest: of a tree ensemble, else None. remake: ``proto`` from another such forest.
     """
 
     proto: Any
     calibration: Sequence[Tensors] = ()
+    forest: Any = None
+    remake: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,44 @@ def _dynamic(mode: Mode, material: Material, _parameters: Parameters) -> Form:
     return Form(mode, proto, changed, {"bits": 8})
 
 
+def _trees(mode: Mode, material: Material, parameters: Parameters) -> Form:
+    if material.forest is None or material.remake is None:
+        raise BuildFault(f"{mode} changed nothing: the model is no tree ensemble known here")
+    wanted: dict[str, Parameter] = {}
+    if mode == "trees-merged":
+        forest, changed = shrink.merged(material.forest)
+    elif mode == "trees-leaf8":
+        forest, changed = shrink.rounded(material.forest)
+        wanted = {"levels": shrink.LEVELS}
+    else:
+        share = float(parameters.get("share", PRUNINGS[-1]["share"]))
+        samples = float(parameters.get("samples", PRUNINGS[-1]["samples"]))
+        forest, changed = shrink.pruned(material.forest, share, samples)
+        wanted = {"share": share, "samples": samples}
+    proto = material.remake(forest)
+    if list(proto.graph.input) != list(material.proto.graph.input):
+        raise BuildFault(f"{mode} failed: no tree asks for some column any more")
+    return Form(mode, proto, changed, wanted)
+
+
+PRUNINGS: tuple[dict[str, float], ...] = tuple(
+    {"share": share, "samples": samples}
+    for share, samples in (
+        (0.25, 12.0), (0.5, 12.0), (0.5, 6.0), (0.75, 6.0), (1.0, 12.0),
+        (0.75, 3.0), (1.0, 6.0), (1.0, 3.0), (1.0, 2.0),
+    )
+)  # fmt: skip
+"""From the smallest forest to the largest: the first within the budget is the candidate.
+
+Half the trees with nodes under 6 rows gone was measured at 26 % of the bytes for half a point.
+"""
+
+
+def choices(mode: Mode) -> tuple[Parameters, ...]:
+    """The parameters that a search tries for a form, the strongest first."""
+    return PRUNINGS if mode == "trees-pruned" else ({},)
+
+
 _Maker = Callable[[Mode, Material, Parameters], Form]
 _MAKERS: dict[Mode, _Maker] = {
     "none": _none,
@@ -91,11 +133,16 @@ _MAKERS: dict[Mode, _Maker] = {
     "int8-static": _static,
     "int8-static-tensor": _static,
     "int8-dynamic": _dynamic,
+    "trees-merged": _trees,
+    "trees-leaf8": _trees,
+    "trees-pruned": _trees,
 }
 
 
 def suits(mode: Mode, material: Material) -> bool:
     """Whether it is worth making: no layer, no candidate."""
+    if mode in TREES:
+        return material.remake is not None
     graph = material.proto.graph
     kinds = {node.op_type for node in graph.node if node.domain in ("", "ai.onnx")}
     if mode in ("int8-static", "int8-static-tensor"):
@@ -103,4 +150,6 @@ def suits(mode: Mode, material: Material) -> bool:
     if mode == "int8-dynamic":
         # Dynamic quantization of Conv was measured 5 to 10 times slower than float32.
         return bool(kinds.intersection(quantizers.DYNAMIC_OPS)) and "Conv" not in kinds
+    if mode != "none":
+        return any(4 * prod(item.dims) >= storage.LEAST_BYTES for item in graph.initializer)
     return True

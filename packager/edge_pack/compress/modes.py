@@ -8,11 +8,14 @@ from typing import Literal, get_args
 Mode = Literal[
     "none", "int8-storage", "int4-storage", "fp16-storage",
     "int8-static", "int8-static-tensor", "int8-dynamic",
+    "trees-merged", "trees-leaf8", "trees-pruned",
 ]  # fmt: skip
 MODES: tuple[Mode, ...] = get_args(Mode)
 """The plainest first: at a tie the earlier one is taken."""
 COMPUTE: tuple[Mode, ...] = ("int8-static", "int8-static-tensor", "int8-dynamic")
 """Forms that compute in integers: only a measurement says whether they are faster."""
+
+TREES: tuple[Mode, ...] = ("trees-merged", "trees-leaf8", "trees-pruned")
 
 Quantize = Literal["auto", Mode]
 QUANTIZE: tuple[Quantize, ...] = ("auto", *MODES)

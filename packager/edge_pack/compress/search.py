@@ -23,7 +23,7 @@ from edge_pack.compress import bench, forms, pareto
 from edge_pack.compress.bench import Benched
 from edge_pack.compress.candidates import Candidate, Judge, Member, encode, refusal
 from edge_pack.compress.forms import Form, Material
-from edge_pack.compress.modes import COMPUTE, MODES, Mode
+from edge_pack.compress.modes import COMPUTE, MODES, Mode, Parameters
 from edge_pack.config import MAX_METRIC_DROP, BuildConfig
 from edge_pack.inference import Tensors
 from edge_pack.measure import CandidateFigures, Searched
@@ -56,6 +56,10 @@ class _Entry:
     alone: bench.Alone | None = None
     latency: tuple[Any, ...] = ()
     against: dict[int, float] = field(default_factory=dict)
+
+    def settle(self, within: Callable[[Candidate], bool]) -> None:
+        """The verdict of the budget."""
+        self.verdict = "" if within(self.made) else "over budget"
 
     @property
     def made(self) -> Candidate:
@@ -111,8 +115,7 @@ class Search:
 
     def _given(self, mode: Mode) -> Found:
         self.progress(mode)
-        form = forms.make(mode, self._material, self.config.parameters)
-        candidate = self._judge.candidate(form)
+        candidate = self._strongest(mode, self.config.parameters)
         if not (self.config.force or self.within(candidate)):
             raise self._refusal(candidate)
         return Found(candidate, {str(mode): len(candidate.stored)})
@@ -122,8 +125,31 @@ class Search:
         return [
             mode
             for mode in MODES
-            if forms.suits(mode, self._material) and (self.config.measure or mode not in COMPUTE)
+            if forms.suits(mode, self._material)
+            and (self.config.measure or mode not in COMPUTE)
+            and (self.config.max_metric_drop is not None or mode != "trees-pruned")
         ]
+
+    def _strongest(self, mode: Mode, given: Parameters) -> Candidate:
+        """The form with the parameters given, else with the first choice within the budget.
+
+        Raises BuildFault when every choice changes nothing.
+        """
+        fault, form = None, None
+        for parameters in [given] if given else forms.choices(mode):
+            try:
+                form = forms.make(mode, self._material, parameters)
+            except BuildFault as error:
+                fault = error
+                continue
+            self._check_floor(form)
+            cost = self._judge.cost(graphs.serialise(form.proto))
+            if cost.within(self.budget, self._max_drop(mode)):
+                break
+        if form is None:
+            assert fault is not None
+            raise fault
+        return self._judge.candidate(form)
 
     def _entries(self) -> list[_Entry]:
         """Every form, made and judged. Encoding takes longest, so all cores do that at once."""
@@ -135,6 +161,10 @@ class Search:
                 self.progress(mode)
                 entries.append(_Entry(mode))
                 with _failing(entries[-1]):
+                    if len(forms.choices(mode)) > 1:
+                        entries[-1].candidate = self._strongest(mode, {})
+                        entries[-1].settle(self.within)
+                        continue
                     form = forms.make(mode, self._material, {})
                     self._check_floor(form)
                     waiting.append((entries[-1], form, pool.submit(encode, form)))
@@ -142,7 +172,7 @@ class Search:
                 self.progress(f"{entry.mode} against the original")
                 with _failing(entry):
                     entry.candidate = self._judge.candidate(form, member.result())
-                    entry.verdict = "" if self.within(entry.candidate) else "over budget"
+                    entry.settle(self.within)
         finally:
             pool.shutdown(cancel_futures=True)
         return entries
@@ -171,21 +201,24 @@ class Search:
 
     def within(self, candidate: Candidate) -> bool:
         """Whether the candidate keeps all budgets."""
-        return candidate.within(self.budget, self._max_drop(candidate))
+        return candidate.within(self.budget, self._max_drop(candidate.mode))
 
     def _refusal(self, candidate: Candidate) -> BuildFault:
         asked = self.asked
-        return refusal(candidate, self.budget, self._max_drop(candidate), asked.given, asked.hint)
+        return refusal(
+            candidate, self.budget, self._max_drop(candidate.mode), asked.given, asked.hint
+        )
 
-    def _max_drop(self, candidate: Candidate) -> float | None:
+    def _max_drop(self, mode: Mode) -> float | None:
         """The plain conversion answers for its metric only where the user says so."""
-        default = None if candidate.mode == "none" else MAX_METRIC_DROP
+        default = None if mode == "none" else MAX_METRIC_DROP
         given = self.config.max_metric_drop
         return default if given is None else given
 
     @cached_property
     def _material(self) -> Material:
-        return Material(self.asked.onnx.proto, _calibration(self.asked))
+        onnx = self.asked.onnx
+        return Material(onnx.proto, _calibration(self.asked), onnx.forest, onnx.remake)
 
     @cached_property
     def _judge(self) -> Judge:
@@ -205,8 +238,10 @@ def _failing(entry: _Entry) -> Iterator[None]:
     except EdgeError as error:
         if entry.mode == "none":
             raise
-        entry.reason = str(error).splitlines()[0]
-        entry.verdict = "changed nothing" if "changed nothing" in entry.reason else "failed"
+        said = str(error).splitlines()[0]
+        _, nothing, why = said.partition("changed nothing: ")
+        entry.verdict = "changed nothing" if nothing else "failed"
+        entry.reason = why or said
 
 
 def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:

@@ -33,6 +33,8 @@ BLOCK = 32
 """Four-bit weights that share a scale: what llama.cpp's Q4_0 and ONNX Runtime take as well."""
 _NODE_BYTES = 80
 """What a node with its names costs: a tensor must save more than its nodes do."""
+LEAST_BYTES = 256
+"""No form of a smaller tensor pays for its nodes."""
 OPSET_MIN = 13
 """Slice and Mul have taken their present form by then; older files keep float32."""
 _FLOAT, _FLOAT16 = 1, 10

@@ -113,6 +113,12 @@ class Booster:
                 "the model is a classifier by its class and a regression by its objective",
                 advice="Train it with an objective of its library, not one of your own.",
             )
+
+        def remake(other: Forest) -> Any:
+            proto = emit(other, intake.columns).proto
+            graphs.tidy(proto, ir_max=proto.ir_version)
+            return proto
+
         emitted = emit(forest, intake.columns)
         graphs.tidy(emitted.proto, ir_max=emitted.proto.ir_version)
         return Converted(
@@ -122,6 +128,7 @@ class Booster:
             stock_bytes=len(emitted.proto.SerializeToString()),
             tensors=emitted.tensors,
             forest=forest,
+            remake=remake,
         )
 
 
