@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edge_agent.outputs import Prediction
@@ -119,14 +120,16 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
         _add_measured(table, measured)
     labels = ", ".join(str(label) for label in manifest.outputs.labels[:12])
     if labels:
-        table.add_row("labels", labels + (" ..." if len(manifest.outputs.labels) > 12 else ""))
+        table.add_row(
+            "labels", escape(labels) + (" ..." if len(manifest.outputs.labels) > 12 else "")
+        )
     source = manifest.provenance
     table.add_row("from", f"{source.source_type} {source.source_sha256[:12]}...")
     table.add_row("data", f"{source.data_rows:,} rows, {source.data_sha256[:12]}...")
     table.add_row("built with", ", ".join(f"{n} {v}" for n, v in source.libraries.items()))
     for name, text in (("licence", manifest.licence), ("intended use", manifest.intended_use)):
         if text:
-            table.add_row(name, text)
+            table.add_row(name, escape(text))
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold]")
     console.print(table)
     if measured and measured.search is not None and len(measured.search.candidates) > 1:
@@ -189,14 +192,14 @@ def _features(manifest: Manifest) -> Table:
     table = Table("feature", "type", "range", "resolution", "missing", box=None, pad_edge=False)
     for feature in manifest.features[:SHOWN_ROWS]:
         if feature.type == "category":
-            span = ", ".join(feature.categories[:5])
+            span = escape(", ".join(feature.categories[:5]))
             span += (
                 f" and {len(feature.categories) - 5} more" if len(feature.categories) > 5 else ""
             )
         else:
             span = "" if feature.minimum is None else f"{feature.minimum:g} .. {feature.maximum:g}"
         step = "" if feature.resolution is None else f"{feature.resolution:g}"
-        table.add_row(feature.name, feature.type, span, step, feature.missing)
+        table.add_row(escape(feature.name), feature.type, span, step, feature.missing)
     more = len(manifest.features) - SHOWN_ROWS
     if more > 0:
         table.add_row(f"and {more} more (--json shows all)")
@@ -214,7 +217,7 @@ def show_predictions(console: Console, predictions: Iterable[Prediction]) -> Non
         table.add_row(
             str(count),
             _answer(prediction),
-            "  ".join(f"{label} {probability:.4f}" for label, probability in ranked),
+            "  ".join(f"{escape(str(label))} {probability:.4f}" for label, probability in ranked),
         )
     console.print(table)
     if count > SHOWN_ROWS:
@@ -223,7 +226,7 @@ def show_predictions(console: Console, predictions: Iterable[Prediction]) -> Non
 
 def _answer(prediction: Prediction) -> str:
     if prediction.label is not None:
-        return str(prediction.label)
+        return escape(str(prediction.label))
     if prediction.value is not None:
         return f"{prediction.value:.6g}"
     return ", ".join(f"{n} {list(np.shape(t))}" for n, t in prediction.outputs.items())

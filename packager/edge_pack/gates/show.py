@@ -61,7 +61,10 @@ def slices(manifest: Manifest) -> Table | None:
     if not manifest.slices:
         return None
     names = list(dict.fromkeys(m.name for m in manifest.metrics if _is_of_slice(manifest, m)))
-    table = Table("slice", "rows", *names, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("slice", no_wrap=True)
+    for name in ("rows", *names):
+        table.add_column(name)
     found = {(metric.name, metric.slice): metric for metric in manifest.metrics}
     for column in dict.fromkeys(piece.column for piece in manifest.slices):
         for piece in manifest.slices:
