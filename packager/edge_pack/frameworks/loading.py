@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from edge_contract.errors import InputFault
-from edge_pack.frameworks import onnx_, torch_
+from edge_pack.frameworks import keras_, onnx_, torch_, usercode
 from edge_pack.frameworks.meaning import Declared
 from edge_pack.origins.origin import Origin
 from edge_pack.subject import Subject
 
-SUFFIXES = (".onnx", ".pt2")
+SUFFIXES = (".onnx", ".pt2", ".keras")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 Notice = Callable[[str], None]
@@ -42,11 +43,21 @@ def load(origin: Origin, notice: Notice, *, trust: bool, declared: Declared) -> 
     if suffix == ".pt2":
         _allow_code(origin, trust, notice)
         return torch_.from_program(path, declared)
+    if suffix == ".keras":
+        return keras_.load(path, declared, trust=trust)
     if suffix in torch_.WEIGHTS_ONLY:
         raise torch_.refuse_weights(path)
     if is_factory(str(path)):
-        return torch_.from_factory(str(path), notice, declared)
+        return _from_factory(str(path), notice, declared)
     return None
+
+
+def _from_factory(name: str, notice: Notice, declared: Declared) -> Subject:
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # before the user's code imports Keras
+    made, source = usercode.call_factory(name, notice)
+    if keras_.is_model(made):
+        return keras_.of_model(made, name, keras_.digest_of(made, source), declared)
+    return torch_.of_module(name, made, source, notice, declared)
 
 
 def _allow_code(origin: Origin, trust: bool, notice: Notice) -> None:

@@ -30,7 +30,7 @@ from edge_pack.frameworks.drawn import Spec
 from edge_pack.frameworks.meaning import UNDECLARED, Declared
 from edge_pack.frameworks.networks import NetworkOriginal
 from edge_pack.frameworks.onnx_ import MODEL_MAX_BYTES, tidied
-from edge_pack.frameworks.usercode import blame, call_factory
+from edge_pack.frameworks.usercode import blame
 from edge_pack.intake import Column, Intake, Rows, held_out, listed, whole_tensors
 from edge_pack.subject import Converted, Original
 from edge_pack.tables import Table
@@ -284,13 +284,15 @@ def _named(where: str, inputs: Sequence[str]) -> str:
 # -- loading ---------------------------------------------------------------------------------
 
 
-def from_factory(name: str, notice: Any, declared: Declared) -> TorchModel:
-    """The module that ``package.module:function`` makes.
+def of_module(name: str, made: Any, source: bytes, notice: Any, declared: Declared) -> TorchModel:
+    """What the factory ``name`` made: a module, or a module and its example inputs.
 
-    Raises InputFault when it is missing, fails, or makes something else.
+    Args:
+        source: the code that the factory stands in. notice: told of what is changed.
+
+    Raises InputFault when it is something else.
     """
     torch = need("torch", _PURPOSE)
-    made, source = call_factory(name, notice)
     examples: Any = ()
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module):
         made, examples = made

@@ -90,12 +90,12 @@ def export(
             f"{', '.join(outputs)}",
             advice="Return each tensor once, and none that is an input unchanged.",
         )
-    _plain_symbols(proto, by_row)
+    plain_symbols(proto, by_row)
     proto.ir_version = IR
     return proto
 
 
-def _plain_symbols(proto: Any, by_row: bool) -> None:
+def plain_symbols(proto: Any, by_row: bool) -> None:
     """Names of open axes that tell nothing of the exporter's own numbering."""
     known: dict[str, str] = {}
     for value in (*proto.graph.input, *proto.graph.output):
