@@ -20,10 +20,11 @@ from edge_contract import bundle as bundles
 from edge_contract import manifest as manifests
 from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault, MachineFault
-from edge_contract.manifest import Manifest
+from edge_contract.manifest import GOLDEN_FILE, Manifest
 from edge_contract.ports.disk import write_atomic
 from edge_pack import asking, measure, origins, parity, sealing, sources, tables
 from edge_pack.asking import Asked
+from edge_pack.compress import prove
 from edge_pack.compress import recipe as recipes
 from edge_pack.compress.candidates import Candidate
 from edge_pack.compress.recipe import Recipe
@@ -158,10 +159,14 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
         judgement = judge.judge(demands, asked, chosen, config, run.notice)
     with run.stage("profile and golden"):
         parts = sealing.members(asked, chosen, config)
+        proven = ""
+        if config.prove_runtime:
+            run.detail("the oldest runtime")
+            proven = prove.prove(chosen.raw, parts.raw(GOLDEN_FILE), config.runtime)
     with run.stage("seal"):
         manifest = sealing.manifest(
             asked, chosen, parts, budget, config, judgement=judgement, found=found,
-            beyond=not search.within(chosen),
+            beyond=not search.within(chosen), proven=proven,
         )  # fmt: skip
         manifest_bytes = manifests.encode(manifest)
         signature = sealing.sign(manifest_bytes, config)

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from edge_contract import golden as goldens
 from edge_contract.errors import MachineFault
 from edge_contract.manifest import GOLDEN_FILE, MODEL_FILE, Tensor
 from edge_contract.ports.disk import read_bounded
+from edge_pack import processes
 from edge_pack.papers.evaluation import Evaluation
 
 BATCH = 256
@@ -149,40 +147,15 @@ def in_child(bundle: Path, batch: int = BATCH) -> Figures:
 def run_child(code: str, *arguments: str, what: str) -> bytes:
     """What a Python program of ours prints, run in a process of its own.
 
-    It is the first of a group that ends with us: interrupted or out of time, nothing is left.
-
     Args:
         what: of the message when it fails, such as ``measuring the bundle``.
 
     Raises MachineFault when it cannot start, takes too long or fails.
     """
-    command = [sys.executable, "-c", code, *arguments]
-    try:
-        process = subprocess.Popen(  # noqa: S603  our own interpreter and module
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
-    except OSError as error:
-        raise MachineFault(f"{what} failed: {error}") from error
-    with process:
-        try:
-            said, complaint = process.communicate(timeout=CHILD_TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            _end(process)
-            raise MachineFault(f"{what} failed: {error}") from error
-        except BaseException:
-            _end(process)
-            raise
-    if process.returncode:
-        lines = complaint.decode(errors="replace").strip().splitlines()
-        raise MachineFault(f"{what} failed: {lines[-1] if lines else 'no reason'}")
-    return said
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process with all that it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
+    done = processes.run([sys.executable, "-c", code, *arguments], what, CHILD_TIMEOUT_S)
+    if done.code:
+        raise MachineFault(f"{what} failed: {done.complaint}")
+    return done.out
 
 
 def calls(call: Callable[[], object], batch: int, seconds: float = SECONDS_EACH) -> Latency:

@@ -52,6 +52,11 @@ class Members:
     files: tuple[File, ...]
     stored: Mapping[str, bytes]
 
+    def raw(self, name: str) -> bytes:
+        """The decoded bytes of a member."""
+        (file,) = (file for file in self.files if file.name == name)
+        return bundles.decode_member(file, self.stored[name])
+
 
 def members(asked: Asked, chosen: Candidate, config: BuildConfig) -> Members:
     """The model, its golden samples, and for table models the reference profile."""
