@@ -15,7 +15,7 @@ from edge_pack.intake import Intake, Rows
 from edge_pack.originals import EstimatorOriginal
 from edge_pack.steps import ignored_columns
 from edge_pack.subject import Converted
-from edge_pack.trees import readers
+from edge_pack.trees import nested, readers
 from edge_pack.trees.emit import emit, outputs_of
 from edge_pack.trees.form import Forest
 

@@ -29,7 +29,7 @@ LABEL, SCORES, VALUE = "label", "probabilities", "value"
 TEXT = "text"
 """The tensor of all text columns; ``INPUT`` is that of all numbers."""
 _ONNX, _ML, _IR = 17, 3, 8
-_FLOAT, _INT32, _INT64, _STRING, _DOUBLE = 1, 6, 7, 8, 11
+_FLOAT, _INT32, _INT64, _STRING, DOUBLE = 1, 6, 7, 8, 11
 _INTS, _STRINGS = 7, 8
 """TensorProto.DataType and AttributeProto.AttributeType of onnx.proto3."""
 
@@ -89,9 +89,12 @@ class Graph:
         return f"{name}_{len(self.nodes)}"
 
     def rename(self, old: str, new: str) -> None:
-        """Another name for what the last node makes."""
-        outputs = self.nodes[-1].output
-        outputs[list(outputs).index(old)] = new
+        """Another name for a tensor that a node makes."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for i, name in enumerate(names):
+                    if name == old:
+                        names[i] = new
 
 
 def emit(
@@ -107,12 +110,42 @@ def emit(
     read = [i for i, column in enumerate(columns) if column.name not in unread]
     texts = [i for i in read if columns[i].text]
     derived = derive(forest, [i for i in read if not columns[i].text], texts)
-    exact = cuts.as_float64(derived.forest)
     graph = Graph()
     tensors = _inputs(columns, derived)
-    rows = _columns(graph, derived)
-    names = _answer(graph, exact, rows)
-    return Emitted(_model(graph, tensors, exact, names), tensors, names)
+    names = body(graph, derived)
+    return Emitted(_model(graph, tensors, forest, names), tensors, names)
+
+
+def body(
+    graph: Graph, derived: Derived, numbers: str = INPUT, *, raw_scores: bool = False
+) -> tuple[str, ...]:
+    """The nodes from the input tensors on; the names of the outputs.
+
+    Args:
+        numbers: name of the float64 tensor of the numbers.
+        raw_scores: totals instead of probabilities; of two labels minus and plus the total.
+    """
+    forest = cuts.as_float64(derived.forest)
+    rows = _columns(graph, derived, numbers)
+    if not forest.labels:
+        _linked(graph, forest.link, _totals(graph, forest, rows), VALUE)
+        return (VALUE,)
+    if len(forest.labels) > 2:
+        scores = _many_labels(graph, forest, rows)
+    elif _has_margin(forest):
+        scores = _two_labels(graph, forest, rows, raw_scores=raw_scores)
+    else:
+        scores = _first_of_largest(graph, forest, rows)
+    if not forest.probabilities:
+        return (LABEL,)
+    _linked(graph, "identity" if raw_scores else _link_of_scores(forest), scores, SCORES)
+    return (LABEL, SCORES)
+
+
+def _link_of_scores(forest: Forest) -> Link:
+    """Two softmax totals become one, and its link the sigmoid."""
+    two = len(forest.labels) == 2 and forest.link == "softmax"
+    return "sigmoid" if two else forest.link
 
 
 def outputs_of(forest: Forest) -> Outputs:
@@ -135,22 +168,22 @@ def _inputs(columns: Sequence[Column], derived: Derived) -> tuple[Tensor, ...]:
     return tuple(tensor for tensor in tensors if tensor.features)
 
 
-def _columns(graph: Graph, derived: Derived) -> str:
+def _columns(graph: Graph, derived: Derived, numbers: str) -> str:
     """The tensor [rows, width] that the trees ask."""
-    parts = [_ranks(graph, derived, i) for i in range(len(derived.tables))]
+    parts = [_ranks(graph, derived, i, numbers) for i in range(len(derived.tables))]
     if not parts:
-        return INPUT
+        return numbers
     if any(table.ranks.dtype == np.int32 for table in derived.tables):
         parts = [
             name if table.ranks.dtype == np.int32 else graph.add("Cast", [name], to=_INT32)
             for name, table in zip(parts, derived.tables, strict=True)
         ]
     joined = graph.add("Concat", parts, axis=1) if len(parts) > 1 else parts[0]
-    ranks = graph.add("Cast", [joined], to=_DOUBLE)
-    return graph.add("Concat", [INPUT, ranks], axis=1) if derived.numbers else ranks
+    ranks = graph.add("Cast", [joined], to=DOUBLE)
+    return graph.add("Concat", [numbers, ranks], axis=1) if derived.numbers else ranks
 
 
-def _ranks(graph: Graph, derived: Derived, number: int) -> str:
+def _ranks(graph: Graph, derived: Derived, number: int, numbers: str) -> str:
     """The ranks [rows, columns] of one coded column."""
     codes, ranks = derived.tables[number].codes, derived.tables[number].ranks
     if codes.text:
@@ -168,7 +201,7 @@ def _ranks(graph: Graph, derived: Derived, number: int) -> str:
         return graph.add("Gather", [table, place], axis=0)
     # Comparing finds numbers exactly; one that equals none is at 0, a missing one at the end.
     at = graph.weight(np.array([derived.numbers.index(codes.raw)]), f"number_{codes.raw}")
-    picked = graph.add("Gather", [INPUT, at], axis=1)
+    picked = graph.add("Gather", [numbers, at], axis=1)
     known = graph.weight(np.array(codes.known, dtype=np.float64), f"known_{number}")
     same = graph.add("Equal", [picked, known])
     hits = graph.add("Concat", [same, graph.add("IsNaN", [picked])], axis=1)
@@ -177,23 +210,6 @@ def _ranks(graph: Graph, derived: Derived, number: int) -> str:
     order = [codes.unknown, *range(len(codes.known)), codes.missing]
     table = graph.weight(ranks[order], f"ranks_{number}")
     return graph.add("Gather", [table, graph.add("Cast", [place], to=_INT64)], axis=0)
-
-
-def _answer(graph: Graph, forest: Forest, rows: str) -> tuple[str, ...]:
-    """Trees, link and labels; the names of the outputs."""
-    if not forest.labels:
-        _linked(graph, forest.link, _totals(graph, forest, rows), VALUE)
-        return (VALUE,)
-    if len(forest.labels) > 2:
-        scores = _many_labels(graph, forest, rows)
-    elif _has_margin(forest):
-        scores = _two_labels(graph, _margin(forest), rows)
-    else:
-        scores = _first_of_largest(graph, forest, rows)
-    if not forest.probabilities:
-        return (LABEL,)
-    _linked(graph, forest.link, scores, SCORES)
-    return (LABEL, SCORES)
 
 
 def _has_margin(forest: Forest) -> bool:
@@ -227,22 +243,25 @@ def _margin(forest: Forest) -> Forest:
     )
 
 
-def _two_labels(graph: Graph, forest: Forest, rows: str) -> str:
+def _two_labels(graph: Graph, forest: Forest, rows: str, *, raw_scores: bool) -> str:
     """The label by the sign of one total, which float32 keeps however small it is."""
-    moved = forest.threshold not in (0.0, ABOVE_ZERO)
-    base = forest.base - forest.threshold if moved else forest.base
-    total = _totals(graph, replace(forest, base=base), rows)
+    one = _margin(forest)
+    moved = one.threshold not in (0.0, ABOVE_ZERO)
+    base = one.base - one.threshold if moved else one.base
+    total = _totals(graph, replace(one, base=base), rows)
     sides = graph.weight(np.array([[-1, 1]], np.float32), "sides")
     both = graph.add("MatMul", [total, sides])
-    tied = int(forest.threshold != ABOVE_ZERO)
+    tied = int(one.threshold != ABOVE_ZERO)
     _named(graph, forest, ["ArgMax", [both]], select_last_index=tied)
     if moved:
-        back = np.array([-forest.threshold, forest.threshold], np.float32)
+        back = np.array([-one.threshold, one.threshold], np.float32)
         both = graph.add("Add", [both, graph.weight(back, "threshold")])
-    if forest.link == "identity" and forest.divisor == forest.trees:
+    if one.link != "identity" or raw_scores or not forest.probabilities:
+        return both
+    if forest.outputs == 2:  # shares, of which the total is the difference
         half = graph.weight(np.array(0.5, np.float32), "half")
-        both = graph.add("Add", [graph.add("Mul", [both, half]), half])
-    return both
+        return graph.add("Add", [graph.add("Mul", [both, half]), half])
+    return graph.add("Add", [both, graph.weight(np.array([1, 0], np.float32), "rest")])
 
 
 def _many_labels(graph: Graph, forest: Forest, rows: str) -> str:
@@ -361,7 +380,7 @@ def _leaves(graph: Graph, forest: Forest, prefix: str) -> dict[str, Any]:
 
 def _model(graph: Graph, tensors: Sequence[Tensor], forest: Forest, names: Sequence[str]) -> Any:
     make = graph.helper.make_tensor_value_info
-    kinds = {"float64": _DOUBLE, "float32": _FLOAT, "string": _STRING}
+    kinds = {"float64": DOUBLE, "float32": _FLOAT, "string": _STRING}
     inputs = [make(t.name, kinds[t.dtype], ["rows", t.shape[1]]) for t in tensors]
     outputs = []
     for name in names:
