@@ -37,6 +37,7 @@ def from_estimator(
     if forest is not None:
         return _from_forest(forest, original, intake)
     check_supported(original.model)
+    nested.teach()
     return conversion.convert(original, intake, rows, features, floor)
 
 
