@@ -25,13 +25,12 @@ def between(
 
     Raises MachineFault when fairlearn is not installed.
     """
-    frame = need("fairlearn.metrics", "--slice (the disparities between groups)").MetricFrame
     gated = [group for group in groups if group.slice.gated]
     if len(gated) < 2:
         return []
     rows = np.concatenate([group.rows for group in gated])
     names = np.concatenate([np.full(len(group.rows), code) for code, group in enumerate(gated)])
-    before, after = (_frame(frame, measures, case, rows, names) for case in (original, bundle))
+    before, after = (_frame(measures, case, rows, names) for case in (original, bundle))
     found = []
     for measure in measures:
         for kind in ("difference", "ratio"):
@@ -50,7 +49,12 @@ def between(
     return found
 
 
-def _frame(frame: Any, measures: Sequence[Measure], case: Case, rows: Any, names: Any) -> Any:
+def frame() -> Any:
+    """fairlearn's MetricFrame. Raises MachineFault naming the extra when it is not installed."""
+    return need("fairlearn.metrics", "--slice (disparities between groups)").MetricFrame
+
+
+def _frame(measures: Sequence[Measure], case: Case, rows: Any, names: Any) -> Any:
     """A frame whose "answers" are row positions: figures of probabilities fit too."""
 
     def of(measure: Measure) -> Callable[[Any, Any], float]:
@@ -60,7 +64,7 @@ def _frame(frame: Any, measures: Sequence[Measure], case: Case, rows: Any, names
 
         return figure
 
-    return frame(
+    return frame()(
         metrics={measure.name: of(measure) for measure in measures},
         y_true=rows,
         y_pred=rows,
@@ -68,8 +72,8 @@ def _frame(frame: Any, measures: Sequence[Measure], case: Case, rows: Any, names
     )
 
 
-def _apart(frame: Any, kind: str, name: str) -> float | None:
-    if frame.by_group[name].count() < 2:
+def _apart(figures: Any, kind: str, name: str) -> float | None:
+    if figures.by_group[name].count() < 2:
         return None
-    figure = float(getattr(frame, kind)(method="between_groups")[name])
+    figure = float(getattr(figures, kind)(method="between_groups")[name])
     return figure if math.isfinite(figure) else None

@@ -22,7 +22,7 @@ from edge_pack import inference, measure, memory
 from edge_pack.answers import Answers
 from edge_pack.asking import Asked
 from edge_pack.config import BuildConfig
-from edge_pack.gates import baseline, devices, figures, require, slices, truth
+from edge_pack.gates import baseline, devices, disparity, figures, require, slices, truth
 from edge_pack.gates.baseline import Older
 from edge_pack.gates.devices import MB, Device
 from edge_pack.gates.measures import FLAGGED, SILHOUETTE, names
@@ -83,7 +83,8 @@ class Plan:
 def prepare(asked: Asked, config: BuildConfig) -> Plan:
     """Read the truth, cut the slices, ask the baseline, and check every requirement's name.
 
-    Raises InputFault for an option that the task or the data does not fit.
+    Raises InputFault for an option that the task or the data does not fit, MachineFault when
+    there are slices and fairlearn is not installed.
     """
     task, labels = asked.original.task, asked.original.labels
     requirements = tuple(require.parse(text) for text in config.require)
@@ -96,6 +97,8 @@ def prepare(asked: Asked, config: BuildConfig) -> Plan:
             )
     true = truth.read(asked.table, config.target, task, labels) if config.target else None
     judged = np.isfinite(true) if true is not None else np.ones(asked.given, dtype=bool)
+    if config.slices:
+        disparity.frame()
     groups = tuple(
         group for column in config.slices for group in slices.cut(asked.table, column, judged)
     )
