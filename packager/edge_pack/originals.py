@@ -105,7 +105,7 @@ def of_estimator(model: Any, rows: Rows, *, text: bool) -> EstimatorOriginal:
         return EstimatorOriginal(model, "outliers", (-1, 1), named, probabilities=False)
     if kind == "clusterer":
         last = model.steps[-1][1] if hasattr(model, "steps") else model
-        count = int(getattr(last, "n_clusters", 0) or getattr(last, "n_components", 0))
+        count = _clusters(last)
         if not count:
             raise BuildFault(
                 f"{type(last).__name__} has no fixed number of clusters to package",
@@ -125,13 +125,25 @@ def of_estimator(model: Any, rows: Rows, *, text: bool) -> EstimatorOriginal:
     )
 
 
+def _clusters(model: Any) -> int:
+    """How many labels a fitted clustering can give, 0 when that is not known."""
+    labels = getattr(model, "subcluster_labels_", None)
+    if labels is not None:
+        return int(np.max(labels)) + 1
+    centres = getattr(model, "cluster_centers_", None)
+    if centres is not None:
+        return len(centres)
+    return int(getattr(model, "n_clusters", 0) or getattr(model, "n_components", 0))
+
+
 def _kind(base: Any, model: Any) -> str:
     """The estimator's type; ``is_clusterer`` is younger than our oldest scikit-learn."""
     for kind in ("classifier", "regressor", "clusterer", "outlier_detector"):
         asks = getattr(base, f"is_{kind}", None)
         if asks(model) if asks else getattr(model, "_estimator_type", "") == kind:
             return kind
-    return ""
+    mixture = hasattr(model, "predict") and hasattr(model, "predict_proba")
+    return "clusterer" if mixture and not hasattr(model, "classes_") else ""
 
 
 def _nan_for_none(column: NDArray[Any]) -> list[Any]:

@@ -1,17 +1,14 @@
-"""Looks into a fitted scikit-learn pipeline: which columns are text, and what cannot be packaged.
+"""Looks into a fitted scikit-learn pipeline: its steps, and which columns they read as text.
 
-Guards: what stock conversion gets silently wrong is named here, with its step and a way out,
-before a converter sees it. Pure: reads attributes of fitted estimators, nothing else.
+Pure: reads attributes of fitted estimators, nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-
-from edge_contract.errors import BuildFault
 
 _ENCODERS = ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
 _KEEP_COLUMNS = ("SimpleImputer",)
@@ -144,69 +141,3 @@ def float32_hint(model: Any) -> str:
         f"A cut of {trees} often lies on a value of the data, and scaled in float32 that value "
         f"falls on its other side; trees need no scaling: train without step {scaler!r}."
     )
-
-
-def check_supported(model: Any) -> None:
-    """Raise BuildFault for a step that is known to convert wrongly, or not at all."""
-    for where, step in walk(model):
-        reason = _REFUSED.get(type(step).__name__, _nothing)(step)
-        if reason:
-            what, advice = reason
-            raise BuildFault(
-                f"step {where!r} ({type(step).__name__}) cannot be packaged: {what}", advice=advice
-            )
-
-
-_Reason = tuple[str, str] | None
-
-
-def _nothing(_step: Any) -> _Reason:
-    return None
-
-
-def _categorical_trees(step: Any) -> _Reason:
-    """40-48 % of labels flip with the stock converter: its categorical cuts become `<=`."""
-    if getattr(step, "is_categorical_", None) is None:
-        return None
-    return (
-        "the converter turns its categorical splits into numeric ones, silently",
-        "Encode categories with OneHotEncoder or OrdinalEncoder before it, and fit it without "
-        "categorical_features.",
-    )
-
-
-def _text_vectorizer(_step: Any) -> _Reason:
-    return (
-        "free text is no feature that a device can be sent by name",
-        "Turn the text into columns before the model, and train on those.",
-    )
-
-
-def _callable_step(step: Any) -> _Reason:
-    if step.func is None:
-        return None
-    return (
-        "it calls Python code, which a device without that code cannot run",
-        "Do that step before the model, and train on its result.",
-    )
-
-
-def _no_converter(_step: Any) -> _Reason:
-    return (
-        "there is no conversion of it to ONNX",
-        "Replace the step with one that converts, or do it before the model.",
-    )
-
-
-_REFUSED: dict[str, Callable[[Any], _Reason]] = {
-    "HistGradientBoostingClassifier": _categorical_trees,
-    "HistGradientBoostingRegressor": _categorical_trees,
-    "TfidfVectorizer": _text_vectorizer,
-    "CountVectorizer": _text_vectorizer,
-    "HashingVectorizer": _text_vectorizer,
-    "FunctionTransformer": _callable_step,
-    "SplineTransformer": _no_converter,
-    "EllipticEnvelope": _no_converter,
-    "TransformedTargetRegressor": _no_converter,
-}
-"""What the survey of stock converters found wrong or missing; all others pass the parity gate."""
