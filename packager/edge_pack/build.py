@@ -22,7 +22,7 @@ from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.manifest import GOLDEN_FILE, Manifest
 from edge_contract.ports.disk import write_atomic
-from edge_pack import asking, measure, origins, parity, sealing, sources, tables
+from edge_pack import asking, measure, origins, parity, sealing, sources, tables, times
 from edge_pack.asking import Asked
 from edge_pack.compress import prove
 from edge_pack.compress import recipe as recipes
@@ -36,7 +36,7 @@ from edge_pack.frameworks.meaning import Declared
 from edge_pack.gates import check, judge, truth
 from edge_pack.gates.data import Finding
 from edge_pack.intake import Intake, Rows
-from edge_pack.measure import Latency, Measured, Searched
+from edge_pack.measure import Latency, Measured, OnDevice, Searched
 from edge_pack.origins import Origin
 from edge_pack.papers import provenance, writing
 from edge_pack.papers.evaluation import Evaluation, evaluate
@@ -141,7 +141,7 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
     with run.stage("load"):
         declared = Declared(config.task, config.labels)
         source = sources.load(origin, run.notice, trust=config.trust, declared=declared)
-        table = _rows(source, config, run.notice)
+        table = _rows(source, origin, config, run.notice)
         found = provenance.Found()
         if config.provenance:
             found = provenance.find(origin, config.data, run.notice)
@@ -156,7 +156,7 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
         form = search.find()
         chosen = form.chosen
     with run.stage("gates"):
-        judgement = judge.judge(demands, asked, chosen, config, run.notice)
+        judgement = judge.judge(demands, asked, chosen, config, run.notice, seen=form.timed)
     with run.stage("profile and golden"):
         parts = sealing.members(asked, chosen, config)
         proven = ""
@@ -180,7 +180,14 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
     measured = None
     if config.measure:
         measured = _measure(
-            run, asked, config, form, manifest=manifest, digest=digest, size=len(data)
+            run,
+            asked,
+            config,
+            form,
+            manifest=manifest,
+            digest=digest,
+            size=len(data),
+            device=judgement.device,
         )
     return Built(
         config=config,
@@ -201,10 +208,17 @@ def _look(run: _Run, table: Table, config: BuildConfig, takes: Intake, given: Ro
     run.data += check.rows(table, takes, given, config, run.notice)
 
 
-def _rows(source: Subject, config: BuildConfig, notice: Callable[[str], None]) -> Table:
+def _rows(
+    source: Subject, origin: Origin, config: BuildConfig, notice: Callable[[str], None]
+) -> Table:
     """The user's rows, or inputs drawn from the model's own shapes where there are none."""
     if config.data is not None:
-        return tables.read(config.data)
+        table = tables.read(config.data)
+        if origin.columns and table.columns and not table.unnamed:
+            keep = (config.target, config.time_column, *config.slices)
+            table = table.arranged(origin.columns, keep)
+        _say_part(table, config, notice)
+        return table
     if not isinstance(source, Draws):
         raise InputFault(
             f"--data is missing: a {source.kind} model does not say what its inputs look like",
@@ -216,6 +230,21 @@ def _rows(source: Subject, config: BuildConfig, notice: Callable[[str], None]) -
         "and the bundle has no reference profile"
     )
     return table
+
+
+def _say_part(table: Table, config: BuildConfig, notice: Callable[[str], None]) -> None:
+    """Tell what was done with a file too large to keep."""
+    if not table.part:
+        return
+    notice(
+        f"{table.path.name} has {table.total_rows:,} rows: ranges, categories and missing values "
+        f"are of all of them; the models are compared on {table.rows:,}, in blocks evenly apart"
+    )
+    if config.time_column and (np.diff(times.order(table, config.time_column)) < 0).any():
+        notice(
+            f"the rows are not in order of {config.time_column}, and a part of them was kept: "
+            "sort the file, or drift over time is underestimated"
+        )
 
 
 def _write_recipe(
@@ -239,6 +268,7 @@ def _measure(
     manifest: Manifest,
     digest: str,
     size: int,
+    device: OnDevice | None,
 ) -> Measured | None:
     """Time bundle and original, write it beside the bundle, and warn where the bundle is slower.
 
@@ -266,6 +296,7 @@ def _measure(
             "bundle": size,
         },
         evaluation=_evaluation(asked, form.chosen, config),
+        device=device,
         search=form.search,
     )
     text = msgspec.json.format(msgspec.json.encode(measured), indent=2)

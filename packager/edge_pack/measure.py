@@ -114,6 +114,26 @@ class Searched(Struct, frozen=True, kw_only=True):
     candidates: tuple[CandidateFigures, ...]
 
 
+class OnDevice(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a bundle would take on the device that the build was gated for.
+
+    Attributes:
+        ram_mb, latency_p99_ms: the budgets. slowdown, spread: as the device's profile has them.
+        estimated_mb: from the graph. measured_mb: resident here, None where not known.
+        here_p99_ms: of one row here; there_p99_ms: the same times the slowdown.
+    """
+
+    name: str
+    ram_mb: float
+    latency_p99_ms: float | None
+    slowdown: float
+    spread: float
+    estimated_mb: float
+    measured_mb: float | None = None
+    here_p99_ms: float | None = None
+    there_p99_ms: float | None = None
+
+
 class Measured(Struct, frozen=True, kw_only=True):
     """The file beside the bundle. ``bundle``: the digest of the bundle that was measured.
 
@@ -130,6 +150,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     stages_ms: dict[str, float]
     bytes: dict[str, int]
     evaluation: Evaluation | None = None
+    device: OnDevice | None = None
     search: Searched | None = None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edge_contract.errors import BuildFault, EdgeError, MachineFault
-from edge_pack import graphs, inference, quality, runtimes
+from edge_pack import graphs, inference, runtimes
 from edge_pack.asking import Asked
 from edge_pack.compress import bench, forms, pareto
 from edge_pack.compress.bench import Benched
@@ -25,6 +25,7 @@ from edge_pack.compress.candidates import Candidate, Judge, Member, encode, refu
 from edge_pack.compress.forms import Form, Material
 from edge_pack.compress.modes import COMPUTE, MODES, Mode, Parameters
 from edge_pack.config import MAX_METRIC_DROP, BuildConfig
+from edge_pack.gates import truth
 from edge_pack.inference import Tensors
 from edge_pack.measure import CandidateFigures, Searched
 from edge_pack.parity import Budget
@@ -43,6 +44,12 @@ class Found:
     chosen: Candidate
     sizes: dict[str, int]
     search: Searched | None = None
+
+    @property
+    def timed(self) -> CandidateFigures | None:
+        """What the search measured of the chosen form, or None where it measured nothing."""
+        every = self.search.candidates if self.search is not None else ()
+        return next((one for one in every if one.verdict == "chosen" and one.latency), None)
 
 
 @dataclass
@@ -223,11 +230,11 @@ class Search:
     @cached_property
     def _judge(self) -> Judge:
         asked, task = self.asked, self.asked.onnx.task
-        truth = None
+        true = None
         if self.config.target:
             labels = asked.onnx.outputs.labels
-            truth = quality.read_truth(asked.table, self.config.target, task, labels)
-        return Judge(asked.model_answers, asked.answers, task, truth)
+            true = truth.read(asked.table, self.config.target, task, labels)
+        return Judge(asked.model_answers, asked.answers, task, true)
 
 
 @contextmanager

@@ -9,25 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.runtime import Session
-from edge_contract.errors import BuildFault, InputFault
+from edge_contract.errors import BuildFault, InputFault, MachineFault
 from edge_contract.manifest import Baseline, Gate, Metric, Slice
-from edge_pack import inference, measure, memory
+from edge_pack import memory
 from edge_pack.answers import Answers
 from edge_pack.asking import Asked
 from edge_pack.config import BuildConfig
-from edge_pack.gates import baseline, devices, disparity, figures, require, slices, truth
+from edge_pack.gates import baseline, devices, disparity, figures, on_device, require, slices, truth
 from edge_pack.gates.baseline import Older
-from edge_pack.gates.devices import MB, Device
+from edge_pack.gates.devices import Device
 from edge_pack.gates.measures import FLAGGED, SILHOUETTE, names
 from edge_pack.gates.require import Requirement
 from edge_pack.gates.slices import Group
+from edge_pack.measure import CandidateFigures, OnDevice
 
 Notice = Callable[[str], None]
 
@@ -38,7 +37,7 @@ class Candidate(Protocol):
     @property
     def proto(self) -> Any: ...
     @property
-    def session(self) -> Session: ...
+    def raw(self) -> bytes: ...
     @property
     def answers(self) -> Answers: ...
 
@@ -54,13 +53,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the manifest says of quality and gates, and which gates do not hold."""
+    """What the manifest says of quality and gates, which do not hold, and the device's figures."""
 
     metrics: tuple[Metric, ...] = ()
     slices: tuple[Slice, ...] = ()
     gates: tuple[Gate, ...] = ()
     baseline: Baseline | None = None
     failures: tuple[Failure, ...] = ()
+    device: OnDevice | None = None
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,18 @@ def prepare(asked: Asked, config: BuildConfig) -> Plan:
 
 
 def judge(
-    plan: Plan, asked: Asked, chosen: Candidate, config: BuildConfig, notice: Notice
+    plan: Plan,
+    asked: Asked,
+    chosen: Candidate,
+    config: BuildConfig,
+    notice: Notice,
+    *,
+    seen: CandidateFigures | None = None,
 ) -> Judgement:
     """Every figure and every gate.
+
+    Args:
+        seen: what the search measured of the candidate, or None.
 
     Raises BuildFault with a table of the gates that do not hold, unless forced.
     """
@@ -139,14 +148,15 @@ def judge(
     metrics = figures.of_rows(sides, plan.truth, asked.data, plan.groups, demanded)
     pieces = figures.slices(plan.groups)
     gates, failures = _quality(plan, metrics, pieces, notice)
-    compared = None
+    compared, there = None, None
     if plan.older is not None:
         compared = _compared(plan, plan.older, sides, asked)
         _add(_regressions(compared, config), gates, failures)
     if plan.device is not None:
-        for found in _on_device(plan.device, asked, chosen, config, notice):
-            _add(found, gates, failures)
-    judgement = Judgement(metrics, pieces, tuple(gates), compared, tuple(failures))
+        there = _on_device(plan.device, asked, chosen, config, notice, seen=seen)
+        for gate, got, advice in on_device.gates(there):
+            _add(Failure(gate, got, advice), gates, failures)
+    judgement = Judgement(metrics, pieces, tuple(gates), compared, tuple(failures), there)
     if failures:
         if not config.force:
             raise BuildFault(table(judgement), advice=_advice(failures))
@@ -208,45 +218,24 @@ def _regressions(compared: Baseline, config: BuildConfig) -> Failure | None:
 
 
 def _on_device(
-    device: Device, asked: Asked, chosen: Candidate, config: BuildConfig, notice: Notice
-) -> list[Failure]:
-    """Memory by the estimate; latency as measured here, times the device's slowdown."""
-    wanted = f"<={device.ram_mb:g} MB on {device.name}"
-    got = f"{memory.estimate(chosen.proto) / MB:.1f} MB (estimated)"
-    gate = Gate(
-        name="memory",
-        wanted=wanted,
-        got=got,
-        passed=memory.estimate(chosen.proto) <= device.ram_bytes,
-    )
-    found = [Failure(gate, got, "Fewer or shallower trees, or narrower layers, take less.")]
-    if device.latency_p99_ms is None:
-        return found
-    if not config.measure:
-        notice(f"the latency on {device.name} is not judged: measuring is switched off")
-        return found
-    p99_ms = _latency_ms(asked, chosen)
-    there = p99_ms * device.slowdown
-    gate = Gate(
-        name="latency_p99",
-        wanted=f"<={device.latency_p99_ms:g} ms on {device.name}",
-        passed=there <= device.latency_p99_ms,
-    )
-    got = (
-        f"about {there:.3g} ms ({there / device.spread:.3g} to {there * device.spread:.3g}): "
-        f"{p99_ms:.3g} ms here, {device.slowdown:g} times slower there"
-    )
-    found.append(Failure(gate, got, "Measure on the device itself, or pass --optimize latency."))
-    return found
-
-
-def _latency_ms(asked: Asked, chosen: Candidate) -> float:
-    """The 99th percentile of one row's latency here, in ms."""
-    rows: Any = asked.data
-    if asked.intake.batch != "whole":
-        rows = rows.take(np.array([0]))
-    feeds = inference.feeds_of(asked.intake, asked.features, rows)
-    return measure.calls(partial(chosen.session.run, feeds), 1).p99_us / 1000
+    device: Device,
+    asked: Asked,
+    chosen: Candidate,
+    config: BuildConfig,
+    notice: Notice,
+    *,
+    seen: CandidateFigures | None,
+) -> OnDevice:
+    """Memory by the estimate; what was measured, unless measuring is switched off or fails."""
+    ram_bytes = memory.estimate(chosen.proto)
+    try:
+        if config.measure:
+            return on_device.measured(device, ram_bytes, asked, chosen, seen)
+        reason = "measuring is switched off"
+    except MachineFault as error:
+        reason = str(error)
+    notice(f"latency and resident memory on {device.name} are not judged: {reason}")
+    return on_device.estimated(device, ram_bytes)
 
 
 def _add(found: Failure | None, gates: list[Gate], failures: list[Failure]) -> None:

@@ -104,15 +104,15 @@ def test_a_measured_gate_leaves_no_figure_in_the_manifest(make: Any, tmp_path: P
     assert [gate.name for gate in built.manifest.gates] == ["memory"]
     quick.write_text(rules + "latency_p99_ms = 0.00001\n")
     with pytest.raises(
-        BuildFault, match=r"latency_p99 +<=1e-05 ms on quick +about .* 5 times slower"
+        BuildFault, match=r"latency p99 +<=1e-05 ms on quick +about .* 5 times slower"
     ):
         make(device=str(quick), measure=True, folder="slow")
     forced = make(device=str(quick), measure=True, folder="slow", force=True)
     failed = [gate for gate in forced.manifest.gates if not gate.passed]
-    assert [(gate.name, gate.got) for gate in failed] == [("latency_p99", "")]
+    assert [(gate.name, gate.got) for gate in failed] == [("latency p99", "")]
     told: list[str] = []
     make(device=str(quick), told=told)
-    assert any("latency on quick is not judged" in text for text in told)
+    assert any("resident memory on quick are not judged" in text for text in told)
 
 
 def test_the_device_sets_the_runtime_unless_it_is_given(make: Any, tmp_path: Path) -> None:
