@@ -222,6 +222,8 @@ def _properties(manifest: Manifest) -> list[Json]:
         "parity:diff_max": repr(parity.diff_max),
         "parity:forced": str(parity.forced).lower(),
         "run_id": source.run_id,
+        "source_uri": source.source_uri,
+        "registered": source.registered,
         "command": " ".join(source.command) and json.dumps(source.command, ensure_ascii=False),
     }
     return _listed({name: value for name, value in facts.items() if value not in ("", None)})

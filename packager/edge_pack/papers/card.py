@@ -236,6 +236,10 @@ def _technical(manifest: Manifest) -> str:
 def _provenance(manifest: Manifest) -> str:
     source = manifest.provenance
     facts = [f"Model file: {source.source_type}, SHA-256 {source.source_sha256}"]
+    if source.source_uri:
+        facts.append(f"Taken from: {source.source_uri}")
+    if source.registered:
+        facts.append(f"Registered as: {source.registered}")
     if source.commit:
         facts.append(f"Commit: {source.commit}" + (", with changes" if source.dirty else ""))
     if source.run_id:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from edge_pack.papers.html import Child, Html, element
 from edge_pack.papers.words import number
 
+BAND_STEP = 17
+"""Pixels for each point that was not timed."""
 BAR_LABEL = 130
 """Pixels for the names in front of bars."""
 Scale = Callable[[float], float]
@@ -59,12 +61,18 @@ class Frame:
         return _scale(low, high, self.height - self.bottom, self.top, log=log)
 
 
-def pareto(dots: Sequence[Dot], labels: tuple[str, str], show_x: Show, show_y: Show) -> Html:
-    """Points in two dimensions, less of both being better, with the line of the best."""
-    frame = Frame(right=24)
-    (x_low, x_high, x_log), (y_low, y_high, y_log) = (
-        _extent([dot.x for dot in dots]), _extent([dot.y for dot in dots]),
-    )  # fmt: skip
+def pareto(
+    dots: Sequence[Dot], untimed: Sequence[Dot], labels: tuple[str, str], show_x: Show, show_y: Show
+) -> Html:
+    """Points in two dimensions, less of both being better, with the line of the best.
+
+    Args:
+        untimed: points of which only ``x`` is known; they stand in a band of their own below.
+    """
+    band = BAND_STEP * len(untimed) + (12 if untimed else 0)
+    frame = Frame(right=24, height=280 + band, bottom=44 + band)
+    x_low, x_high, x_log = _extent([dot.x for dot in (*dots, *untimed)])
+    y_low, y_high, y_log = _extent([dot.y for dot in dots])
     x, y = frame.x(x_low, x_high, log=x_log), frame.y(y_low, y_high, log=y_log)
     across = Axis(x, ticks(x_low, x_high, log=x_log), show_x)
     parts: list[Child] = [_grid(frame, across, Axis(y, ticks(y_low, y_high, log=y_log), show_y))]
@@ -74,17 +82,25 @@ def pareto(dots: Sequence[Dot], labels: tuple[str, str], show_x: Show, show_y: S
         parts.append(element("polyline", points=line, class_="front"))
     taken: list[tuple[float, float, float]] = []
     for dot in sorted(dots, key=lambda d: (d.kind != "chosen", d.y, d.x)):
-        at_x, at_y = x(dot.x), y(dot.y)
         title = f"{dot.label}: {show_x(dot.x)}, {show_y(dot.y)}"
-        radius = 6.5 if dot.kind == "chosen" else 4.5
-        mark = element(
-            "circle", element("title", title), cx=f"{at_x:.1f}", cy=f"{at_y:.1f}", r=radius,
-            class_=f"dot {dot.kind}",
-        )  # fmt: skip
-        parts += [mark, _label(frame, dot, at_x, at_y, taken)]
+        parts += [_mark(x(dot.x), y(dot.y), dot, title), _label(frame, dot, x, y, taken)]
+    top = frame.height - band - 4
+    for i, dot in enumerate(sorted(untimed, key=lambda d: d.x)):
+        at = top + BAND_STEP * (i + 0.5)
+        text = element("text", dot.label, x=f"{x(dot.x) + 10:.1f}", y=at + 4, class_="name out")
+        if x(dot.x) + 10 + 6.6 * len(dot.label) > frame.width:
+            text = element("text", dot.label, x=f"{x(dot.x) - 10:.1f}", y=at + 4,
+                           class_="name out end")  # fmt: skip
+        parts += [_mark(x(dot.x), at, dot, f"{dot.label}: {show_x(dot.x)}, not timed"), text]
     parts.append(_axis_names(frame, *labels))
     chosen = next((dot.label for dot in dots if dot.kind == "chosen"), "none")
     return svg(frame, f"{labels[1]} against {labels[0]}; chosen: {chosen}", parts)
+
+
+def _mark(x: float, y: float, dot: Dot, title: str) -> Html:
+    radius = 6.5 if dot.kind == "chosen" else 4.5
+    return element("circle", element("title", title), cx=f"{x:.1f}", cy=f"{y:.1f}", r=radius,
+                   class_=f"dot {dot.kind}")  # fmt: skip
 
 
 def bars(rows: Sequence[tuple[str, float, str]], title: str, *, marked: int = -1) -> Html:
@@ -175,7 +191,7 @@ def calibration(said: Sequence[float], came: Sequence[float], counts: Sequence[i
 
 
 def density(edges: Sequence[float], counts: Sequence[Sequence[int]]) -> Html:
-    """Rows in a grid of true (x) and predicted (y) values; darker holds more."""
+    """Rows in a grid of true (x) and predicted (y) values; a stronger shade holds more."""
     frame = Frame(width=360, height=330)
     x, y = frame.x(edges[0], edges[-1]), frame.y(edges[0], edges[-1])
     at = ticks(edges[0], edges[-1])
@@ -225,16 +241,14 @@ def intervals(rows: Sequence[tuple[str, float, float | None, float | None]], tit
     return svg(frame, title, parts)
 
 
-def spark(heights: Sequence[float], widths: Sequence[float] | None, title: str) -> Html:
+def spark(heights: Sequence[float], title: str) -> Html:
     """A small histogram without axes: one shape, so that hundreds of them fit a page."""
     width, height = 200.0, 56.0
-    total = sum(widths) if widths else float(len(heights))
     most = max(heights, default=0.0) or 1.0
-    path, at = [f"M0 {height:g}"], 0.0
+    step = width / (len(heights) or 1)
+    path = [f"M0 {height:g}"]
     for i, value in enumerate(heights):
-        step = width * ((widths[i] if widths else 1.0) / (total or 1.0))
-        path.append(f"V{height - (height - 2) * value / most:.1f}H{at + step:.1f}")
-        at += step
+        path.append(f"V{height - (height - 2) * value / most:.1f}H{(i + 1) * step:.1f}")
     path.append(f"V{height:g}Z")
     return element(
         "svg", element("title", title), element("path", d="".join(path), class_="bar"),
@@ -273,7 +287,7 @@ def _extent(values: Sequence[float]) -> tuple[float, float, bool]:
     low, high = min(values), max(values)
     if low > 0 and high / low > 8:
         return low / 1.4, high * 1.6, True
-    room = 0.14 * (high - low) or max(abs(high), 1.0) * 0.2
+    room = max(0.14 * (high - low), 0.2 * abs(high), 1e-9)  # noise is not drawn as a cliff
     return max(low - room, 0.0) if low >= 0 else low - room, high + room, False
 
 
@@ -295,9 +309,10 @@ def _beaten(dot: Dot, dots: Sequence[Dot]) -> bool:
 
 
 def _label(
-    frame: Frame, dot: Dot, x: float, y: float, taken: list[tuple[float, float, float]]
+    frame: Frame, dot: Dot, across: Scale, up: Scale, taken: list[tuple[float, float, float]]
 ) -> Html:
     """A label beside its point, moved down or up until it covers no other."""
+    x, y = across(dot.x), up(dot.y)
     width = 6.4 * len(dot.label)
     left = x + 10 if x + 10 + width < frame.width else x - 10 - width
     for shift in (0, 13, -13, 26, -26, 39, -39, 52):
@@ -337,7 +352,7 @@ def _axis_names(frame: Frame, x_label: str, y_label: str) -> list[Child]:
     middle = (frame.top + frame.height - frame.bottom) / 2
     return [
         element("text", x_label, x=(frame.left + frame.width - frame.right) / 2,
-                y=frame.height - 8, class_="mid axis-name"),
+                y=frame.height - frame.bottom + 36, class_="mid axis-name"),
         element("text", y_label, x=12, y=middle, class_="mid axis-name",
                 transform=f"rotate(-90 12 {middle:g})"),
     ]  # fmt: skip

@@ -15,6 +15,8 @@ from typing import Any
 from edge_pack.config import BuildConfig
 from edge_pack.origins.uris import as_model, recorded
 
+_OPTIONS = {"slices": "slice"}
+"""Fields whose option has another name."""
 LEFT_OUT = frozenset(
     {
         "out", "keys", "measure", "prove_runtime",  # change nothing that the manifest says
@@ -36,7 +38,7 @@ def command_of(config: BuildConfig) -> tuple[str, ...]:
         default = field.default if field.default is not MISSING else None
         if field.name in LEFT_OUT or value == default:
             continue
-        words += _option(field.name.replace("_", "-"), value)
+        words += _option(_OPTIONS.get(field.name, field.name).replace("_", "-"), value)
     return tuple(words)
 
 
@@ -57,7 +59,7 @@ def _option(name: str, value: Any) -> list[str]:
 def _shown(value: Any) -> str:
     """A file by its base name, a URI without its secrets, anything else as it is."""
     if isinstance(value, PurePath):
-        return value.name
+        return value.name or "."
     text = str(value)
     if "://" not in text:
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from edge_pack.papers.parts import (
 
 PROFILES_OPEN = 24
 EXAMPLE_FEATURES = 12
+PROFILE_BINS = 20
 
 
 def compression(facts: Facts) -> Section:
@@ -50,16 +52,21 @@ def compression(facts: Facts) -> Section:
     timed = [c for c in found if c.size_bytes and c.latency]
     if len(timed) > 1:
         dots = [charts.Dot(c.size_bytes, c.latency[0].p50_us, c.mode, _kind(c)) for c in timed]
-        chart = charts.pareto(dots, ("bytes on the wire", "latency p50 at batch 1"),
-                              words.size, words.time)  # fmt: skip
+        untimed = [
+            charts.Dot(c.size_bytes, 0, f"{c.mode}: {c.verdict}", "out")
+            for c in found
+            if c.size_bytes and not c.latency
+        ]
+        labels = ("bytes on the wire", "latency p50 at batch 1")
         body.append(
             figure(
-                chart,
-                "Every form that was timed: left is smaller, down is faster. The filled mark in "
-                "the second colour was chosen, hollow ones were refused, and the dotted line "
-                "joins those that no other beats.",
+                charts.pareto(dots, untimed, labels, words.size, words.time),
+                "Left is smaller, down is faster. The large mark was chosen, hollow ones were "
+                "refused, and a dotted line joins those that no other beats"
+                + ("; below the axis are forms that were refused before they were timed." if untimed
+                   else "."),
             )
-        )
+        )  # fmt: skip
     else:
         sizes = [(c.mode, float(c.size_bytes), words.size(c.size_bytes)) for c in found
                  if c.size_bytes]  # fmt: skip
@@ -82,29 +89,36 @@ def _kind(candidate: CandidateFigures) -> str:
 
 
 def _candidates(found: tuple[CandidateFigures, ...], optimize: str) -> Html:
-    rows: list[list[Child]] = []
-    for c in found:
-        first = c.latency[0] if c.latency else None
-        rows.append(
-            [
-                c.mode,
-                words.size(c.size_bytes) if c.size_bytes else "",
-                f"{c.ratio:.3g}" if c.ratio else "",
-                words.time(first.p50_us) if first else "",
-                words.time(first.p99_us) if first else "",
-                words.size(c.rss_bytes) if c.rss_bytes is not None else "",
-                f"{c.flips:,}" if c.rows else "",
-                words.number(c.diff_max, 3) if c.rows else "",
-                words.number(c.metric_value, 4) if c.metric else "",
-                c.verdict + (f": {c.reason}" if c.reason else ""),
-            ]
-        )
     metric = next((c.metric for c in found if c.metric), "metric")
     header = ("form", "bytes", "of float32's", "p50", "p99", "memory", "labels changed",
-              "largest difference", metric, "verdict")  # fmt: skip
+              "largest difference", metric)  # fmt: skip
+    rows = [_candidate(c) for c in found]
+    kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    cells: list[list[Child]] = []
+    for c, row in zip(found, rows, strict=True):
+        verdict = element("td", c.verdict + (f": {c.reason}" if c.reason else ""), class_="long")
+        cells.append([*(row[i] for i in kept), verdict])
     marks = ["mark" if c.verdict == "chosen" else "" for c in found]
-    return table(f"All candidates; the search aimed for {optimize}", header, rows,
-                 numbers=range(1, 9), marks=marks)  # fmt: skip
+    return table(
+        f"All candidates; the search aimed for {optimize}",
+        (*(header[i] for i in kept), "verdict"), cells,
+        numbers=range(1, len(kept)), marks=marks,
+    )  # fmt: skip
+
+
+def _candidate(c: CandidateFigures) -> list[str]:
+    first = c.latency[0] if c.latency else None
+    return [
+        c.mode,
+        words.size(c.size_bytes) if c.size_bytes else "",
+        f"{c.ratio:.3g}" if c.ratio else "",
+        words.time(first.p50_us) if first else "",
+        words.time(first.p99_us) if first else "",
+        words.size(c.rss_bytes) if c.rss_bytes is not None else "",
+        f"{c.flips:,}" if c.rows else "",
+        words.number(c.diff_max, 3) if c.rows else "",
+        words.number(c.metric_value, 4) if c.metric else "",
+    ]
 
 
 def speed(facts: Facts) -> Section:
@@ -173,8 +187,8 @@ def profile(facts: Facts) -> Section | None:
     order = "They are in time order." if found.time_ordered else "Their order in time is not known."
     body: list[Child] = [
         soft(
-            f"The {found.rows:,} reference rows in the bins that devices count in. {order} Each "
-            "shape is a histogram over its own range; heights are densities."
+            f"The {found.rows:,} reference rows as devices count them. {order} Each shape is a "
+            "histogram over its own range."
         ),
         element("div", cards[:PROFILES_OPEN], class_="profiles"),
     ]
@@ -197,37 +211,41 @@ def _monitor(monitor: Monitor, whole: Profile) -> Html:
                         f"{words.number(monitor.std, 4)}")  # fmt: skip
     if monitor.design_effect > 1:
         notes.append(f"design effect {monitor.design_effect:.3g}")
-    heights, widths, ends = _shape(monitor, regular)
     name = monitor.name if monitor.source == "feature" else f"output: {monitor.name}"
     body: list[Child] = [element("h4", cut(name, 60), title=name if len(name) > 60 else None)]
     if regular:
-        body.append(charts.spark(heights, widths, f"Histogram of {cut(name, 60)}"))
+        heights, ends = _shape(monitor, regular)
+        body.append(charts.spark(heights, f"Histogram of {cut(name, 60)}"))
         body.append(element("p", element("span", ends[0]), element("span", ends[1]),
                             class_="ends"))  # fmt: skip
     body.append(element("p", "; ".join(notes) or "no value missing"))
     return element("div", body, class_="profile")
 
 
-def _shape(
-    monitor: Monitor, counts: list[int]
-) -> tuple[list[float], list[float] | None, tuple[str, str]]:
-    """Heights and widths of the bins, and what stands at both ends."""
-    if monitor.kind == "quantile":
-        widths = [b - a for a, b in zip(monitor.edges, monitor.edges[1:], strict=False)]
-        heights = [count / width for count, width in zip(counts, widths, strict=True)]
-        return heights, widths, (words.number(monitor.edges[0], 5),
-                                 words.number(monitor.edges[-1], 5))  # fmt: skip
+def _shape(monitor: Monitor, counts: list[int]) -> tuple[list[float], tuple[str, str]]:
+    """Heights of equal bins, and what stands at both ends."""
     plain = [float(count) for count in counts]
-    if monitor.kind == "lattice":
-        return plain, None, (words.number(monitor.edges[0], 5), words.number(monitor.edges[-1], 5))
-    if monitor.kind == "category":
-        named = monitor.categories or ("",)
-        last = cut(named[-1], 14) if len(named) > 1 else ""
-        return plain, None, (cut(named[0], 14), last)
-    bins = len(monitor.edges) - 1
-    if bins > 1:
-        return plain, None, ("first label", "last label" if monitor.labels > 1 else "")
-    return plain, None, ("first label", "last label")
+    match monitor.kind:
+        case "quantile":
+            heights, edges = _equal(monitor.edges, counts), monitor.edges
+        case "lattice":
+            heights, edges = plain, monitor.edges
+        case "category":
+            names = monitor.categories
+            return plain, (cut(names[0], 14), cut(names[-1], 14) if len(names) > 1 else "")
+        case "score":
+            return plain, ("first label", "last label" if monitor.labels > 1 else "")
+    return heights, (words.number(edges[0], 5), words.number(edges[-1], 5))
+
+
+def _equal(edges: Sequence[float], counts: Sequence[int]) -> list[float]:
+    """Bins that hold about as many rows each, as bins of equal width: narrow ones would be spikes.
+
+    A bin's rows are taken to lie evenly in it, as nothing else is known of them.
+    """
+    at = np.linspace(edges[0], edges[-1], PROFILE_BINS + 1)
+    below = np.interp(at, edges, np.concatenate([[0], np.cumsum(counts)]))
+    return [float(rows) for rows in np.diff(below)]
 
 
 def interface(facts: Facts) -> Section:
@@ -279,7 +297,8 @@ def _example(facts: Facts) -> Html:
         request = request[:2000] + " …"
     return element(
         "div", element("h3", "An example request"),
-        soft("The first golden sample, as a device takes it over MQTT, and in Python."),
+        soft("The first golden sample, as a device takes it over MQTT, and in Python"
+             + ("." if facts.manifest.features else "; long tensors are cut short here.")),
         element("pre", f"topic    edge/1/FLEET/d/DEVICE/in/{name}\npayload  {request}"),
         element("pre", f"agent.predict({name!r}, {request})"),
     )  # fmt: skip
@@ -293,6 +312,7 @@ def example_request(bundle: Bundle) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for tensor in manifest.inputs:
             value = arrays[tensor.name]
+            value = value[:1] if tensor.shape and tensor.shape[0] is None else value
             shown = [_plain(item) for item in value.ravel()[:EXAMPLE_FEATURES]]
             if value.size > EXAMPLE_FEATURES:
                 shown.append(f"... {value.size:,} in all")
@@ -336,6 +356,8 @@ def origin(facts: Facts) -> Section:
     pairs += [("DVC", f"{e.role}: MD5 {e.md5} in {e.record}" + (f", stage {e.stage}" if e.stage
                else "")) for e in source.tracked]  # fmt: skip
     pairs += [
+        ("Taken from", source.source_uri),
+        ("Registered as", source.registered),
         ("Training run", source.run_id),
         ("Built with", ", ".join(f"{n} {v}" for n, v in sorted(versions.items()))),
         ("Runs on", f"ONNX Runtime {runtime.onnxruntime} or later (IR {runtime.ir}, {opsets})"),

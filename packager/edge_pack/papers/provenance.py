@@ -51,7 +51,8 @@ def find(origin: Origin, data: Path | None, notice: Callable[[str], None]) -> Fo
     model = origin.named
     roles: list[tuple[dvc.Role, Path | None]] = [("model", model), ("data", data)]
     files = [(role, path) for role, path in roles if path is not None and path.exists()]
-    commit = next((at for _, path in files if (at := git.commit_of(path.parent))), None)
+    folders = [path if path.is_dir() else path.parent for _, path in files]
+    commit = next((at for folder in folders if (at := git.commit_of(folder))), None)
     entries = [dvc.tracked(role, path, notice) for role, path in files if path.is_file()]
     return Found(
         commit=commit.digest if commit else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from edge_contract.manifest import Manifest, Metric
 from edge_pack.papers import charts, words
@@ -20,6 +20,13 @@ from edge_pack.papers.parts import (
 )
 
 SLICES_SHOWN = 60
+WIDE_LABELS = 12
+"""A confusion matrix of more labels takes the page's whole width."""
+_NOT_KEPT = (
+    "Confusion, calibration and residuals are kept in the file NAME.measured.json that a build "
+    "writes beside the bundle; it is not here. --data and --target of this command compute them "
+    "anew."
+)
 _LEVELS = (0.02, 0.1, 0.3)
 """Shares of a row from which a cell of the confusion matrix gets a darker shade."""
 
@@ -27,12 +34,15 @@ _LEVELS = (0.02, 0.1, 0.3)
 def parity(facts: Facts) -> Section:
     """How far the bundle is from the original model."""
     found, labels = facts.manifest.parity, facts.manifest.outputs.labels
-    drawn = (
-        "inputs drawn from the model's own shapes, for there was no data"
-        if found.synthetic
-        else "rows: those of the build, and probes drawn from them (both ends of each range, other "
-        "combinations, unseen categories)"
-    )
+    if found.synthetic:
+        drawn = "inputs drawn from the model's own shapes, for there was no data"
+    elif not facts.manifest.features:
+        drawn = "rows: those of the build"
+    else:
+        drawn = (
+            "rows: those of the build, and probes drawn from them (both ends of each range, other "
+            "combinations, unseen categories)"
+        )
     rows: list[list[Child]] = []
     if labels:
         rows.append(
@@ -55,11 +65,11 @@ def parity(facts: Facts) -> Section:
     unit = "of a probability" if labels else "in standard deviations of the original's answers"
     body: list[Child] = [
         soft(f"The bundle and the original model answered the same {found.rows:,} {drawn}."),
-        table(f"Differences, {unit}", ("", "found", "budget", ""), rows, numbers=(1,)),
     ]
+    figures = table(f"Differences, {unit}", ("", "found", "budget", ""), rows, numbers=(1,))
     evaluation = facts.measured.evaluation if facts.measured else None
-    if evaluation is not None and evaluation.compared:
-        body.append(_differences(evaluation))
+    chart = _differences(evaluation) if evaluation is not None and evaluation.compared else None
+    body.append(side(figures, chart) if chart else figures)
     return Section("parity", "Parity with the original model", body)
 
 
@@ -68,8 +78,8 @@ def _kept(kept: bool) -> Html:
 
 
 def _differences(evaluation: Evaluation) -> Html:
-    names = ["none", f"<1e{DIFFERENCE_DECADES[0]}"]
-    names += [f"1e{decade}" for decade in DIFFERENCE_DECADES[:-1]] + ["≥ 1"]
+    names = ["none", "less"]
+    names += [f"1e{decade}" for decade in DIFFERENCE_DECADES[:-1]] + ["1"]
     chart = charts.columns(
         names, evaluation.differences, "Rows by their largest difference to the original",
         "difference, from this value on",
@@ -77,31 +87,29 @@ def _differences(evaluation: Evaluation) -> Html:
     exact = evaluation.differences[0]
     return figure(
         chart,
-        f"{exact:,} of {evaluation.compared:,} rows have no difference at all in float64.",
+        f"{exact:,} of {evaluation.compared:,} rows have no difference at all; “less” is under "
+        f"1e{DIFFERENCE_DECADES[0]}, where the order of additions alone decides.",
     )
 
 
 def quality(facts: Facts) -> Section:
     """Metrics with intervals, and the charts of the task."""
     metrics = [metric for metric in facts.manifest.metrics if not metric.slice]
-    body: list[Child] = []
-    if metrics:
-        body.append(_metrics(metrics))
-    else:
-        body.append(soft("No metric was recorded: the build was given no true answers (--target)."))
     evaluation = facts.evaluation
-    if evaluation is None:
-        body.append(
-            soft(
-                "Confusion, calibration and residuals are kept in the file NAME.measured.json that "
-                "a build writes beside the bundle; it is not here. --data and --target of this "
-                "command compute them anew."
-            )
+    if not metrics:
+        first: Html = soft(
+            "No metric was recorded: the build was given no true answers (--target)."
         )
-    elif evaluation.rows:
-        body.append(soft(f"The charts are of {evaluation.rows:,} rows: {facts.evaluated_on}."))
-        body += _charts(evaluation)
-    return Section("quality", "Quality", body)
+    else:
+        first = _metrics(metrics)
+    if evaluation is None or not evaluation.rows:
+        body: list[Child] = [first, *([] if evaluation else [soft(_NOT_KEPT)])]
+        return Section("quality", "Quality", body)
+    wide = evaluation.confusion is not None and len(evaluation.confusion.labels) > WIDE_LABELS
+    matrix = _confusion(evaluation.confusion) if evaluation.confusion is not None else None
+    beside = [first, *([matrix] if matrix and not wide else []), *_charts(evaluation)]
+    note = soft(f"The charts are of {evaluation.rows:,} rows: {facts.evaluated_on}.")
+    return Section("quality", "Quality", [note, side(*beside), matrix if wide else None])
 
 
 def _metrics(metrics: Sequence[Metric]) -> Html:
@@ -117,8 +125,6 @@ def _metrics(metrics: Sequence[Metric]) -> Html:
 
 def _charts(evaluation: Evaluation) -> list[Child]:
     found: list[Child] = []
-    if evaluation.confusion is not None:
-        found.append(_confusion(evaluation.confusion))
     if evaluation.calibration is not None:
         part = evaluation.calibration
         whose = f"label {part.label}" if part.label else "the predicted label"
@@ -133,7 +139,7 @@ def _charts(evaluation: Evaluation) -> list[Child]:
         found.append(
             figure(
                 charts.density(evaluation.scatter.edges, evaluation.scatter.counts),
-                "Darker cells hold more rows; on the dashed line prediction and truth are equal.",
+                "Stronger cells hold more rows; on the dashed line prediction and truth are equal.",
             )
         )
     if evaluation.residuals is not None:
@@ -146,7 +152,7 @@ def _charts(evaluation: Evaluation) -> list[Child]:
                 "Right of the dashed line the prediction is too high.",
             )
         )
-    return [side(*found)] if found else []
+    return found
 
 
 def _confusion(matrix: Confusion) -> Html:
@@ -187,7 +193,8 @@ def slices(facts: Facts) -> Section | None:
     if not manifest.slices:
         return None
     shown = manifest.slices[:SLICES_SHOWN]
-    names = list(dict.fromkeys(m.name for m in manifest.metrics if m.slice))
+    groups = {part.name for part in manifest.slices}
+    names = list(dict.fromkeys(m.name for m in manifest.metrics if m.slice in groups))
     found = {(m.slice, m.name): m for m in manifest.metrics}
     rows: list[list[Child]] = []
     for part in shown:
@@ -196,23 +203,34 @@ def slices(facts: Facts) -> Section | None:
             metric = found.get((part.name, name))
             cells.append("" if metric is None else _with_interval(metric))
         rows.append(cells)
-    apart = [m for m in manifest.metrics if m.slice and m.slice in {s.column for s in shown}]
-    for column in dict.fromkeys(m.slice for m in apart):
-        values = {m.name: words.number(m.bundle, 4) for m in apart if m.slice == column}
-        rows.append([f"{cut(column)}: apart", "", *(values.get(name, "") for name in names)])
     left = len(manifest.slices) - len(shown)
-    body: list[Child] = [
-        soft(
-            "“Apart” is the largest difference between two groups."
-            + (f" {left:,} more slices are in the manifest." if left else "")
-        )
-    ]
+    body: list[Child] = [soft(f"{left:,} more slices are in the manifest.")] if left else []
     lead = _lead(manifest, names)
+    apart = _apart(manifest, groups)
     if lead:
-        body.append(_intervals(manifest, lead))
+        body.append(side(_intervals(manifest, lead), apart))
+    elif apart:
+        body.append(apart)
     body.append(table("Metrics by slice, with 95 % intervals", ("slice", "rows", *names), rows,
                       numbers=range(1, len(names) + 2)))  # fmt: skip
     return Section("slices", "Slices", body)
+
+
+def _apart(manifest: Manifest, groups: Container[str]) -> Html | None:
+    """How far the groups of each column are apart."""
+    between = [m for m in manifest.metrics if m.slice and m.slice not in groups]
+    if not between:
+        return None
+    columns = list(dict.fromkeys(m.slice for m in between))[:SLICES_SHOWN]
+    names = list(dict.fromkeys(m.name for m in between))
+    found = {(m.slice, m.name): words.number(m.bundle, 4) for m in between}
+    rows: list[list[Child]] = [
+        [name.replace("_", " "), *(found.get((column, name), "") for column in columns)]
+        for name in names
+    ]
+    header = ("", *(cut(column, 40) for column in columns))
+    return table("Disparities: the groups of a column that are furthest apart", header, rows,
+                 numbers=range(1, len(columns) + 1))  # fmt: skip
 
 
 def _with_interval(metric: Metric) -> str:
