@@ -323,7 +323,7 @@ def _original_latency(asked: Asked, figures: tuple[Latency, ...]) -> tuple[Laten
     found = []
     for figure in figures:
         rows = asked.rows
-        if asked.intake.batch == "rows":
+        if asked.intake.batch != "whole":
             rows = rows.take(np.arange(figure.batch) % asked.given)
         found.append(measure.calls(asked.original.timed(rows), figure.batch))
     return tuple(found)

@@ -125,7 +125,8 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
         )
     source = manifest.provenance
     table.add_row("from", f"{source.source_type} {source.source_sha256[:12]}...")
-    table.add_row("data", f"{source.data_rows:,} rows, {source.data_sha256[:12]}...")
+    if source.data_sha256:
+        table.add_row("data", f"{source.data_rows:,} rows, {source.data_sha256[:12]}...")
     table.add_row("built with", ", ".join(f"{n} {v}" for n, v in source.libraries.items()))
     for name, text in (("licence", manifest.licence), ("intended use", manifest.intended_use)):
         if text:
@@ -235,13 +236,14 @@ def _answer(prediction: Prediction) -> str:
 def _add_parity(table: Table, manifest: Manifest) -> None:
     parity = manifest.parity
     forced = "  BEYOND THE BUDGET, forced" if parity.forced else ""
+    drawn = ", on inputs drawn from the model's own shapes" if parity.synthetic else ""
     labels = f"{parity.rows:,} rows"
     if manifest.outputs.labels:
         labels = f"{parity.flips} of {parity.rows:,} labels changed (budget {parity.flips_max:.2%})"
     table.add_row(
         "parity",
         f"{labels}, largest difference {parity.diff_max:.2g} (budget {parity.diff_budget:g}), "
-        f"99 % under {parity.diff_p99:.2g}{forced}",
+        f"99 % under {parity.diff_p99:.2g}{drawn}{forced}",
     )
 
 

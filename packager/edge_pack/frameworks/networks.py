@@ -84,7 +84,10 @@ class NetworkOriginal:
         return found
 
     def timed(self, rows: Rows) -> Callable[[], object]:
-        """A run of the network over the rows."""
+        """A run of the network over the rows; one run a row where it takes one at a time."""
+        if self.intake.batch == "single":
+            each = [feeds(self.intake, part) for part in _batches(rows, self.intake)]
+            return lambda: [self.run(ready) for ready in each]
         ready = feeds(self.intake, rows)
         return lambda: self.run(ready)
 

@@ -155,6 +155,8 @@ def load(path: Path, declared: Declared = UNDECLARED) -> Graph:
         BuildFault: it needs operators that no device has.
     """
     onnx = need("onnx", "reading an .onnx file")
+    if path.is_file():
+        _check_size(path, path.stat().st_size)
     data = read_bounded(path, MODEL_MAX_BYTES)
     try:
         proto = onnx.load_model_from_string(data)
@@ -231,13 +233,17 @@ def _weight_files(path: Path, proto: Any) -> list[Path]:
             raise _weights_fault(path, f"there is no {file}")
         files.append(file)
         total += file.stat().st_size
+    _check_size(path, total)
+    return files
+
+
+def _check_size(path: Path, total: int) -> None:
     if total >= MODEL_MAX_BYTES:
         raise InputFault(
             f"{path} has {total / 1e9:.1f} GB with its weights; one file of a bundle holds "
             f"{MODEL_MAX_BYTES / 1e9:.1f} GB",
             advice="Export it in float16 or with int8 weights, or split it into two models.",
         )
-    return files
 
 
 def _weights_fault(path: Path, said: str) -> InputFault:

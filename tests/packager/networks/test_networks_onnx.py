@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import onnx
 import onnx.parser
 import pytest
 from onnx import TensorProto, helper
+from rich.console import Console
 
 from edge_agent.model import Model
 from edge_contract.errors import BuildFault, EdgeError, InputFault
 from edge_contract.manifest import PROFILE_FILE
-from edge_pack import Built, reading, sources, tables
+from edge_pack import Built, printing, reading, sources, tables
 
 RNG = np.random.default_rng(5)
 
@@ -142,6 +144,9 @@ def test_without_data_inputs_are_drawn_and_the_manifest_says_so(dense: Any, ship
     assert "drawn from the model's own shapes" in " ".join(built.notices)
     again = ship(dense("Softmax"))
     assert again.digest == built.digest
+    console = Console(file=io.StringIO(), soft_wrap=True)
+    printing.show_bundle(console, reading.open_bundle(built.config.out), 1, None)
+    assert "on inputs drawn from the model's own shapes" in console.file.getvalue()  # type: ignore[attr-defined]
     assert not ship(dense("Softmax"), _x()).manifest.parity.synthetic
 
 
@@ -371,7 +376,9 @@ def test_a_table_with_a_fixed_axis_runs_sample_by_sample(graph: Any, info: Any, 
         [helper.make_node("Relu", ["x"], ["y"])], [info("x", [1, 2, 3])], [info("y", [1, 2, 3])]
     )
     assert ship(path).manifest.parity.rows == 64
-    assert ship(path, {"x": np.ones((5, 2, 3))}).manifest.parity.rows == 5
+    built = ship(path, {"x": np.ones((5, 2, 3))}, measure=True)
+    assert built.manifest.parity.rows == 5
+    assert built.measured is not None and [one.batch for one in built.measured.original] == [1]
 
 
 # -- operator sets -------------------------------------------------------------------------
@@ -486,6 +493,10 @@ def test_more_than_two_gigabytes_are_refused_before_they_are_read(dense: Any, sh
     with pytest.raises(InputFault, match=r"3\.2 GB with its weights") as caught:
         ship(path)
     assert "float16" in caught.value.advice
+    with path.open("ab") as file:
+        file.truncate(3 * 1024**3)
+    with pytest.raises(InputFault, match=r"3\.2 GB with its weights"):
+        ship(path)
 
 
 # -- files that are no good ----------------------------------------------------------------
