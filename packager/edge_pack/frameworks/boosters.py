@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_contract.errors import BuildFault, InputFault
+from edge_contract.errors import InputFault
 from edge_contract.manifest import Feature, Label, Task, Tensor
 from edge_pack import graphs
 from edge_pack.answers import Answers, label_indices
@@ -108,11 +108,6 @@ class Booster:
         Raises BuildFault for what has no exact form, InputFault where the data lacks categories.
         """
         forest = self.model.forest(rows)
-        if bool(original.labels) != bool(forest.labels):
-            raise BuildFault(
-                "the model is a classifier by its class and a regression by its objective",
-                advice="Train it with an objective of its library, not one of your own.",
-            )
 
         def remake(other: Forest) -> Any:
             proto = emit(other, intake.columns).proto

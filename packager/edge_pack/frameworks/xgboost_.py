@@ -56,7 +56,14 @@ class XGBoost:
             rounds = None if best is None else int(best) + 1
         classes = getattr(self.estimator, "classes_", None)
         labels = () if classes is None else tuple(np.asarray(classes).tolist())
-        return read_xgboost.read(self.document, labels, rounds)
+        forest = read_xgboost.read(self.document, labels, rounds)
+        if labels and not forest.labels:
+            raise BuildFault(
+                "the XGBoost model is a classifier by its class and not by its objective "
+                f"({self.document['learner']['objective']['name']})",
+                advice="Train it with binary:logistic or multi:softprob.",
+            )
+        return forest
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -192,12 +192,13 @@ def stored_categories(found: Document) -> dict[int, tuple[Any, ...]]:
 
 
 def check_whole(text: str) -> None:
-    """Raise BuildFault unless the file's trees are as many and as long as its head says."""
+    """Raise BuildFault unless the trees are as long as the head says, and the end is there."""
     head = document(text).head
     body = text[text.index("\nTree=0\n") + 1 :] if "\nTree=0\n" in text else ""
     sizes = [int(size) for size in head.get("tree_sizes", "").split()]
-    ends = body.encode().find(b"end of trees")
-    if "end of trees" not in text or ends < 0 or sum(sizes) != ends:
+    last = text.rstrip().rpartition("\n")[2]
+    ended = last == "end of parameters" or last.startswith("pandas_categorical:")
+    if sum(sizes) != body.encode().find(b"end of trees") or not (ended and text.endswith("\n")):
         raise BuildFault(
             "the file of LightGBM is cut off or changed",
             advice="Save it again with Booster.save_model.",

@@ -162,6 +162,17 @@ def _categories(model: Mapping[str, Any], learner: Mapping[str, Any]) -> dict[in
     return found
 
 
+def _garbled(learner: Mapping[str, Any], column: int) -> BuildFault:
+    """XGBoost 3.1 and 3.2 cut the UTF-8 of a column's categories by counts of characters."""
+    names = learner.get("feature_names") or []
+    name = names[column] if column < len(names) else column
+    return BuildFault(
+        f"the XGBoost model keeps damaged names of the categories of column {name!r}: where one "
+        "has a letter that is not ASCII, it cuts all after it at the wrong place",
+        advice="Rename the categories to plain ASCII and train again.",
+    )
+
+
 def _highest(trees: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """The highest code that a split asks for, by column."""
     found: dict[int, int] = {}
@@ -188,6 +199,8 @@ def stored_categories(learner: Mapping[str, Any]) -> dict[int, tuple[str, ...] |
         values = stored.get("values") or []
         if "offsets" in stored:
             data = bytes(value % 256 for value in values)
+            if not data.isascii():
+                raise _garbled(learner, column)
             texts = tuple(data[a:b].decode() for a, b in pairwise(stored["offsets"]))
             if texts:
                 found[column] = texts

@@ -1,0 +1,231 @@
+"""Boosters keep every label on raw float64 rows that nobody has seen; the library is the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import catboost
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.model_selection import train_test_split
+
+Make = Callable[[int, int], pd.DataFrame]
+
+ROWS, UNSEEN = 1500, 6000
+FLOAT32 = 3e-7
+"""Of a probability: the library's float32 sums (XGBoost), or our float32 answer of theirs."""
+
+
+def _xgb(**options: Any) -> Any:
+    return xgboost.XGBClassifier(n_estimators=30, max_depth=5, n_jobs=1, **options)
+
+
+def _lgb(**options: Any) -> Any:
+    return lightgbm.LGBMClassifier(n_estimators=30, verbose=-1, n_jobs=1, **options)
+
+
+def _cat(**options: Any) -> Any:
+    return catboost.CatBoostClassifier(
+        iterations=30, depth=5, verbose=0, allow_writing_files=False, thread_count=1, **options
+    )
+
+
+CLASSIFIERS = {
+    "xgb": _xgb,
+    "xgb-dart": lambda: _xgb(booster="dart", rate_drop=0.3),
+    "xgb-parallel": lambda: _xgb(num_parallel_tree=3, subsample=0.6),
+    "lgb": _lgb,
+    "lgb-dart": lambda: _lgb(boosting_type="dart"),
+    "lgb-forest": lambda: _lgb(boosting_type="rf", bagging_freq=1, bagging_fraction=0.6),
+    "lgb-no-missing": lambda: _lgb(use_missing=False),
+    "cat": _cat,
+    "cat-lossguide": lambda: _cat(grow_policy="Lossguide"),
+    "cat-depthwise": lambda: _cat(grow_policy="Depthwise", nan_mode="Max"),
+}
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("table", ["plain", "iot"])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_no_label_flips_on_unseen_raw_rows(
+    name: str, table: str, labels: int, answers_of: Any, request: Any
+) -> None:
+    make: Make = request.getfixturevalue(table)
+    see = request.getfixturevalue("see")
+    known, unseen = make(ROWS, 1), make(UNSEEN, 2)
+    model = CLASSIFIERS[name]().fit(known, answers_of(known, labels))
+    seen = see(model, known, unseen)
+    assert seen.flips == 0
+    assert seen.difference < FLOAT32
+
+
+@pytest.mark.parametrize("make", [_xgb, _lgb, _cat], ids=["xgb", "lgb", "cat"])
+@pytest.mark.parametrize("data", [load_breast_cancer, load_digits], ids=["cancer", "digits"])
+def test_no_label_flips_on_shipped_sets(make: Any, data: Any, see: Any) -> None:
+    bunch = data(as_frame=True)
+    known, unseen, answers, _ = train_test_split(bunch.data, bunch.target, random_state=0)
+    seen = see(make().fit(known, answers), known, unseen)
+    assert seen.flips == 0
+    assert seen.difference < FLOAT32
+
+
+def _missing_at_zero(frame: pd.DataFrame) -> pd.DataFrame:
+    """Zeros, values beside zero and missing ones in every column."""
+    out = frame.copy()
+    for number, name in enumerate(out.columns):
+        out.loc[number::7, name] = [0.0, np.nan, 1e-38, -1e-38][number % 4]
+    return out
+
+
+def test_lightgbm_cuts_beside_zero_keep_their_side(plain: Make, answers_of: Any, see: Any) -> None:
+    """Its thresholds of +-1e-35 part zero from everything else."""
+    known = plain(ROWS, 3).clip(lower=0).round(1)
+    model = _lgb(min_child_samples=3).fit(known, answers_of(known.fillna(0), 2))
+    assert any(abs(float(t)) < 1e-30 for t in _thresholds(model))
+    unseen = _missing_at_zero(plain(UNSEEN, 4))
+    assert see(model, known, unseen).flips == 0
+
+
+def _thresholds(model: Any) -> list[str]:
+    lines = model.booster_.model_to_string().splitlines()
+    return [t for line in lines if line.startswith("threshold=") for t in line[10:].split()]
+
+
+REGRESSIONS: dict[str, Any] = {
+    **{
+        f"xgb {objective}": (
+            xgboost.XGBRegressor, {"n_estimators": 20, "objective": objective, "n_jobs": 1, **more})
+        for objective, more in (
+            ("reg:squarederror", {}), ("reg:absoluteerror", {}), ("count:poisson", {}),
+            ("reg:gamma", {}), ("reg:tweedie", {}), ("reg:pseudohubererror", {}),
+            ("reg:quantileerror", {"quantile_alpha": 0.8}),
+        )
+    },
+    **{
+        f"lgb {objective} {boosting}": (
+            lightgbm.LGBMRegressor,
+            {"n_estimators": 20, "objective": objective, "verbose": -1, "boosting_type": boosting,
+             "n_jobs": 1, "bagging_freq": 1, "bagging_fraction": 0.7})
+        for objective in ("l2", "l1", "huber", "fair", "poisson", "quantile", "mape", "gamma",
+                          "tweedie")
+        for boosting in ("gbdt", "rf")
+        if (objective, boosting) != ("l1", "rf")
+    },
+    "lgb sqrt": (
+        lightgbm.LGBMRegressor,
+        {"n_estimators": 20, "reg_sqrt": True, "verbose": -1, "n_jobs": 1}),
+    **{
+        f"cat {loss}": (
+            catboost.CatBoostRegressor,
+            {"iterations": 20, "loss_function": loss, "verbose": 0, "allow_writing_files": False,
+             "thread_count": 1})
+        for loss in ("RMSE", "MAE", "Poisson", "Tweedie:variance_power=1.5", "Quantile:alpha=0.8")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_every_link_gives_the_library_s_values(name: str, see: Any) -> None:
+    data, target = load_diabetes(return_X_y=True, as_frame=True, scaled=False)
+    known, unseen, answers, _ = train_test_split(data, target, random_state=1)
+    kind, options = REGRESSIONS[name]
+    seen = see(kind(**options).fit(known, answers), known, unseen)
+    assert seen.converted.task == "regression"
+    assert seen.difference < 3e-6 * float(np.abs(seen.original.values).max())
+
+
+def test_several_quantiles_are_several_values(see: Any) -> None:
+    data, target = load_diabetes(return_X_y=True, as_frame=True)
+    model = xgboost.XGBRegressor(
+        n_estimators=10, objective="reg:quantileerror", quantile_alpha=[0.1, 0.9]
+    ).fit(data, target)
+    seen = see(model, data, data)
+    assert seen.converted.task == "tensors"
+    assert seen.graph.values is not None and seen.graph.values.shape[1] == 2
+    assert seen.difference < 1e-3
+
+
+def _as_categories(frame: pd.DataFrame) -> pd.DataFrame:
+    out = frame.copy()
+    out["site"] = pd.Categorical(out.site, sorted(set(out.site)))
+    out["pump"] = pd.Categorical(out.pump, ["c3", "a1", "b2"])
+    out["code"] = pd.Categorical(out.code.astype(int), [3, 5, 9, 12, 40])
+    return out
+
+
+@pytest.mark.parametrize("onehot", [1, 10], ids=["partitions", "one-hot"])
+@pytest.mark.parametrize("labels", [2, 3])
+def test_xgboost_categories_of_a_data_frame(
+    labels: int, onehot: int, sites: Make, answers_of: Any, see: Any
+) -> None:
+    known, unseen = sites(ROWS, 5), sites(UNSEEN, 6)
+    model = _xgb(enable_categorical=True, max_cat_to_onehot=onehot)
+    model.fit(_as_categories(known), answers_of(known, labels))
+    seen = see(model, known, unseen)
+    assert seen.flips == 0
+    assert seen.difference < FLOAT32
+    assert seen.converted.forest.codes
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_lightgbm_categories_of_a_data_frame(
+    labels: int, sites: Make, answers_of: Any, see: Any
+) -> None:
+    known, unseen = (
+        frame.replace("oslo", "são paulo") for frame in (sites(ROWS, 7), sites(UNSEEN, 8))
+    )
+    model = _lgb(min_child_samples=5, cat_smooth=1, min_data_per_group=5)
+    model.fit(_as_categories(known), answers_of(known, labels))
+    unseen.loc[::40, "site"] = "a site that nobody has seen"
+    unseen.loc[::41, "pump"] = None
+    unseen.loc[::43, "code"] = 7
+    seen = see(model, known, unseen)
+    assert seen.flips == 0
+    assert seen.difference < FLOAT32
+
+
+def test_lightgbm_categories_of_whole_numbers(sites: Make, answers_of: Any, see: Any) -> None:
+    known, unseen = sites(ROWS, 9), sites(UNSEEN, 10)
+    columns = ["reading", "code"]
+    model = _lgb(min_data_per_group=5)
+    model.fit(known[columns].to_numpy(), answers_of(known, 2), categorical_feature=[1])
+    unseen.loc[::40, "code"] = 1000
+    unseen.loc[::41, "code"] = -2
+    unseen.loc[::43, "code"] = np.nan
+    assert see(model, known[columns], unseen[columns]).flips == 0
+
+
+CATBOOST_CATEGORIES = {
+    "one-hot": {"one_hot_max_size": 10},
+    "statistics": {"max_ctr_complexity": 1, "one_hot_max_size": 2},
+    "every statistic": {
+        "max_ctr_complexity": 1,
+        "one_hot_max_size": 2,
+        "simple_ctr": ["Buckets", "Counter", "BinarizedTargetMeanValue", "Borders"],
+        "counter_calc_method": "SkipTest",
+    },
+    "depthwise": {"max_ctr_complexity": 1, "one_hot_max_size": 2, "grow_policy": "Depthwise"},
+}
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("kind", CATBOOST_CATEGORIES)
+def test_catboost_categories(
+    kind: str, labels: int, sites: Make, answers_of: Any, see: Any
+) -> None:
+    known, unseen = (
+        frame.replace("oslo", "são paulo") for frame in (sites(ROWS, 11), sites(UNSEEN, 12))
+    )
+    model = _cat(cat_features=["site", "pump"], **CATBOOST_CATEGORIES[kind])
+    model.fit(known, answers_of(known, labels))
+    unseen.loc[::40, "site"] = "a site that nobody has seen"
+    unseen.loc[::41, "pump"] = None
+    seen = see(model, known, unseen)
+    assert seen.flips == 0
+    assert seen.difference < FLOAT32
+    assert {codes.column for codes in seen.converted.forest.codes} == {0, 2}
