@@ -91,7 +91,7 @@ def _steady(answers: Answers) -> NDArray[np.bool_]:
 def _scale(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The power of two at or under each magnitude, at least 1."""
     exponents = np.frexp(np.where(np.isfinite(values), values, 0.0))[1] - 1
-    return np.ldexp(1.0, np.maximum(exponents, 0))
+    return np.asarray(np.ldexp(1.0, np.maximum(exponents, 0)))
 
 
 def rounded(output: NDArray[Any]) -> NDArray[Any]:

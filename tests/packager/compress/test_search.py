@@ -1,0 +1,286 @@
+"""A whole build's search: what it tries, what it takes, what it writes down and repeats."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
+
+from edge_contract.errors import BuildFault, InputFault, MachineFault
+from edge_pack import BuildConfig, golden_build, graphs, measure, reading
+from edge_pack.answers import Answers
+from edge_pack.compress import bench, candidates, recipe
+from edge_pack.compress.modes import MODES
+from edge_pack.config import MAX_METRIC_DROP
+from edge_pack.measure import Measured
+from edge_pack.parity import Budget, Comparison
+
+WIDE = {"max_flips": 0.05, "max_diff": 0.3}
+
+
+@pytest.fixture(scope="module")
+def forest(digits: Any) -> Any:
+    """40 trees over 64 pixels."""
+    return RandomForestClassifier(40, random_state=0).fit(*digits)
+
+
+def test_a_search_tries_measures_and_takes_the_smallest(
+    digits_mlp: Any, digits: Any, pack: Any
+) -> None:
+    frame, target = digits
+    built = pack(digits_mlp, frame.join(target), "digit", measure=True, max_flips=0.02)
+    measured = msgspec.json.decode(
+        measure.path_beside(built.config.out).read_bytes(), type=Measured
+    )
+    assert measured.schema == 2 and measured.search == built.search is not None
+    found = {each.mode: each for each in built.search.candidates}
+    assert set(found) == {mode for mode in MODES if not mode.startswith("trees")}
+    taken = [each for each in found.values() if each.verdict == "chosen"]
+    assert [each.mode for each in taken] == [built.manifest.compression.mode]
+    assert taken[0].size_bytes == built.manifest.files[0].size < 0.5 * found["none"].size_bytes
+    for each in (found["none"], *taken):
+        assert [figure.batch for figure in each.latency] == [1, 256]
+        assert each.load_ms is not None and each.rss_bytes is not None and each.rows > 400
+        assert each.metric == "accuracy" and each.metric_drop <= MAX_METRIC_DROP
+    assert found["none"].against == {1: 1.0, 256: 1.0} and min(built.search.noise.values()) >= 0.03
+    assert all(each.flips or each.diff_max for each in found.values() if each.mode != "none")
+    over = [each for each in found.values() if each.verdict == "over budget"]
+    assert over and not any(each.latency for each in over)
+    smaller = [each for each in found.values() if each.size_bytes < taken[0].size_bytes]
+    assert all(each.verdict in ("over budget", "slower", "no faster") for each in smaller)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "options"),
+    [
+        ("auto", {"max_flips": 0.02}),
+        ("int8-static", {**WIDE, "max_metric_drop": 0.02}),
+        ("int4-storage", {"force": True}),
+    ],
+)
+def test_a_recipe_repeats_the_bytes(
+    quantize: str, options: Any, request: Any, pack: Any, tmp_path: Path
+) -> None:
+    digits_mlp = request.getfixturevalue("digits_mlp")
+    frame, target = request.getfixturevalue("digits")
+    rows = frame.join(target)
+    first = pack(digits_mlp, rows, "digit", quantize=quantize, folder=tmp_path / "a", **options)
+    path = recipe.path_beside(first.config.out)
+    again = pack(first.config.model, rows, "digit", recipe=path, folder=tmp_path / "b")
+    assert again.config.out.read_bytes() == first.config.out.read_bytes()
+    assert again.search is None and set(again.sizes) == {first.manifest.compression.mode}
+    assert recipe.path_beside(again.config.out).read_bytes() == path.read_bytes()
+    assert first.manifest.parity.forced is bool(options.get("force"))
+
+
+def test_pruned_trees_are_offered_for_a_metric_and_repeated(
+    forest: Any, digits: Any, pack: Any, tmp_path: Path
+) -> None:
+    frame, target = digits
+    rows = frame.join(target)
+    plain = pack(forest, rows, "digit", folder=tmp_path / "a", **WIDE)
+    assert "trees-pruned" not in plain.sizes
+    built = pack(
+        forest, rows, "digit", folder=tmp_path / "b", max_metric_drop=0.05, max_flips=0.1,
+        max_diff=0.5,
+    )  # fmt: skip
+    assert built.manifest.compression.mode == "trees-pruned"
+    assert built.manifest.compression.parameters["share"] < 1
+    assert built.manifest.files[0].size < plain.manifest.files[0].size
+    path = recipe.path_beside(built.config.out)
+    again = pack(built.config.model, rows, "digit", recipe=path, folder=tmp_path / "c")
+    assert again.config.out.read_bytes() == built.config.out.read_bytes()
+
+
+def test_leaves_of_a_byte_keep_a_boosted_regression_within_budget(diabetes: Any, pack: Any) -> None:
+    frame, target = diabetes
+    model = GradientBoostingRegressor(n_estimators=60, random_state=0).fit(frame, target)
+    built = pack(model, frame.join(target), "progression", max_diff=0.02)
+    assert built.manifest.compression.mode == "trees-leaf8"
+    assert built.sizes["trees-leaf8"] < 0.9 * built.sizes["none"]
+    assert 0 < built.manifest.parity.diff_max <= 0.02
+
+
+def test_a_model_with_nothing_to_gain_stays_as_it_is_and_is_not_timed(wine: Any, pack: Any) -> None:
+    frame, target = wine
+    model = RandomForestClassifier(3, max_depth=2, random_state=0).fit(frame, target)
+    built = pack(model, frame.join(target), "kind", measure=True)
+    assert built.manifest.compression.mode == "none" and built.search.noise == {}
+    found = {each.mode: each.verdict for each in built.search.candidates}
+    assert found.pop("none") == "chosen"
+    assert set(found.values()) <= {"changed nothing", "no smaller"}
+
+
+def test_an_explicit_form_beyond_the_budget_is_refused_or_forced(
+    digits_mlp: Any, digits: Any, pack: Any
+) -> None:
+    frame, target = digits
+    rows = frame.join(target)
+    with pytest.raises(BuildFault, match="labels changed"):
+        pack(digits_mlp, rows, "digit", quantize="int8-static")
+    built = pack(digits_mlp, rows, "digit", quantize="int8-static", force=True)
+    manifest = built.manifest
+    assert manifest.parity.forced and manifest.compression.mode == "int8-static"
+    assert manifest.compression.parameters == {"bits": 8, "calibration": "minmax"}
+    assert reading.verify(built.config.out, keys=None, root=None).steps
+
+
+def test_golden_samples_of_a_model_with_steps_allow_a_step() -> None:
+    def steps(feeds: Any) -> Any:
+        return {"y": np.rint(feeds["x"] * 4) / 4, "label": np.array([1])}
+
+    at_an_edge = {"x": np.array([0.125, 1.0], dtype=np.float32), "text": np.array(["a"])}
+    assert golden_build.slack(steps, at_an_edge) == 0.25
+    assert golden_build.slack(steps, {"x": np.array([1.0], dtype=np.float32)}) == 0.0
+    golden = golden_build.build({}, {"y": np.array([1.0])}, 0.25)
+    wider = golden.tolerance["default"].absolute
+    assert wider == pytest.approx(0.25 + golden_build.TOLERANCE.absolute)
+
+
+def test_trees_have_no_layer_to_quantize(forest: Any, digits: Any, pack: Any) -> None:
+    frame, target = digits
+    for mode, said in (("int8-dynamic", "nothing"), ("int8-static", "nothing|failed")):
+        with pytest.raises(BuildFault, match=said):
+            pack(forest, frame.join(target), "digit", quantize=mode)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"optimize": "speed"}, "--optimize 'speed' is unknown"),
+        ({"optimize": "latency", "measure": False}, "needs measurements"),
+        ({"batch": 0}, "--batch 0"),
+        ({"max_metric_drop": 0.1}, "needs the true answers"),
+        ({"max_metric_drop": 2.0, "target": "y"}, "--max-metric-drop 2"),
+        ({"recipe": Path("r.json"), "quantize": "none"}, "pass one of them"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputFault, match=said):
+        BuildConfig(
+            model=tmp_path / "m", data=tmp_path / "d", name="m", version="1",
+            out=tmp_path / "o", **options,
+        )  # fmt: skip
+
+
+def test_a_recipe_that_cannot_be_followed_is_refused(
+    digits_mlp: Any, digits: Any, pack: Any, tmp_path: Path
+) -> None:
+    frame, target = digits
+    rows = frame.join(target)
+    first = pack(digits_mlp, rows, "digit", quantize="int8-storage", **WIDE)
+    made = json.loads(recipe.path_beside(first.config.out).read_bytes())
+    cases = [
+        ({**made, "mode": "int2"}, "does not know"),
+        ({**made, "schema": 9}, "schema 9"),
+        ({**made, "max_flips": "all"}, "not a recipe"),
+        ({**made, "max_flips": 7}, "--max-flips 7"),
+        ([], "not a recipe"),
+    ]
+    for content, said in cases:
+        path = tmp_path / "bad.json"
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputFault, match=said):
+            pack(digits_mlp, rows, "digit", recipe=path)
+    path.write_bytes(b"\xff{")
+    with pytest.raises(InputFault, match="not a recipe"):
+        pack(digits_mlp, rows, "digit", recipe=path)
+    path.write_text(json.dumps({**made, "libraries": {**made["libraries"], "onnx": "1.0"}}))
+    built = pack(digits_mlp, rows.iloc[1:], "digit", recipe=path)
+    (notice,) = [text for text in built.notices if "recipe" in text]
+    assert "the data" in notice and "onnx (1.0 then," in notice and "the model" not in notice
+
+
+def test_a_metric_budget_is_a_budget_of_its_own() -> None:
+    truth = np.array([0, 1, 1, 0, 1.0])
+    before = Answers(np.array([0, 1, 1, 0, 0]))
+    worse = candidates.leading("classification", before, Answers(np.array([1, 1, 1, 0, 0])), truth)
+    assert worse is not None and worse.name == "accuracy" and worse.drop == pytest.approx(0.2)
+    values = candidates.leading(
+        "regression",
+        Answers(values=truth[:, None]),
+        Answers(values=np.full((5, 1), truth.mean())),
+        truth,
+    )
+    assert values is not None and values.name == "r2" and values.drop == pytest.approx(1.0)
+    assert candidates.leading("tensors", before, before, truth) is not None
+    assert candidates.leading("regression", before, Answers(), truth) is None
+    same = Comparison(rows=5, flips=0, diff_max=0.0, diff_p99=0.0, worst=())
+    cost = candidates.Cost(answers=before, comparison=same, metric=worse)
+    assert cost.within(Budget(1, 1), None) and cost.within(Budget(1, 1), 0.21)
+    assert not cost.within(Budget(1, 1), 0.19)
+
+
+def test_the_child_times_every_model_in_turn(make: Any, feed: Any) -> None:
+    models = [graphs.serialise(make("matmul")), graphs.serialise(make("gemm"))]
+    feeds = {1: feed("gemm", 1), 7: feed("gemm", 7)}
+    found = bench.run(models, feeds)
+    assert len(found.timings) == len(found.alone) == len(found.latency) == 2
+    for timing in (*found.timings, found.again):
+        assert {batch: len(rounds) for batch, rounds in timing.rounds.items()} == {
+            1: bench.ROUNDS, 7: bench.ROUNDS,
+        }  # fmt: skip
+    for each in found.alone:
+        assert each is not None and each.load_ms > 0
+    with pytest.raises(MachineFault, match="measuring the candidates failed"):
+        bench.run([b"no model"], feeds)
+
+
+_INTERRUPTED = """
+import sys
+from pathlib import Path
+from edge_pack import BuildConfig, build
+def progress(stage):
+    print(stage, flush=True)
+build(BuildConfig(model=Path(sys.argv[1]), data=Path(sys.argv[2]), name="m", version="1",
+                  out=Path(sys.argv[3]), target="digit", max_flips=0.02, batch=60000), progress)
+"""
+
+
+def test_an_interrupted_measurement_leaves_no_process_and_no_file(
+    digits_mlp: Any, digits: Any, pack: Any, tmp_path: Path
+) -> None:
+    frame, target = digits
+    first = pack(digits_mlp, frame.join(target), "digit", quantize="none")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    out = tmp_path / "nothing.edgepack"
+    process = subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTED, first.config.model, first.config.data, out],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip().endswith(": timing"):
+            break
+    while not _children(scratch):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.stdout.close()
+    assert process.wait(timeout=30) != 0
+    while _children(scratch):  # killed, and gone as soon as the system has taken it down
+        pass
+    assert not list(scratch.iterdir()) and not out.exists()
+
+
+def _children(scratch: Path) -> list[str]:
+    """Processes whose arguments name the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.startswith(str(scratch).encode()) for word in words):
+            found.append(path.parent.name)
+    return found
