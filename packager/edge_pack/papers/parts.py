@@ -26,7 +26,7 @@ class Facts:
     size_bytes: int
     measured: Measured | None = None
     evaluation: Evaluation | None = None
-    evaluated_on: str = "the rows of the build"
+    evaluated_on: str = "those of the build"
     profiles_max: int = 240
     features_max: int = 1000
 
