@@ -168,4 +168,4 @@ def sign(manifest_bytes: bytes, config: BuildConfig) -> bytes:
     """The signature's envelope, or b"" where no keys were named."""
     if config.keys is None:
         return b""
-    return signing.sign_bundle(manifest_bytes, config.name, config.version, config.keys)
+    return signing.sign_bundle(manifest_bytes, config.keys)

@@ -1,7 +1,7 @@
 """The signature inside a bundle: who vouches for its manifest, checked without a broker.
 
-A DSSE envelope (github.com/secure-systems-lab/dsse, v1) over an in-toto Statement v1
-(github.com/in-toto/attestation) whose subject is the manifest by SHA-256; the manifest names every
+A DSSE envelope (github.com/secure-systems-lab/dsse, v1) over an in-toto Statement v1 with SLSA
+provenance (``statement``) whose subject is the manifest by SHA-256; the manifest names every
 member by digest. The envelope carries the targets metadata that names the models key, so that the
 root alone is enough to check it. On a device the TUF metadata decides, not this.
 
@@ -9,7 +9,7 @@ To verify, in this order:
  1. the root is signed by itself, or comes from the user's own repository;
  2. the targets metadata is signed by the root's targets key;
  3. the envelope is signed by the models key that targets delegates to;
- 4. the statement is about this manifest, by name, version and SHA-256.
+ 4. the statement is about this manifest, by name, version and SHA-256, and names its materials.
 """
 
 from __future__ import annotations
@@ -19,43 +19,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from msgspec import Struct
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, VerificationError
 from tuf.api.metadata import Root, Targets
 
 from edge_contract.bundle import SIGNATURE_MAX_BYTES, Bundle
 from edge_contract.errors import InputFault
-from edge_contract.manifest import digest
-from edge_release import keys, metadata, roles
+from edge_contract.manifest import decode, digest
+from edge_release import keys, metadata, roles, statement
 from edge_release.shelf import Shelf, versioned
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://edge-pack.dev/bundle/v1"
 TARGETS_FIELD = "edgeTargets"
 _ADVICE = "Do not use it: get the bundle again from its publisher, or check the keys you name."
 
 
-class _Subject(Struct, frozen=True):
-    name: str
-    digest: dict[str, str]
-
-
-class _Predicate(Struct, frozen=True):
-    name: str
-    version: str
-
-
-class _Statement(Struct, frozen=True, rename={"kind": "_type"}):
-    kind: str
-    subject: tuple[_Subject, ...]
-    predicateType: str  # noqa: N815 - in-toto's word
-    predicate: _Predicate
-
-
-def sign_bundle(manifest_bytes: bytes, name: str, version: str, keys_dir: Path) -> bytes:
+def sign_bundle(manifest_bytes: bytes, keys_dir: Path) -> bytes:
     """The member ``signature.json`` for a manifest, signed by the repository's models key.
 
     The same manifest, keys and repository give the same bytes. Raises InputFault when the key or
@@ -65,8 +44,8 @@ def sign_bundle(manifest_bytes: bytes, name: str, version: str, keys_dir: Path) 
     profile = shelf.profile()
     state = shelf.read()
     targets = state.targets[roles.TARGETS]
-    statement = _statement(digest(manifest_bytes), name, version)
-    envelope = Envelope(msgspec.json.encode(statement), PAYLOAD_TYPE, {})
+    payload = statement.encode(decode(manifest_bytes), digest(manifest_bytes))
+    envelope = Envelope(payload, PAYLOAD_TYPE, {})
     for key_name in roles.key_names(profile, roles.MODELS):
         envelope.sign(keys.load(keys_dir, key_name))
     document: dict[str, Any] = envelope.to_dict()
@@ -105,30 +84,12 @@ def verify_bundle(bundle: Bundle, *, root: bytes | None, keys_dir: Path | None) 
             f"the bundle is not signed by the models key of this root: {error}", advice=_ADVICE
         ) from error
     # 4. the statement is about this manifest
-    manifest = bundle.manifest
-    expected = _statement(bundle.digest, manifest.name, manifest.version)
-    if envelope.payload_type != PAYLOAD_TYPE or _decode(envelope.payload) != expected:
-        raise InputFault(
-            f"the signature is about another manifest than {manifest.name} {manifest.version}"
-            f" with SHA-256 {bundle.digest}",
-            advice=_ADVICE,
-        )
-
-
-def _statement(sha256: str, name: str, version: str) -> _Statement:
-    return _Statement(
-        kind=STATEMENT_TYPE,
-        subject=(_Subject("manifest.json", {"sha256": sha256}),),
-        predicateType=PREDICATE_TYPE,
-        predicate=_Predicate(name, version),
-    )
-
-
-def _decode(payload: bytes) -> _Statement:
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise InputFault(f"the signature is over a {envelope.payload_type}", advice=_ADVICE)
     try:
-        return msgspec.json.decode(payload, type=_Statement)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputFault(f"the signed statement is not valid: {error}") from error
+        statement.check(envelope.payload, bundle.manifest, bundle.digest)
+    except InputFault as error:
+        raise InputFault(error.what, advice=_ADVICE) from error
 
 
 def _open(signature: bytes) -> tuple[Envelope, bytes]:

@@ -16,9 +16,7 @@ from edge_release import create, fingerprint, sign_bundle, verify_bundle
 
 
 def signed(bundle: Bundle, keys_dir: Path) -> Bundle:
-    manifest = bundle.manifest
-    signature = sign_bundle(bundle.manifest_bytes, manifest.name, manifest.version, keys_dir)
-    return replace(bundle, signature=signature)
+    return replace(bundle, signature=sign_bundle(bundle.manifest_bytes, keys_dir))
 
 
 def root_of(keys_dir: Path) -> bytes:
@@ -105,6 +103,14 @@ def test_the_envelope_is_what_dsse_and_in_toto_readers_expect(
     statement = json.loads(base64.b64decode(envelope["payload"]))
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["subject"] == [{"name": "manifest.json", "digest": {"sha256": bundle.digest}}]
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    predicate = statement["predicate"]
+    assert set(predicate) == {"buildDefinition", "runDetails"}
+    definition = predicate["buildDefinition"]
+    assert definition["externalParameters"] == {"name": "pump", "version": "1.0"}
+    assert {"name": "model", "digest": {"sha256": "0" * 64}} in definition["resolvedDependencies"]
+    assert {"uri": "pkg:pypi/onnx@1.17"} in definition["resolvedDependencies"]
+    assert predicate["runDetails"]["builder"]["id"].startswith("https://")
 
 
 def test_keys_are_private_never_overwritten_and_named_by_the_root(
