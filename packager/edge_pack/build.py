@@ -33,6 +33,7 @@ from edge_pack.compress.search import Search
 from edge_pack.config import BuildConfig
 from edge_pack.extras import need_build
 from edge_pack.frameworks.meaning import Declared
+from edge_pack.frameworks.networks import NetworkOriginal
 from edge_pack.gates import check, judge, truth
 from edge_pack.gates.data import Finding
 from edge_pack.intake import Intake, Rows
@@ -148,6 +149,8 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
     with run.stage("ask the original"):
         asked = asking.ask(source, table, config, partial(_look, run, table, config))
         demands = judge.prepare(asked, config)
+        if isinstance(asked.original, NetworkOriginal) and asked.original.note:
+            run.notice(asked.original.note)
     with run.stage("convert"):
         asked = asking.to_onnx(asked, config)
     with run.stage("compress and check parity"):
@@ -240,7 +243,9 @@ def _say_part(table: Table, config: BuildConfig, notice: Callable[[str], None]) 
         f"{table.path.name} has {table.total_rows:,} rows: ranges, categories and missing values "
         f"are of all of them; the models are compared on {table.rows:,}, in blocks evenly apart"
     )
-    if config.time_column and (np.diff(times.order(table, config.time_column)) < 0).any():
+    if config.time_column in table.columns and (
+        np.diff(times.order(table, config.time_column)) < 0
+    ).any():
         notice(
             f"the rows are not in order of {config.time_column}, and a part of them was kept: "
             "sort the file, or drift over time is underestimated"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_contract.errors import InputFault
-from edge_pack.frameworks import keras_, onnx_, torch_, usercode
+from edge_pack.frameworks import keras_, onnx_, torch_loading, usercode
 from edge_pack.frameworks.meaning import Declared
 from edge_pack.origins.origin import Origin
 from edge_pack.subject import Subject
@@ -42,11 +42,11 @@ def load(origin: Origin, notice: Notice, *, trust: bool, declared: Declared) -> 
         return onnx_.load(path, declared)
     if suffix == ".pt2":
         _allow_code(origin, trust, notice)
-        return torch_.from_program(path, declared)
+        return torch_loading.from_program(path, declared)
     if suffix == ".keras":
         return keras_.load(path, declared, trust=trust)
-    if suffix in torch_.WEIGHTS_ONLY:
-        raise torch_.refuse_weights(path)
+    if suffix in torch_loading.WEIGHTS_ONLY:
+        raise torch_loading.refuse_weights(path)
     if is_factory(str(path)):
         return _from_factory(str(path), notice, declared)
     return None
@@ -57,7 +57,7 @@ def _from_factory(name: str, notice: Notice, declared: Declared) -> Subject:
     made, source = usercode.call_factory(name, notice)
     if keras_.is_model(made):
         return keras_.of_model(made, name, keras_.digest_of(made, source), declared)
-    return torch_.of_module(name, made, source, notice, declared)
+    return torch_loading.of_module(name, made, source, notice, declared)
 
 
 def _allow_code(origin: Origin, trust: bool, notice: Notice) -> None:

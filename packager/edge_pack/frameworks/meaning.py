@@ -30,6 +30,10 @@ Ending = Literal["", "softmax", "sigmoid", "pair"]
 does that behind a sigmoid."""
 
 PROBABILITIES = "probabilities"
+_LOGITS = (
+    "no Softmax ends the model, so its output stays a plain tensor, without labels or a profile of "
+    "predictions; if it is the logits of a classifier: --task classification --labels a,b,..."
+)
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ class Meaning:
     Attributes:
         raw: the one output tensor of the original that ``ending`` continues, or "".
         outputs: of the bundle, its graph's ending included.
+        note: what the user may want to declare, or "".
     """
 
     task: Task
     outputs: Outputs
     ending: Ending = ""
     raw: str = ""
+    note: str = ""
 
     def read(self, found: Arrays) -> Answers:
         """The original's answers, from its own output tensors."""
@@ -153,6 +159,8 @@ def _shown(found: _Found) -> Meaning:
             return Meaning("regression", Outputs(tensors=found.names, value=name))
         if width > 1 and maker == "Softmax":
             return _classifier(found, name, "", width)
+        if width > 1:
+            return Meaning("tensors", tensors, note=_LOGITS)
     return Meaning("tensors", tensors)
 
 

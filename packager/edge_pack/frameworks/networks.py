@@ -57,6 +57,11 @@ class NetworkOriginal:
         return self.meaning.outputs
 
     @property
+    def note(self) -> str:
+        """What the user may want to declare, or ""."""
+        return self.meaning.note
+
+    @property
     def labels(self) -> tuple[Label, ...]:
         """In the order of the score columns."""
         return self.meaning.outputs.labels

@@ -68,6 +68,7 @@ def _batch(built: Built) -> str:
 def test_logits_stay_plain_tensors_unless_declared(dense: Any, ship: Any) -> None:
     built = ship(dense(), _x())
     assert built.manifest.task == "tensors"
+    assert "--task classification --labels" in " ".join(built.notices)
     names = ("ok", "worn", "broken")
     built = ship(dense(), _x(), task="classification", labels=names, quantize="none")
     outputs = built.manifest.outputs
