@@ -36,7 +36,7 @@ class Column(Struct, frozen=True, gc=False):
 def check_types(tensor: Tensor, features: Mapping[str, Feature]) -> None:
     """Raise InputFault when a tensor's type cannot hold one of its features."""
     for name in tensor.features:
-        text = features[name].type == "category"
+        text = features[name].type != "number"
         if text != (tensor.dtype == "string"):
             raise InputFault(
                 f"feature {name!r} is a {features[name].type}, its tensor {tensor.name!r} "
@@ -46,7 +46,7 @@ def check_types(tensor: Tensor, features: Mapping[str, Feature]) -> None:
 
 def read(feature: Feature, values: Any, *, numbered: bool) -> Column:
     """The column of ``values``, one a row. Raises InputFault naming the row and the feature."""
-    if feature.type == "category":
+    if feature.type != "number":
         return _read_text(feature, values, numbered)
     try:
         array = np.asarray(values)
@@ -118,7 +118,8 @@ def _read_text(feature: Feature, values: Any, numbered: bool) -> Column:
     items = values.tolist() if isinstance(values, np.ndarray) else list(values)
     for i, item in enumerate(items):
         if isinstance(item, str):
-            if item or feature.missing == "allow":
+            if item or feature.missing == "allow" or feature.type == "text":
+                items[i] = item.lower() if feature.lower else item
                 continue
         elif not _is_missing(item):
             raise InputFault(

@@ -234,16 +234,19 @@ class Inputs:
             for tensor in self._tensors.values()
             for i, name in enumerate(tensor.features)
         }
-        return Batch(feeds, rows, False, *self._from_columns_beside(taken, rows))
-
-    def _from_columns_beside(
-        self, taken: Mapping[str, Any], rows: int
-    ) -> tuple[bytes, tuple[tuple[str, ...], ...]]:
-        """Numbers and categories for counting where the tensors were given whole."""
         ready = {
             name: columns.read(self._features[name], values, numbered=True)
             for name, values in taken.items()
         }
+        for tensor in self._tensors.values():
+            if any(self._features[name].lower for name in tensor.features):
+                feeds[tensor.name] = columns.fill(tensor, ready, rows, numbered=True)
+        return Batch(feeds, rows, False, *self._beside(ready, rows))
+
+    def _beside(
+        self, ready: Mapping[str, columns.Column], rows: int
+    ) -> tuple[bytes, tuple[tuple[str, ...], ...]]:
+        """Numbers and categories for counting where the tensors were given whole."""
         numbers = np.full((rows, len(self._numbers)), np.nan)
         for i, name in enumerate(self._numbers):
             if name in ready:

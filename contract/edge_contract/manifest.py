@@ -38,7 +38,9 @@ class Feature(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One named input of a table model, as the reference data showed it.
 
     Attributes:
-        type: ``number`` or ``category`` (text from a closed list).
+        type: ``number``, ``category`` (text from a closed list) or ``text`` (any text, which no
+            device counts or reports).
+        lower: text goes into its tensor in lower case, as Python's ``str.lower`` has it.
         unit: as the user declared it; never inferred.
         minimum, maximum: range in the reference rows; None when all were missing.
         resolution: greatest common step of the reference values; None when there is none.
@@ -47,13 +49,14 @@ class Feature(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """
 
     name: str
-    type: Literal["number", "category"] = "number"
+    type: Literal["number", "category", "text"] = "number"
     unit: str = ""
     minimum: float | None = None
     maximum: float | None = None
     resolution: float | None = None
     categories: tuple[str, ...] = ()
     missing: Literal["allow", "refuse"] = "refuse"
+    lower: bool = False
 
 
 class Tensor(Struct, frozen=True, omit_defaults=True, kw_only=True):

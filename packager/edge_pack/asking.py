@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,15 +81,18 @@ def ask(
     original = source.original(takes, given)
     answers = original.answer(given)
     inference.check_finite(answers)
-    rows, answers = _with_probes(given, answers, original.answer)
+    free = [column.name for column in takes.columns if column.free]
+    rows, answers = _with_probes(given, free, answers, original.answer)
     features = describe.features(takes, given)
     return Asked(source, table, takes, features, rows, given.count, answers, original)
 
 
-def _with_probes(given: Rows, answers: Answers, answer: Ask) -> tuple[Rows, Answers]:
+def _with_probes(
+    given: Rows, free: Sequence[str], answers: Answers, answer: Ask
+) -> tuple[Rows, Answers]:
     """The given rows and those probes that the original answers at all."""
     rows = given
-    for more in (probes.draw(given), probes.unseen(given)):
+    for more in (probes.draw(given), probes.unseen(given), probes.texts(given, free)):
         if not more.count:
             continue
         try:

@@ -22,6 +22,9 @@ def features(intake: Intake, rows: Rows) -> tuple[Feature, ...]:
     for column in intake.features:
         values = rows.columns[column.name]
         policy: Literal["allow", "refuse"] = "allow" if missing(values).any() else "refuse"
+        if column.free:
+            found.append(Feature(name=column.name, type="text", lower=column.lower))
+            continue
         if column.text:
             seen = {str(item) for item in values.tolist() if item is not None}
             found.append(

@@ -24,11 +24,18 @@ INPUT = "input"
 
 @dataclass(frozen=True)
 class Column:
-    """One feature: its name, whether it is text, and the categories the model learned."""
+    """One feature.
+
+    Attributes:
+        text: it is text, of the categories ``known`` to the model; or ``free`` text.
+        lower: the model reads it in lower case.
+    """
 
     name: str
     text: bool = False
     known: tuple[str, ...] = ()
+    free: bool = False
+    lower: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,10 @@ def read_rows(intake: Intake, table: Table) -> Rows:
     columns: dict[str, NDArray[Any]] = {}
     for column in intake.columns:
         if column.text:
-            columns[column.name] = table.texts(column.name)
+            found = table.texts(column.name)
+            if column.free:  # no words are a text too
+                found[[item is None for item in found.tolist()]] = ""
+            columns[column.name] = found
             continue
         values = table.numbers(column.name)
         infinite = np.flatnonzero(np.isinf(values))

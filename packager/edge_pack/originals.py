@@ -19,6 +19,7 @@ from edge_contract.manifest import Label, Task
 from edge_pack.answers import Answers, label_indices
 from edge_pack.extras import need
 from edge_pack.intake import Rows
+from edge_pack.steps import reads_one_text
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class EstimatorOriginal:
         return call
 
     def _given(self, rows: Rows) -> Any:
+        if reads_one_text(self.model):
+            return next(iter(rows.columns.values())).tolist()
         if not self.named:
             return rows.matrix()
         pandas = need("pandas", "asking the original model")

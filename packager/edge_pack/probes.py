@@ -7,6 +7,7 @@ offsets and resolution. Pure: the same rows give the same probes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,36 @@ def unseen(rows: Rows) -> Rows:
     for row, name in enumerate(texts):
         columns[name][row] = UNSEEN
     return Rows(len(texts), columns, {})
+
+
+_HOSTILE = (
+    "", " ", "a", "ab", "_", "__x__", "don't stop", "12.5 3,7 1e-3", "co-operate/e-mail@x.org",
+    "tab\tline\nfeed\r\nend", "caf\u00e9 CAF\u00c9 cafe\u0301", "stra\u00dfe STRASSE \u0130stanbul \u0131",
+    "\u039f\u0394\u039f\u03a3 \u03cc\u03b4\u03bf\u03c2", "\u043f\u0440\u0418\u0432\u0415\u0442 \u041c\u0418\u0420",
+    "\u65e5\u672c\u8a9e \u30c6\u30b9\u30c8", "\u0661\u0662\u0663 \u2167 \u00bd x\u00b2", "\U0001f600ok \U0001f600\U0001f600", "no\u00a0break\u2003em\u200bzero",
+    "\u0926\u093f\u0932\u094d\u0932\u0940", "x" * 5000,
+)  # fmt: skip
+"""What tokenizers disagree on: case, accents, scripts, digits, joiners, blanks, length."""
+TEXTS_MAX = 64
+
+
+def texts(rows: Rows, names: Sequence[str]) -> Rows:
+    """Rows whose free text is hostile: by itself, and around the data's own words."""
+    if not names:
+        return Rows(0, {}, {})
+    base = np.arange(min(rows.count, TEXTS_MAX), dtype=np.int64)
+    count = len(_HOSTILE) + 4 * len(base)
+    where = np.concatenate([np.zeros(len(_HOSTILE), dtype=np.int64), np.tile(base, 4)])
+    columns = {name: column[where] for name, column in rows.columns.items()}
+    for name in names:
+        own = [str(item) for item in rows.columns[name][base].tolist()]
+        turned = [
+            *_HOSTILE, *(item.upper() for item in own), *(item.title() for item in own),
+            *(item.replace(" ", "-") for item in own), *(f"({item})...1 {item}_" for item in own),
+        ]  # fmt: skip
+        columns[name] = np.empty(count, dtype=object)
+        columns[name][:] = turned
+    return Rows(count, columns, {})
 
 
 def join(first: Rows, second: Rows) -> Rows:

@@ -94,23 +94,7 @@ def verify(path: Path, *, keys: Path | None = None, root: Path | None = None) ->
         f"golden: {samples} samples come out within tolerance",
     ]
     signature = _check_signature(bundle, keys, root)  # 4.
-    steps.append(f"signature: {signature}")
-    if keys or root:
-        steps.append(f"vouched for: {_materials(bundle.manifest)}")
-    return Verdict(bundle, tuple(steps), signature)
-
-
-def _materials(manifest: Manifest) -> str:
-    """What the signed statement says that the bundle was made of."""
-    source = manifest.provenance
-    parts = [f"model {source.source_sha256[:12]}..."]
-    if source.data_sha256:
-        parts.append(f"data {source.data_sha256[:12]}...")
-    if source.commit:
-        parts.append(f"commit {source.commit[:12]}{' with changes' if source.dirty else ''}")
-    if "edge-pack" in source.libraries:
-        parts.append(f"by edge-pack {source.libraries['edge-pack']}")
-    return ", ".join(parts)
+    return Verdict(bundle, (*steps, f"signature: {signature}"), signature)
 
 
 def _check_signature(bundle: Bundle, keys: Path | None, root: Path | None) -> str:
@@ -180,7 +164,9 @@ def intake_of(manifest: Manifest, table: Table) -> Intake:
             f"{table.path} lacks the column {', '.join(map(repr, lacking[:6]))}",
             advice=f"It has {', '.join(map(repr, list(table.columns)[:6]))}.",
         )
-    columns = tuple(Column(f.name, f.type == "category") for f in manifest.features)
+    columns = tuple(
+        Column(f.name, f.type != "number", free=f.type == "text") for f in manifest.features
+    )
     return Intake(columns, manifest.inputs)
 
 

@@ -68,7 +68,48 @@ def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]
         }
     if type(model).__name__ == "SimpleImputer" and is_text(model.statistics_):
         return dict.fromkeys(names, ())
+    if type(model).__name__ in VECTORIZERS:
+        return dict.fromkeys(names, ())
     return {}
+
+
+VECTORIZERS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
+
+
+def free_text(model: Any, names: Sequence[str]) -> dict[str, bool]:
+    """The columns among ``names`` that vectorizers read; True: in lower case."""
+    if hasattr(model, "best_estimator_"):
+        return free_text(model.best_estimator_, names)
+    if hasattr(model, "transformers_"):
+        found: dict[str, bool] = {}
+        for _, step, picked in model.transformers_:
+            if not isinstance(step, str):
+                found.update(free_text(step, _picked(picked, names)))
+        return found
+    if hasattr(model, "transformer_list"):
+        return {
+            name: lower
+            for _, step in model.transformer_list
+            if not isinstance(step, str)
+            for name, lower in free_text(step, names).items()
+        }
+    if hasattr(model, "steps"):
+        steps = [step for _, step in model.steps if step is not None and step != "passthrough"]
+        return free_text(steps[0], names)
+    if type(model).__name__ in VECTORIZERS:
+        return dict.fromkeys(names, bool(model.lowercase))
+    return {}
+
+
+def reads_one_text(model: Any) -> bool:
+    """Whether the model takes a list of texts, not a table: its first step is a vectorizer."""
+    return not hasattr(_first(model), "transformers_") and bool(free_text(model, ("text",)))
+
+
+def _first(model: Any) -> Any:
+    while hasattr(model, "best_estimator_") or hasattr(model, "steps"):
+        model = model.best_estimator_ if hasattr(model, "best_estimator_") else model.steps[0][1]
+    return model
 
 
 def ignored_columns(model: Any, names: Sequence[str]) -> set[str]:

@@ -11,7 +11,14 @@ from edge_contract.manifest import Feature, Tensor
 from edge_pack import convert, originals
 from edge_pack.intake import INPUT, Column, Intake, Rows, held_out, listed
 from edge_pack.originals import EstimatorOriginal
-from edge_pack.steps import float32_hint, ignored_columns, reads_names, text_columns
+from edge_pack.steps import (
+    float32_hint,
+    free_text,
+    ignored_columns,
+    reads_names,
+    reads_one_text,
+    text_columns,
+)
 from edge_pack.subject import Converted, Original
 from edge_pack.tables import Table
 
@@ -62,6 +69,8 @@ def _plan(model: Any, table: Table, available: list[str], named: list[str]) -> I
             advice="Add an array 'columns' with the names to the NPZ file.",
         )
     if not names:
+        if reads_one_text(model):
+            width = 1
         if len(available) != width:
             raise InputFault(
                 f"the model takes {width} columns, {table.path} has {len(available)}: "
@@ -80,7 +89,11 @@ def _plan(model: Any, table: Table, available: list[str], named: list[str]) -> I
     for name in ignored:  # nothing is known of them but what the data shows
         if not table.is_numeric(name):
             texts[name] = ()
-    columns = tuple(Column(name, name in texts, texts.get(name, ())) for name in names)
+    free = free_text(model, names)
+    columns = tuple(
+        Column(name, name in texts, texts.get(name, ()), name in free, free.get(name, False))
+        for name in names
+    )
     if not texts and not reads_names(model):
         tensor = Tensor(name=INPUT, dtype="float32", shape=(None, width), features=tuple(names))
         return Intake(columns, (tensor,))
