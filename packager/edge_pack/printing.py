@@ -127,6 +127,11 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
     table.add_row("from", f"{source.source_type} {source.source_sha256[:12]}...")
     if source.data_sha256:
         table.add_row("data", f"{source.data_rows:,} rows, {source.data_sha256[:12]}...")
+    if source.commit:
+        changed = ", with changes that are not in it" if source.dirty else ""
+        table.add_row("commit", source.commit + changed)
+    if source.run_id:
+        table.add_row("run", source.run_id)
     table.add_row("built with", ", ".join(f"{n} {v}" for n, v in source.libraries.items()))
     for name, text in (("licence", manifest.licence), ("intended use", manifest.intended_use)):
         if text:

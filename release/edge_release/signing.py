@@ -38,7 +38,7 @@ def sign_bundle(manifest_bytes: bytes, keys_dir: Path) -> bytes:
     """The member ``signature.json`` for a manifest, signed by the repository's models key.
 
     The same manifest, keys and repository give the same bytes. Raises InputFault when the key or
-    the repository is not there.
+    the repository is not there, or the statement is too long.
     """
     shelf = Shelf(keys_dir)
     profile = shelf.profile()
@@ -51,7 +51,13 @@ def sign_bundle(manifest_bytes: bytes, keys_dir: Path) -> bytes:
     document: dict[str, Any] = envelope.to_dict()
     carried = state.files[versioned(roles.TARGETS, targets.version)]
     document[TARGETS_FIELD] = base64.b64encode(carried).decode()
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    data = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    if len(data) > SIGNATURE_MAX_BYTES:
+        raise InputFault(
+            f"the signature is {len(data)} bytes, over the limit of {SIGNATURE_MAX_BYTES}",
+            advice="The build's options are part of it: pass fewer or shorter ones.",
+        )
+    return data
 
 
 def verify_bundle(bundle: Bundle, *, root: bytes | None, keys_dir: Path | None) -> None:
