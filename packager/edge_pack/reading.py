@@ -94,7 +94,23 @@ def verify(path: Path, *, keys: Path | None = None, root: Path | None = None) ->
         f"golden: {samples} samples come out within tolerance",
     ]
     signature = _check_signature(bundle, keys, root)  # 4.
-    return Verdict(bundle, (*steps, f"signature: {signature}"), signature)
+    steps.append(f"signature: {signature}")
+    if keys or root:
+        steps.append(f"vouched for: {_materials(bundle.manifest)}")
+    return Verdict(bundle, tuple(steps), signature)
+
+
+def _materials(manifest: Manifest) -> str:
+    """What the signed statement says that the bundle was made of."""
+    source = manifest.provenance
+    parts = [f"model {source.source_sha256[:12]}..."]
+    if source.data_sha256:
+        parts.append(f"data {source.data_sha256[:12]}...")
+    if source.commit:
+        parts.append(f"commit {source.commit[:12]}{' with changes' if source.dirty else ''}")
+    if "edge-pack" in source.libraries:
+        parts.append(f"by edge-pack {source.libraries['edge-pack']}")
+    return ", ".join(parts)
 
 
 def _check_signature(bundle: Bundle, keys: Path | None, root: Path | None) -> str:
