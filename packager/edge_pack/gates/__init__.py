@@ -1,0 +1,1 @@
+"""Gates: what a bundle must show before it is sealed."""
