@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,61 @@ def iot() -> tuple[pd.DataFrame, pd.Series]:
     )
     odd = (np.floor(frame.meter_kwh * 2) + np.floor(frame.epoch_s)) % 2
     return frame, pd.Series(odd.astype(int), name="state")
+
+
+@dataclass(frozen=True)
+class TreeTable:
+    """Rows to train on, thousands never seen, and answers of each kind to learn.
+
+    Columns: four of numbers, ``kind`` of text, ``code`` of whole numbers that name something.
+    """
+
+    train: pd.DataFrame
+    unseen: pd.DataFrame
+    two: pd.Series
+    three: pd.Series
+    value: pd.Series
+
+
+@pytest.fixture(scope="session")
+def plain_table() -> TreeTable:
+    """Numbers of float64 without a grid."""
+
+    def numbers(rng: np.random.Generator, n: int) -> dict[str, Any]:
+        return {name: rng.normal(size=n) for name in ("a", "b", "c", "d")}
+
+    return _tree_table(numbers)
+
+
+@pytest.fixture(scope="session")
+def iot_table() -> TreeTable:
+    """Decimal grids with offsets up to 1.7e6 at 0.01: time stamps, meter readings, pressures."""
+
+    def numbers(rng: np.random.Generator, n: int) -> dict[str, Any]:
+        return {
+            "meter_kwh": np.round(1_700_000 + rng.uniform(0, 40, n), 2),
+            "epoch_s": np.round(1_750_000 + rng.uniform(0, 40, n), 2),
+            "pressure_pa": np.round(101_325 + rng.normal(0, 3, n), 2),
+            "celsius": np.round(rng.normal(20, 8, n), 1),
+        }
+
+    return _tree_table(numbers)
+
+
+def _tree_table(numbers: Callable[[np.random.Generator, int], dict[str, Any]]) -> TreeTable:
+    rng = np.random.default_rng(11)
+
+    def rows(n: int) -> pd.DataFrame:
+        codes = {"kind": rng.choice(["a", "b", "c", "d"], n), "code": rng.integers(0, 6, n)}
+        return pd.DataFrame({**numbers(rng, n), **codes}).astype({"code": float})
+
+    train, unseen = rows(800), rows(4000)
+    first, second = train.iloc[:, 0], train.iloc[:, 1]
+    odd = np.floor(first * 2) + np.floor(second) + 2 * (train.kind == "b") + train.code
+    return TreeTable(
+        train,
+        unseen,
+        (odd % 2).astype(int).rename("y"),
+        (odd % 3).map({0: "low", 1: "mid", 2: "high"}).rename("y"),
+        (odd % 7 + 0.3 * train.iloc[:, 3]).rename("y"),
+    )
