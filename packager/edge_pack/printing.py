@@ -13,7 +13,7 @@ from rich.table import Table
 
 from edge_agent.outputs import Prediction
 from edge_contract.bundle import Bundle
-from edge_contract.manifest import Manifest
+from edge_contract.manifest import Manifest, Provenance
 from edge_pack.build import Built
 from edge_pack.gates import show
 from edge_pack.measure import CandidateFigures, Measured, Searched
@@ -123,16 +123,7 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
         table.add_row(
             "labels", escape(labels) + (" ..." if len(manifest.outputs.labels) > 12 else "")
         )
-    source = manifest.provenance
-    table.add_row("from", f"{source.source_type} {source.source_sha256[:12]}...")
-    if source.data_sha256:
-        table.add_row("data", f"{source.data_rows:,} rows, {source.data_sha256[:12]}...")
-    if source.commit:
-        changed = ", with changes that are not in it" if source.dirty else ""
-        table.add_row("commit", source.commit + changed)
-    if source.run_id:
-        table.add_row("run", source.run_id)
-    table.add_row("built with", ", ".join(f"{n} {v}" for n, v in source.libraries.items()))
+    _add_origin(table, manifest.provenance)
     for name, text in (("licence", manifest.licence), ("intended use", manifest.intended_use)):
         if text:
             table.add_row(name, escape(text))
@@ -143,6 +134,18 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
     _print_slices(console, manifest)
     if manifest.features:
         console.print(_features(manifest))
+
+
+def _add_origin(table: Table, source: Provenance) -> None:
+    table.add_row("from", f"{source.source_type} {source.source_sha256[:12]}...")
+    if source.data_sha256:
+        table.add_row("data", f"{source.data_rows:,} rows, {source.data_sha256[:12]}...")
+    if source.commit:
+        changed = ", with changes that are not in it" if source.dirty else ""
+        table.add_row("commit", source.commit + changed)
+    if source.run_id:
+        table.add_row("run", source.run_id)
+    table.add_row("built with", ", ".join(f"{n} {v}" for n, v in source.libraries.items()))
 
 
 def _print_slices(console: Console, manifest: Manifest) -> None:
