@@ -83,7 +83,7 @@ def ask(
     inference.check_finite(answers)
     free = [column.name for column in takes.columns if column.free]
     rows, answers = _with_probes(given, free, answers, original.answer)
-    features = describe.features(takes, given)
+    features = describe.features(takes, given, table.facts if table.part else {})
     return Asked(source, table, takes, features, rows, given.count, answers, original)
 
 

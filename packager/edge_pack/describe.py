@@ -1,8 +1,11 @@
-"""Features as the reference rows show them: range, resolution, categories, missing values. Pure."""
+"""Features as the reference rows show them: range, resolution, categories, missing values. Pure.
+
+Guards: of a file of which a part was kept, every row counts.
+"""
 
 from __future__ import annotations
 
-from math import gcd
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,42 +14,62 @@ from numpy.typing import NDArray
 from edge_contract.manifest import Feature
 from edge_pack.intake import Intake, Rows
 from edge_pack.originals import missing
+from edge_pack.tabular.facts import Facts
+from edge_pack.tabular.grid import Grid
 
-DECIMALS_MAX = 9
-EXACT_MAX = 2**53
+_NONE: Mapping[str, Facts] = {}
 
 
-def features(intake: Intake, rows: Rows) -> tuple[Feature, ...]:
-    """The manifest's entry for each column that fills a tensor."""
+def features(intake: Intake, rows: Rows, facts: Mapping[str, Facts] = _NONE) -> tuple[Feature, ...]:
+    """The manifest's entry for each column that fills a tensor.
+
+    Args:
+        facts: what all rows of the file show, where ``rows`` are a part of them.
+    """
     found = []
     for column in intake.features:
-        values = rows.columns[column.name]
-        policy: Literal["allow", "refuse"] = "allow" if missing(values).any() else "refuse"
+        values, known = rows.columns[column.name], facts.get(column.name)
         if column.free:
             found.append(Feature(name=column.name, type="text", lower=column.lower))
             continue
         if column.text:
             seen = {str(item) for item in values.tolist() if item is not None}
+            seen |= (known.texts or frozenset()) if known else frozenset()
+            holes = bool(missing(values).any()) or (known is not None and known.empty > 0)
             found.append(
                 Feature(
                     name=column.name,
                     type="category",
                     categories=tuple(sorted(seen.union(column.known) - {""})),
-                    missing=policy,
+                    missing=_policy(holes),
                 )
             )
             continue
-        finite = values[np.isfinite(values)]
-        found.append(
-            Feature(
-                name=column.name,
-                minimum=float(finite.min()) if finite.size else None,
-                maximum=float(finite.max()) if finite.size else None,
-                resolution=resolution(finite),
-                missing=policy,
-            )
-        )
+        found.append(_number(column.name, values, known))
     return tuple(found)
+
+
+def _number(name: str, values: NDArray[Any], known: Facts | None) -> Feature:
+    if known is not None:
+        return Feature(
+            name=name,
+            minimum=known.minimum,
+            maximum=known.maximum,
+            resolution=known.resolution,
+            missing=_policy(known.missing > 0),
+        )
+    finite = values[np.isfinite(values)]
+    return Feature(
+        name=name,
+        minimum=float(finite.min()) if finite.size else None,
+        maximum=float(finite.max()) if finite.size else None,
+        resolution=resolution(finite),
+        missing=_policy(bool(missing(values).any())),
+    )
+
+
+def _policy(holes: bool) -> Literal["allow", "refuse"]:
+    return "allow" if holes else "refuse"
 
 
 def resolution(finite: NDArray[Any]) -> float | None:
@@ -55,15 +78,6 @@ def resolution(finite: NDArray[Any]) -> float | None:
     None when the values have more than nine decimals, fewer than two differ, or they are too
     large for a decimal grid to mean anything in float64.
     """
-    distinct = np.unique(finite)
-    if distinct.size < 2:
-        return None
-    for decimals in range(DECIMALS_MAX + 1):
-        scale = 10**decimals
-        grid = np.rint(distinct * scale)
-        if np.abs(grid).max() > EXACT_MAX:
-            return None
-        if np.array_equal(grid / scale, distinct):
-            steps = np.unique(np.diff(grid)).astype(np.int64).tolist()
-            return float(gcd(*steps) / scale)
-    return None
+    grid = Grid()
+    grid.add(finite)
+    return grid.step

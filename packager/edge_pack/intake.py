@@ -68,6 +68,12 @@ class Rows:
     count: int
     columns: Mapping[str, NDArray[Any]]
     tensors: Mapping[str, NDArray[Any]]
+    positions: NDArray[np.int64] | None = None
+    """Where each row stands in its file, from 0; None: in this order."""
+
+    def row_number(self, position: int) -> int:
+        """What a person calls the row: its number in the file, from 1."""
+        return int(self.positions[position] if self.positions is not None else position) + 1
 
     def take(self, where: NDArray[np.int64]) -> Rows:
         """Some of the rows, in the given order."""
@@ -75,6 +81,7 @@ class Rows:
             len(where),
             {name: column[where] for name, column in self.columns.items()},
             {name: tensor[where] for name, tensor in self.tensors.items()},
+            self.positions[where] if self.positions is not None else None,
         )
 
     def matrix(self) -> NDArray[np.float64]:
@@ -120,15 +127,14 @@ def read_rows(intake: Intake, table: Table) -> Rows:
             columns[column.name] = found
             continue
         values = table.numbers(column.name)
-        infinite = np.flatnonzero(np.isinf(values))
-        if len(infinite):
+        if (infinite := table.infinite(column.name, values)) is not None:
             raise InputFault(
-                f"column {column.name!r}, row {infinite[0] + 1}: {values[infinite[0]]} is infinite",
+                f"column {column.name!r}, row {infinite[0]}: {infinite[1]} is infinite",
                 advice="Leave the cell empty if the value is missing.",
             )
         columns[column.name] = values
     if columns:
-        return Rows(table.rows, columns, {})
+        return Rows(table.rows, columns, {}, table.positions)
     tensors = {tensor.name: table.tensors[tensor.name] for tensor in intake.tensors}
     count = 1 if intake.batch == "whole" else len(next(iter(tensors.values())))
     return Rows(count, {}, tensors)

@@ -156,7 +156,7 @@ def _nan_for_none(column: NDArray[Any]) -> list[Any]:
 def _refusal(rows: Rows, error: Exception) -> InputFault:
     said = str(error).strip().splitlines()[0][:300]
     holes = [
-        (name, int(np.flatnonzero(bad)[0]) + 1, int(bad.sum()))
+        (name, rows.row_number(int(np.flatnonzero(bad)[0])), int(bad.sum()))
         for name, column in rows.columns.items()
         if (bad := missing(column)).any()
     ]

@@ -127,13 +127,17 @@ def predict(path: Path, data: Path) -> Iterator[Prediction]:
     Raises InputFault naming column and row when a row does not fit.
     """
     model = Model.from_bundle(open_bundle(path))
-    table = tables.read(data)
-    takes = intake_of(model.manifest, table)
-    rows = intake.read_rows(takes, table)
-    if not takes.columns:
-        yield from _predict_tensors(model, takes, rows)
-        return
-    _check_missing(model.manifest, rows)
+    for table in tables.pages(data):
+        takes = intake_of(model.manifest, table)
+        rows = intake.read_rows(takes, table)
+        if not takes.columns:
+            yield from _predict_tensors(model, takes, rows)
+            continue
+        _check_missing(model.manifest, rows)
+        yield from _predict_rows(model, rows)
+
+
+def _predict_rows(model: Model, rows: Rows) -> Iterator[Prediction]:
     for start in range(0, rows.count, PREDICT_ROWS):
         chunk = rows.take(np.arange(start, min(start + PREDICT_ROWS, rows.count)))
         yield from _listed(model.predict(_Chunk(chunk)))
@@ -190,8 +194,9 @@ def _check_missing(manifest: Manifest, rows: Rows) -> None:
     for feature in manifest.features:
         empty = np.flatnonzero(missing(rows.columns[feature.name]))
         if feature.missing == "refuse" and len(empty):
+            row = rows.row_number(int(empty[0]))
             raise InputFault(
-                f"column {feature.name!r}, row {empty[0] + 1}: the value is missing "
+                f"column {feature.name!r}, row {row}: the value is missing "
                 f"({len(empty)} in all), and the model was built on rows where it never is",
                 advice="Fill it in or drop those rows.",
             )

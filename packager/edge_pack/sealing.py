@@ -139,9 +139,7 @@ def manifest(
             parameters=dict(sorted(chosen.parameters.items())),
         ),
         parity=parity.record(chosen.comparison, budget, synthetic=asked.table.drawn, beyond=beyond),
-        provenance=provenance.record(
-            asked.source, asked.table, 0 if asked.table.drawn else asked.given, config, found
-        ),
+        provenance=provenance.record(asked.source, asked.table, _rows_of(asked), config, found),
         metrics=judgement.metrics,
         slices=judgement.slices,
         gates=judgement.gates,
@@ -149,6 +147,13 @@ def manifest(
         licence=config.licence,
         intended_use=config.intended_use,
     )
+
+
+def _rows_of(asked: Asked) -> int:
+    """Rows of the user's data, also of those that were looked at and not kept."""
+    if asked.table.part:
+        return asked.table.total_rows
+    return 0 if asked.table.drawn else asked.given
 
 
 def _runtime(chosen: Candidate, config: BuildConfig, proven: str) -> Runtime:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,6 +89,30 @@ class Table:
                 raise cells.stray(cell, name, self.row_number(position))
             values[position] = value
         return values
+
+    def infinite(self, name: str, values: NDArray[np.float64]) -> tuple[int, float] | None:
+        """Row number and value of the file's first infinite number in a column of numbers."""
+        known = self.facts.get(name)
+        if known is not None:
+            return known.infinite
+        found = np.flatnonzero(np.isinf(values))
+        return (self.row_number(int(found[0])), float(values[found[0]])) if len(found) else None
+
+    def arranged(self, names: Sequence[str], keep: Sequence[str]) -> Table:
+        """The same with the columns ``names`` first, in that order, then those of ``keep``.
+
+        For a model that takes columns by place and whose papers name them. Raises InputFault for
+        a name that the table lacks.
+        """
+        lacking = [name for name in names if name not in self.columns]
+        if lacking:
+            raise InputFault(
+                f"{self.path} lacks {', '.join(map(repr, lacking[:6]))}, which the model's MLflow "
+                "signature names",
+                advice=f"It has {', '.join(map(repr, list(self.columns)[:6]))}.",
+            )
+        order = dict.fromkeys([*names, *(name for name in keep if name in self.columns)])
+        return replace(self, columns={name: self.columns[name] for name in order})
 
     def texts(self, name: str) -> NDArray[np.object_]:
         """Column ``name`` as text [rows], None where missing; whole numbers without a dot."""

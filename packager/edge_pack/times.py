@@ -22,12 +22,15 @@ def order(table: Table, column: str) -> NDArray[np.int64]:
         seconds = table.numbers(column)
     else:
         seconds = np.array(
-            [_seconds(cell, column, row) for row, cell in enumerate(table.texts(column), start=1)]
+            [
+                _seconds(cell, column, table.row_number(position))
+                for position, cell in enumerate(table.texts(column))
+            ]
         )
     empty = np.flatnonzero(np.isnan(seconds))
     if len(empty):
         raise InputFault(
-            f"time column {column!r}, row {empty[0] + 1}: the time is missing",
+            f"time column {column!r}, row {table.row_number(int(empty[0]))}: the time is missing",
             advice="Every row needs its time, or leave out --time-column.",
         )
     return np.argsort(seconds, kind="stable")
