@@ -66,11 +66,8 @@ def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]
             for name, known in zip(names, model.categories_, strict=False)
             if is_text(known)
         }
-    if type(model).__name__ == "SimpleImputer" and is_text(model.statistics_):
-        return dict.fromkeys(names, ())
-    if type(model).__name__ in VECTORIZERS:
-        return dict.fromkeys(names, ())
-    return {}
+    imputes = type(model).__name__ == "SimpleImputer" and is_text(model.statistics_)
+    return dict.fromkeys(names, ()) if imputes or type(model).__name__ in VECTORIZERS else {}
 
 
 VECTORIZERS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
