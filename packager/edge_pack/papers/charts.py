@@ -47,7 +47,7 @@ class Frame:
 
     width: float = 460
     height: float = 280
-    left: float = 58
+    left: float = 68
     right: float = 16
     top: float = 14
     bottom: float = 44
@@ -155,8 +155,9 @@ def columns(names: Sequence[str], counts: Sequence[int], title: str, x_label: st
     parts: list[Child] = [_rows_grid(frame, Axis(y, ticks(0, most), _whole))]
     for i, (name, count) in enumerate(zip(names, counts, strict=True)):
         left = frame.left + i * width
-        parts.append(element("text", name, x=f"{left + width / 2:.1f}",
-                             y=frame.height - frame.bottom + 16, class_="mid"))  # fmt: skip
+        if i % 2 == 0:  # room for each name on a phone
+            parts.append(element("text", name, x=f"{left + width / 2:.1f}",
+                                 y=frame.height - frame.bottom + 16, class_="mid"))  # fmt: skip
         if count:
             parts.append(
                 element("rect", element("title", f"{name}: {count}"), x=f"{left + 2:.1f}",
@@ -337,14 +338,15 @@ def _grid(frame: Frame, x: Axis, y: Axis) -> list[Child]:
 
 
 def _rows_grid(frame: Frame, y: Axis) -> list[Child]:
+    base = frame.height - frame.bottom
     parts: list[Child] = []
     for tick in y.ticks:
         at = y.at(tick)
-        kind = "axis" if tick == y.ticks[0] else "grid"
         parts += [
-            _line(frame.left, at, frame.width - frame.right, at, kind),
+            _line(frame.left, at, frame.width - frame.right, at, "grid"),
             element("text", y.show(tick), x=frame.left - 7, y=f"{at + 4:.1f}", class_="end"),
         ]
+    parts.append(_line(frame.left, base, frame.width - frame.right, base, "axis"))
     return parts
 
 

@@ -34,6 +34,7 @@ from edge_pack.papers.parts import (
 PROFILES_OPEN = 24
 EXAMPLE_FEATURES = 12
 PROFILE_BINS = 20
+EDGE_LEAST = 1e-30
 
 
 def compression(facts: Facts) -> Section:
@@ -152,7 +153,11 @@ def _latency_row(now: Latency, before: Latency | None) -> list[Child]:
     if before is None:
         return [*row, "", "", ""]
     return [*row, words.time(before.p50_us), words.time(before.p99_us),
-            f"{before.p50_us / max(now.p50_us, 1e-9):.3g}"]  # fmt: skip
+            _times(before.p50_us / max(now.p50_us, 1e-9))]  # fmt: skip
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}"
 
 
 def files(facts: Facts) -> Section:
@@ -235,7 +240,9 @@ def _shape(monitor: Monitor, counts: list[int]) -> tuple[list[float], tuple[str,
             return plain, (cut(names[0], 14), cut(names[-1], 14) if len(names) > 1 else "")
         case "score":
             return plain, ("first label", "last label" if monitor.labels > 1 else "")
-    return heights, (words.number(edges[0], 5), words.number(edges[-1], 5))
+    # An edge just under 0 keeps 0 itself inside its bin: to a reader it is 0.
+    low, high = (0.0 if abs(edge) < EDGE_LEAST else edge for edge in (edges[0], edges[-1]))
+    return heights, (words.number(low, 5), words.number(high, 5))
 
 
 def _equal(edges: Sequence[float], counts: Sequence[int]) -> list[float]:
