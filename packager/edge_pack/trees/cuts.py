@@ -105,5 +105,5 @@ def _float32_below(cut: Floats) -> NDArray[np.float32]:
     """The last float32 that is not above each cut."""
     with np.errstate(over="ignore"):
         near = cut.astype(np.float32)
-    over = near.astype(np.float64) > cut
-    return np.where(over, np.nextafter(near, np.float32(-np.inf)), near)
+        over = near.astype(np.float64) > cut
+        return np.where(over, np.nextafter(near, np.float32(-np.inf)), near)

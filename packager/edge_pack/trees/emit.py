@@ -23,7 +23,7 @@ from edge_pack.graphs import GRAPH_NAME
 from edge_pack.intake import INPUT, Column
 from edge_pack.trees import cuts
 from edge_pack.trees.columns import Derived, derive
-from edge_pack.trees.form import ABOVE_ZERO, Forest, Link
+from edge_pack.trees.form import ABOVE_ZERO, Forest, Ints, Link
 
 LABEL, SCORES, VALUE = "label", "probabilities", "value"
 TEXT = "text"
@@ -240,6 +240,7 @@ def _margin(forest: Forest) -> Forest:
         outputs=1,
         target=np.zeros(forest.trees, dtype=np.int64),
         link="sigmoid" if forest.link == "softmax" else "identity",
+        threshold=ABOVE_ZERO,
     )
 
 
@@ -367,6 +368,7 @@ def _leaves(graph: Graph, forest: Forest, prefix: str) -> dict[str, Any]:
         kept[:, 0] |= ~kept.any(axis=1)
         leaf, output = np.nonzero(kept)
     weights = values[leaf, output if values.shape[1] > 1 else 0] + 0.0
+    leaf, output, weights = _every_output(forest, tree, leaf, output, weights)
     found = {
         f"{prefix}_treeids": tree[leaf],
         f"{prefix}_nodeids": (at - forest.roots[tree])[leaf],
@@ -376,6 +378,21 @@ def _leaves(graph: Graph, forest: Forest, prefix: str) -> dict[str, Any]:
     if forest.base.any():
         found["base_values_as_tensor"] = graph.array(forest.base)
     return found
+
+
+def _every_output(
+    forest: Forest, tree: Ints, *entries: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The runtime drops the base of an output that no leaf adds to: the first tree adds 0 to it."""
+    leaf, output, weights = entries
+    served = np.unique(output)
+    idle = np.setdiff1d(np.arange(forest.outputs), served) if forest.base.any() else served[:0]
+    first = np.flatnonzero(tree == 0)
+    leaf = np.concatenate([leaf, np.repeat(first, len(idle))])
+    output = np.concatenate([output, np.tile(idle, len(first))]).astype(np.int64)
+    weights = np.concatenate([weights, np.zeros(len(first) * len(idle))])
+    order = np.lexsort((output, leaf))
+    return leaf[order], output[order], weights[order]
 
 
 def _model(graph: Graph, tensors: Sequence[Tensor], forest: Forest, names: Sequence[str]) -> Any:
