@@ -18,6 +18,7 @@ from edge_pack.subject import Converted
 from edge_pack.trees import nested, readers
 from edge_pack.trees.emit import emit, outputs_of
 from edge_pack.trees.form import Forest
+from edge_pack.trees.short import short_leaves
 
 
 def from_estimator(
@@ -44,6 +45,7 @@ def from_estimator(
 def _from_forest(forest: Forest, original: EstimatorOriginal, intake: Intake) -> Converted:
     names = [column.name for column in intake.columns]
     ignored = ignored_columns(original.model, names)
+    forest = short_leaves(forest)
     emitted = emit(forest, intake.columns, ignored)
     outputs = outputs_of(forest)
     if original.task == "tensors":

@@ -24,6 +24,7 @@ from edge_pack.subject import Converted, Original
 from edge_pack.tables import Table
 from edge_pack.trees.emit import emit, outputs_of
 from edge_pack.trees.form import Forest
+from edge_pack.trees.short import short_leaves
 
 Said = tuple[NDArray[Any], NDArray[Any] | None]
 """What a library predicts: labels or values [rows] or [rows, outputs], and probabilities."""
@@ -107,7 +108,7 @@ class Booster:
 
         Raises BuildFault for what has no exact form, InputFault where the data lacks categories.
         """
-        forest = self.model.forest(rows)
+        forest = short_leaves(self.model.forest(rows))
 
         def remake(other: Forest) -> Any:
             proto = emit(other, intake.columns).proto
