@@ -89,7 +89,7 @@ def build_command(
         str,
         typer.Option(
             help="Accuracy or R2 that a form may cost; judged where --target is known "
-            f"[{MAX_METRIC_DROP:.1%}]. Given, pruned trees are tried too."
+            f"[{MAX_METRIC_DROP:.1%}]. Given, trees may lose something too."
         ),
     ] = "",
     batch: Annotated[

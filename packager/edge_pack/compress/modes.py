@@ -16,6 +16,8 @@ COMPUTE: tuple[Mode, ...] = ("int8-static", "int8-static-tensor", "int8-dynamic"
 """Forms that compute in integers: only a measurement says whether they are faster."""
 
 TREES: tuple[Mode, ...] = ("trees-merged", "trees-leaf8", "trees-pruned")
+LOSSY_TREES: tuple[Mode, ...] = ("trees-leaf8", "trees-pruned")
+"""Trees convert exactly; a search gives that away only where it is told what may be lost."""
 
 Quantize = Literal["auto", Mode]
 QUANTIZE: tuple[Quantize, ...] = ("auto", *MODES)

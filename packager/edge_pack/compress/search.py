@@ -23,7 +23,7 @@ from edge_pack.compress import bench, forms, pareto
 from edge_pack.compress.bench import Benched
 from edge_pack.compress.candidates import Candidate, Judge, Member, encode, refusal
 from edge_pack.compress.forms import Form, Material
-from edge_pack.compress.modes import COMPUTE, MODES, Mode, Parameters
+from edge_pack.compress.modes import COMPUTE, LOSSY_TREES, MODES, Mode, Parameters
 from edge_pack.config import MAX_METRIC_DROP, BuildConfig
 from edge_pack.gates import truth
 from edge_pack.inference import Tensors
@@ -63,10 +63,6 @@ class _Entry:
     alone: bench.Alone | None = None
     latency: tuple[Any, ...] = ()
     against: dict[int, float] = field(default_factory=dict)
-
-    def settle(self, within: Callable[[Candidate], bool]) -> None:
-        """The verdict of the budget."""
-        self.verdict = "" if within(self.made) else "over budget"
 
     @property
     def made(self) -> Candidate:
@@ -170,7 +166,7 @@ class Search:
                 with _failing(entries[-1]):
                     if len(forms.choices(mode)) > 1:
                         entries[-1].candidate = self._strongest(mode, {})
-                        entries[-1].settle(self.within)
+                        self._settle(entries[-1])
                         continue
                     form = forms.make(mode, self._material, {})
                     self._check_floor(form)
@@ -179,10 +175,18 @@ class Search:
                 self.progress(f"{entry.mode} against the original")
                 with _failing(entry):
                     entry.candidate = self._judge.candidate(form, member.result())
-                    entry.settle(self.within)
+                    self._settle(entry)
         finally:
             pool.shutdown(cancel_futures=True)
         return entries
+
+    def _settle(self, entry: _Entry) -> None:
+        """The verdict of the budgets."""
+        if not self.within(entry.made):
+            entry.verdict = "over budget"
+        elif entry.mode in LOSSY_TREES and self.config.max_metric_drop is None:
+            entry.verdict = "not asked for"
+            entry.reason = "trees stay exact without --max-metric-drop"
 
     def _check_floor(self, form: Form) -> None:
         """Raise BuildFault when a form needs a newer runtime than the devices have."""
