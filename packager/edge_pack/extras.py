@@ -9,11 +9,15 @@ from edge_contract.errors import MachineFault
 
 BUILD_ADVICE = "Install it with: pip install 'edge-pack[build]'"
 _EXTRA_OF = {
+    "aiohttp": "fetch",
+    "alembic": "registry",
     "catboost": "catboost",
     "fairlearn": "fairness",
+    "fsspec": "fetch",
     "h5py": "keras",
     "keras": "keras",
     "lightgbm": "lightgbm",
+    "mlflow": "registry",
     "onnxscript": "torch",
     "torch": "torch",
     "xgboost": "xgboost",
