@@ -66,8 +66,10 @@ def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]
             for name, known in zip(names, model.categories_, strict=False)
             if is_text(known)
         }
-    imputes = type(model).__name__ == "SimpleImputer" and is_text(model.statistics_)
-    return dict.fromkeys(names, ()) if imputes or type(model).__name__ in VECTORIZERS else {}
+    if type(model).__name__ == "SimpleImputer":
+        filled = zip(names, model.statistics_.tolist(), strict=False)
+        return {name: () for name, value in filled if isinstance(value, str)}
+    return dict.fromkeys(names, ()) if type(model).__name__ in VECTORIZERS else {}
 
 
 VECTORIZERS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
