@@ -143,7 +143,9 @@ def _spec(torch: Any, path: Path, name: str, value: Any) -> Spec:
 def refuse_weights(path: Path) -> InputFault:
     """Why a file of weights or TorchScript is no model to package, and what to do."""
     what = "holds weights without the model that they belong to"
-    if path.is_file() and zipfile.is_zipfile(path):
+    if not path.is_file():
+        return InputFault(f"cannot read {path}: there is no such file")
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any("/code/" in name for name in archive.namelist()):
                 what = "is TorchScript, which PyTorch no longer develops and cannot export to ONNX"

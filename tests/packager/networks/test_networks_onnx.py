@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 from rich.console import Console
+from sklearn.linear_model import LogisticRegression
 
 from edge_agent.model import Model
 from edge_contract.errors import BuildFault, EdgeError, InputFault
@@ -73,7 +75,7 @@ def test_logits_stay_plain_tensors_unless_declared(dense: Any, ship: Any) -> Non
     built = ship(dense(), _x(), task="classification", labels=names, quantize="none")
     outputs = built.manifest.outputs
     assert (built.manifest.task, outputs.labels) == ("classification", names)
-    assert built.manifest.parity.flips == 0
+    assert built.manifest.parity.flips == 0 and built.manifest.parity.diff_max < 1e-4
     (found,) = Model.open(built.config.out).predict({"x": _x()["x"][:1]})
     assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-6)
     logits = np.maximum(_x()["x"][0] @ _weights(6, 24), 0) @ _weights(24, 3)
@@ -602,3 +604,17 @@ def test_an_original_that_answers_nan_is_refused(graph: Any, info: Any, ship: An
     with pytest.raises(InputFault, match="the original model answers nan for row 2"):
         ship(path, {"x": np.array([np.ones((2, 2)), -np.ones((2, 2)), np.ones((2, 2))])})
     assert ship(path).manifest.parity.synthetic  # drawn again, positive
+
+
+# -- models that are no networks -------------------------------------------------------------
+
+
+def test_other_models_need_data_and_state_their_own_task(ship: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.joblib"
+    joblib.dump(LogisticRegression().fit([[0.0], [1.0]], ["a", "b"]), path)
+    with pytest.raises(InputFault, match="--data is missing: a joblib model does not say"):
+        ship(path)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("x\n0\n1\n")
+    with pytest.raises(InputFault, match="--task and --labels are for networks"):
+        ship(path, rows, task="classification", labels=("c", "d"))

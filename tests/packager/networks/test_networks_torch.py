@@ -385,6 +385,8 @@ def test_weights_and_torchscript_are_refused_with_the_way_out(tmp_path: Path, ne
         archive.writestr("script/code/__torch__.py", "")
     with pytest.raises(InputFault, match="is TorchScript"):
         sources.load(script, str)
+    with pytest.raises(InputFault, match="there is no such file"):
+        sources.load(tmp_path / "absent.pt", str)
 
 
 def test_a_missing_framework_names_its_extra() -> None:
