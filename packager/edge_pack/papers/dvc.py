@@ -62,6 +62,8 @@ def tracked(role: Role, path: Path, notice: Callable[[str], None]) -> Tracked | 
 
 def _beside(path: Path) -> Iterator[_Entry]:
     record = path.with_name(f"{path.name}.dvc")
+    if not record.is_file():
+        return
     text, document = _read(record)
     for out in _listed(document, "outs"):
         if out.get("path") == path.name and _is_md5(out.get("md5")):

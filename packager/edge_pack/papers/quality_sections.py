@@ -87,8 +87,8 @@ def _differences(evaluation: Evaluation) -> Html:
     exact = evaluation.differences[0]
     return figure(
         chart,
-        f"{exact:,} of {evaluation.compared:,} rows have no difference at all; “less” is under "
-        f"1e{DIFFERENCE_DECADES[0]}, where the order of additions alone decides.",
+        f"{exact:,} of {evaluation.compared:,} rows have no difference at all. The second column "
+        f"holds those under 1e{DIFFERENCE_DECADES[0]}, where the order of additions alone decides.",
     )
 
 

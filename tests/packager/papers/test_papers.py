@@ -9,10 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from edge_contract import manifest as manifests
@@ -190,3 +193,18 @@ def test_papers_of_what_is_no_bundle_are_an_input_fault(tmp_path: Path) -> None:
         assert isinstance(_call(command, junk).exception, InputFault)
         assert isinstance(_call(command, tmp_path / "absent").exception, InputFault)
     assert [path.name for path in tmp_path.iterdir()] == ["junk.edgepack"]
+
+
+def test_verify_says_what_a_signature_vouches_for(make: Any, iris: Any, tmp_path: Path) -> None:
+    assert _call("keys", "init", tmp_path / "keys").exit_code == 0
+    frame = pd.DataFrame({"a": np.arange(40.0)})
+    truth = (frame.a > 20).astype(int).rename("y")
+    model = LogisticRegression().fit(frame, truth)
+    case = make(model, frame.join(truth), "y", keys=tmp_path / "keys", measure=False,
+                commit="c" * 40)  # fmt: skip
+    said = _call("verify", case.path, "--keys", tmp_path / "keys")
+    assert said.exit_code == 0, said.output
+    source = case.bundle.manifest.provenance.source_sha256
+    assert f"vouched for: model {source[:12]}..., data " in said.stdout
+    assert "commit cccccccccccc, by edge-pack" in said.stdout
+    assert "vouched for" not in _call("verify", iris.path).stdout

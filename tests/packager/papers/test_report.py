@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,29 @@ def test_wrong_options_are_input_faults_and_write_nothing(
     done = _call("report", iris.path, *options, "-o", out)
     assert isinstance(done.exception, InputFault) and finding in str(done.exception)
     assert not out.exists()
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.2."""
+    short = colour.lstrip("#")
+    whole = short if len(short) == 6 else "".join(c * 2 for c in short)
+    parts = [int(whole[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_has_the_contrast_of_wcag_aa_in_light_and_dark() -> None:
+    css = resources.files("edge_pack.papers").joinpath("page.css").read_text()
+    themes = [dict(re.findall(r"--([a-z-]+):(#[0-9a-f]+)", block))
+              for block in re.findall(r":root[^{]*\{([^}]*)\}", css)[:3]]  # fmt: skip
+    assert len(themes) == 3 and themes[1] == themes[2] != themes[0]
+    pairs = [(text, ground) for text in ("ink", "soft", "main", "mark", "good", "bad")
+             for ground in ("card", "bg")]  # fmt: skip
+    pairs += [("good", "good-soft"), ("bad", "bad-soft"), ("ink", "main-soft"), ("ink", "code")]
+    for theme in themes:
+        for text, ground in pairs:
+            light, dark = sorted((_luminance(theme[text]), _luminance(theme[ground])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground, theme["bg"])
 
 
 def test_elements_escape_all_but_elements() -> None:
