@@ -19,6 +19,7 @@ from edge_contract.errors import BuildFault, InputFault, MachineFault
 from edge_contract.manifest import MODEL_FILE, PROFILE_FILE
 from edge_pack import reading, sources
 from edge_pack.extras import need
+from edge_pack.origins import Origin
 
 torch = pytest.importorskip("torch")
 
@@ -371,6 +372,17 @@ def test_a_damaged_program_is_refused(program: Any, tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(InputFault, match="no exported program that torch"):
             sources.load(path, str)
+
+
+def test_a_program_from_elsewhere_needs_trust(program: Any) -> None:
+    path = program("one", (torch.randn(2, 6),))
+    fetched = Origin(path, uri="s3://models/one.pt2", named_by_user=False)
+    with pytest.raises(InputFault, match="may run code of whoever wrote it") as caught:
+        sources.load(fetched, str)
+    assert "--trust" in caught.value.advice
+    said: list[str] = []
+    assert sources.load(fetched, said.append, trust=True).kind == "pt2"
+    assert any("may run code" in text for text in said)
 
 
 def test_weights_and_torchscript_are_refused_with_the_way_out(tmp_path: Path, nets: Any) -> None:
