@@ -122,6 +122,18 @@ def test_each_resample_agrees_with_the_rows_it_stands_for(
         assert figure == pytest.approx(again, rel=1e-9)
 
 
+def test_ties_count_half_in_each_resample(cancer: Case) -> None:
+    coarse = np.round(cancer.scores, 1)
+    tied = Case(2, cancer.truth, cancer.said, coarse)
+    for cells in (2000, 100):  # row by row, and by placements
+        resamples = resample.draw(len(tied.truth), resamples=20, cells=cells)
+        found = CLASSIFIED["roc_auc"].resampled(tied, resamples)
+        for drawn, figure in zip(resamples.weights.astype(int), found, strict=True):
+            rows = np.repeat(np.arange(len(resamples.cell)), drawn[resamples.cell])
+            again = peers.roc_auc_score(tied.truth[rows], coarse[rows, 1])
+            assert figure == pytest.approx(again, abs=1e-12 if cells == 2000 else 2e-3)
+
+
 @pytest.mark.parametrize("name", ["rmse", "mae", "r2"])
 def test_each_resample_of_a_regression_agrees_too(name: str, progress: Case) -> None:
     resamples = resample.draw(len(progress.target), resamples=40)
