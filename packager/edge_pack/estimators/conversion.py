@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from edge_agent.runtime import Session
 from edge_contract.errors import BuildFault, EdgeError, InputFault
 from edge_contract.manifest import Feature, Outputs, Tensor
-from edge_pack import graphs, inference, parity, probes, runtimes, votes
+from edge_pack import graphs, inference, parity, probes, runtimes
 from edge_pack.answers import Answers
 from edge_pack.estimators import own
-from edge_pack.estimators.emit import DOUBLE, FLOAT, PURPOSE
+from edge_pack.estimators.emit import DOUBLE, FLOAT, PURPOSE, STRING
 from edge_pack.estimators.simplify import simplified
 from edge_pack.estimators.widen import widened
 from edge_pack.extras import need
@@ -127,17 +127,45 @@ def _in_float64(intake: Intake) -> Intake:
 def _converted(
     original: EstimatorOriginal, model: Any, intake: Intake, limits: runtimes.Limits
 ) -> Converted:
+    texts = _numbered(model)
     proto = _by_skl2onnx(model, intake.tensors, limits)
     stock_bytes = len(proto.SerializeToString())
     graphs.strip_zipmap(proto)
-    votes.count_whole(proto)
     outputs = _name_outputs(proto, original)
     if outputs.scores:
         _scores_in_float32(proto, outputs.scores)
+    if texts is not None:
+        _named_labels(proto, texts)
     graphs.keep_outputs(proto, outputs.tensors)
     graphs.tidy(proto, ir_max=limits.ir)
     proto.ir_version = _least_ir(proto, limits.ir)
     return Converted(proto, original.task, outputs, stock_bytes, tensors=intake.tensors)
+
+
+def _numbered(model: Any) -> NDArray[np.object_] | None:
+    """Give OneVsOneClassifier numbers for its text labels, which skl2onnx writes as numbers."""
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    if type(last).__name__ != "OneVsOneClassifier" or last.classes_.dtype.kind in "iub":
+        return None
+    texts = np.array([str(label) for label in last.classes_.tolist()], dtype=object)
+    last.classes_ = np.arange(len(texts))
+    return texts
+
+
+def _named_labels(proto: Any, texts: NDArray[np.object_]) -> None:
+    """The label output as text: the names at the numbers that the model gives."""
+    helper = need("onnx.helper", PURPOSE)
+    numpy_helper = need("onnx.numpy_helper", PURPOSE)
+    for node in proto.graph.node:
+        for i, output in enumerate(node.output):
+            if output == LABEL:
+                node.output[i] = f"{LABEL}_number"
+    proto.graph.initializer.append(numpy_helper.from_array(texts, f"{LABEL}_names"))
+    inputs = [f"{LABEL}_names", f"{LABEL}_number"]
+    proto.graph.node.append(helper.make_node("Gather", inputs, [LABEL], axis=0))
+    for value in proto.graph.output:
+        if value.name == LABEL:
+            value.type.tensor_type.elem_type = STRING
 
 
 def _by_skl2onnx(model: Any, tensors: Sequence[Tensor], limits: runtimes.Limits) -> Any:

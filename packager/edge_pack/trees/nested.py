@@ -10,9 +10,9 @@ float32 input or a step that skl2onnx wrote, is for the parity gate to see.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from edge_contract.errors import BuildFault
@@ -31,44 +31,57 @@ _OPTIONS = {
 }
 
 
-@cache
+_taught: set[type] = set()
+"""Classes that skl2onnx knows our converter of: its own registry is as global."""
+
+
 def teach() -> None:
-    """Let skl2onnx use our emission for scikit-learn's models of trees.
+    """Let skl2onnx use our emission for every model of trees whose library is loaded.
 
-    All but IsolationForest, whose scores skl2onnx has an output for and we have not.
+    All but outlier detectors, whose scores skl2onnx has an output for and we have not.
     """
-    supported = need("skl2onnx._supported_operators", PURPOSE)
-    shapes = need("skl2onnx.common.shape_calculator", PURPOSE)
-    kinds = {**supported.sklearn_operator_name_map}
-    for kind, alias in kinds.items():
-        name = kind.__name__
-        if f"{kind.__module__.partition('.')[0]}.{name}" not in readers.READERS:
+    supported = need("skl2onnx._supported_operators", PURPOSE).sklearn_operator_name_map
+    known = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}": kind for kind in supported}
+    for name in readers.READERS:
+        package, _, plain = name.partition(".")
+        kind = known.get(name) or getattr(sys.modules.get(package), plain, None)
+        if kind is None or kind in _taught or not plain.endswith(("Classifier", "Regressor")):
             continue
-        if name.endswith("Classifier"):
-            _register(kind, alias, shapes.calculate_linear_classifier_output_shapes, _OPTIONS)
-        elif name.endswith("Regressor"):
-            _register(kind, alias, shapes.calculate_linear_regressor_output_shapes, None)
+        _register(kind, supported.get(kind, f"EdgePack{plain}"))
+        _taught.add(kind)
 
 
-def _register(kind: type, alias: str, shape: Any, options: Any) -> None:
+def _register(kind: type, alias: str) -> None:
     """Our converter beside skl2onnx's, which keeps what is not read as trees."""
     registration = need("skl2onnx.common._registration", PURPOSE)
+    shapes = need("skl2onnx.common.shape_calculator", PURPOSE)
     skl2onnx = need("skl2onnx", PURPOSE)
-    stock = registration.get_converter(alias)._fct
-    shapes = registration.get_shape_calculator(alias)
+    classifier = kind.__name__.endswith("Classifier")
+    stock, shape, options = None, None, dict(_OPTIONS) if classifier else None
+    if not alias.startswith("EdgePack"):
+        known = registration.get_converter(alias)
+        stock, shape = known._fct, registration.get_shape_calculator(alias)
+        if hasattr(known, "get_allowed_options"):
+            options = {**(options or {}), **(known.get_allowed_options() or {})}
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
         forest = readers.read(operator.raw_operator)
-        if forest is None:
+        if forest is not None:
+            _convert(forest, scope, operator, container)
+        elif stock is not None:
             stock(scope, operator, container)
         else:
-            _convert(forest, scope, operator, container)
+            raise BuildFault(
+                f"{kind.__name__} is not only trees, and stands inside another estimator",
+                advice="Train it with trees as its booster.",
+            )
 
-    known = registration.get_converter(alias)
-    allowed = known.get_allowed_options() if hasattr(known, "get_allowed_options") else None
-    options_of = {**(options or {}), **(allowed or {})} or None
+    if shape is None and classifier:
+        shape = shapes.calculate_linear_classifier_output_shapes
+    elif shape is None:
+        shape = shapes.calculate_linear_regressor_output_shapes
     skl2onnx.update_registered_converter(
-        kind, alias, shapes or shape, convert, overwrite=True, options=options_of
+        kind, alias, shape, convert, overwrite=True, options=options
     )
 
 
