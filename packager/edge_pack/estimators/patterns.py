@@ -122,6 +122,15 @@ def _setting(field: str, allowed: tuple[object, ...], use: str) -> Callable[[Any
     return check
 
 
+def _rare_categories(step: Any) -> Reason:
+    if not getattr(step, "_infrequent_enabled", False):
+        return None
+    return (
+        "there is no conversion of min_frequency and max_categories",
+        "Name rare categories alike in the data, and train without those settings.",
+    )
+
+
 def _pooling(step: Any) -> Reason:
     if getattr(step.pooling_func, "__name__", "") == "mean":
         return None
@@ -129,11 +138,14 @@ def _pooling(step: Any) -> Reason:
 
 
 def _categorical_trees(step: Any) -> Reason:
-    """40-48 % of labels flip with the stock converter: its categorical cuts become `<=`."""
+    """Numbers that name something are looked up beside its trees; text has no tensor there."""
     if getattr(step, "is_categorical_", None) is None:
         return None
+    known = step._preprocessor.named_transformers_["encoder"].categories_
+    if not any(isinstance(item, str) for each in known for item in each.tolist()):
+        return None
     return (
-        "inside another model, its categorical splits would become numeric ones, silently",
+        "inside another model, its text categories would need a tensor of their own",
         "Package it by itself or at the end of a pipeline; or encode categories with "
         "OneHotEncoder before it, and fit it without categorical_features.",
     )
@@ -149,6 +161,8 @@ _ELSEWHERE = "Replace the step with one that converts, or do it before the model
 _REFUSED: dict[str, Callable[[Any], Reason]] = {
     "HistGradientBoostingClassifier": _categorical_trees,
     "HistGradientBoostingRegressor": _categorical_trees,
+    "OneHotEncoder": _rare_categories,
+    "OrdinalEncoder": _rare_categories,
     "TfidfVectorizer": text.unsupported,
     "CountVectorizer": text.unsupported,
     "HashingVectorizer": _always(

@@ -8,8 +8,9 @@ from typing import Any
 from edge_pack.frameworks import estimators
 from edge_pack.intake import Column, Rows
 from edge_pack.trees import read_sklearn
-from edge_pack.trees.fold import fold, prefix_of
+from edge_pack.trees.fold import fold
 from edge_pack.trees.form import Forest
+from edge_pack.trees.prefix import prefix_of
 from edge_pack.trees.read_sklearn import Reader
 
 READERS: dict[str, Reader] = {**read_sklearn.READERS, **estimators.READERS}

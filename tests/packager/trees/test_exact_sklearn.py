@@ -98,6 +98,7 @@ def test_classifiers(kind: str, answer: str, scaled: bool, table: Any, exact: An
 
 @pytest.mark.parametrize("scaled", [False, True], ids=["raw", "scaled"])
 @pytest.mark.parametrize("kind", REGRESSORS)
+@pytest.mark.slow
 def test_regressors(kind: str, scaled: bool, table: Any, exact: Any) -> None:
     model = REGRESSORS[kind]
     model = make_pipeline(StandardScaler(), model) if scaled else model
@@ -152,8 +153,11 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("trees", ["forest", "hist boosting"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("step", "trees"),
+    [(step, "forest") for step in STEPS]
+    + [(step, "hist boosting") for step in ("quantile", "power", "falling", "columns by name")],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_steps_fold(step: str, trees: str, iot_table: Any, exact: Any) -> None:
     model = make_pipeline(STEPS[step], CLASSIFIERS[trees])
@@ -202,9 +206,11 @@ ENCODERS = {
 }
 
 
-@pytest.mark.parametrize("missing", [False, True], ids=["whole", "with holes"])
-@pytest.mark.parametrize("trees", ["forest", "hist boosting"])
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(
+    ("encoder", "trees", "missing"),
+    [(encoder, "forest", True) for encoder in ENCODERS]
+    + [(encoder, "hist boosting", False) for encoder in ("one-hot", "ordinal", "target")],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_categories(encoder: str, trees: str, missing: bool, iot_table: Any, exact: Any) -> None:
     """Text and numbers that name something, each beside scaled numbers; unknown ones come too."""
