@@ -190,6 +190,34 @@ def test_a_flavour_that_runs_no_code_comes_first(tmp_path: Path) -> None:
     assert mlmodel.read(folder).flavour == "onnx"
 
 
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
+def test_a_boosters_own_file_is_known_whatever_mlflow_calls_it(
+    library: str, frame: pd.DataFrame, load: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip(library)
+    label = (frame.a > 20).astype(int)
+    file = {"xgboost": "model.xgb", "lightgbm": "model.lgb", "catboost": "model.cb"}[library]
+    folder = _mlmodel(tmp_path / "m", f"  {library}:\n    data: {file}")
+    if library == "xgboost":
+        import xgboost
+
+        booster = xgboost.train({}, xgboost.DMatrix(frame, label), 2)
+        (folder / file).write_bytes(bytes(booster.save_raw("ubj")))
+    elif library == "lightgbm":
+        import lightgbm
+
+        data = lightgbm.Dataset(frame, label)
+        lightgbm.train({"verbose": -1}, data, 2).save_model(folder / file)
+    else:
+        import catboost
+
+        catboost.CatBoostClassifier(iterations=2, verbose=0, allow_writing_files=False).fit(
+            frame, label
+        ).save_model(str(folder / file))
+    subject, said = load(folder)
+    assert subject.kind.startswith(library) and not any("pickle" in text for text in said)
+
+
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A real S3-compatible server on loopback, with an empty bucket ``models``."""

@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import io
 import math
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -282,6 +284,40 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputFault, match=r"cannot read|a line of|field larger"):
         tables.read(path)
+
+
+_PEAK = """
+import resource, sys
+from pathlib import Path
+from edge_pack import tables
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+tables.read(Path(sys.argv[1]), rows_max=2000)
+before = peak()
+table = tables.read(Path(sys.argv[2]), rows_max=2000)
+print(table.total_rows, peak() - before)
+"""
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_memory_does_not_grow_with_the_file(quoted: bool, tmp_path: Path) -> None:
+    """A child reads 4 MB, then 30 MB: its peak rises by less than a third of the difference."""
+    cell = '"%d,5"' if quoted else "%d.5"
+    body = "".join(f"{i},{cell % (i % 977)},{i * 7919 % 104729}\n" for i in range(100_000))
+    paths = []
+    for name, times in (("small", 2), ("large", 15)):
+        path = tmp_path / f"{name}.csv"
+        with path.open("w") as file:
+            file.write("a,b,c\n")
+            for _ in range(times):
+                file.write(body)
+        paths.append(str(path))
+    ran = subprocess.run(
+        [sys.executable, "-c", _PEAK, *paths], capture_output=True, text=True, check=True
+    )
+    rows, grown_mb = ran.stdout.split()
+    assert int(rows) == 1_500_000
+    assert float(grown_mb) < 9, ran.stdout
 
 
 def test_quoted_newlines_and_names_and_crlf(tmp_path: Path) -> None:
