@@ -48,14 +48,15 @@ def test_integers_answer_nearly_as_float32_on_calibrated_rows(
     assert capsys.readouterr() == ("", "")
 
 
-def test_layers_behind_a_scaler_and_biases_with_two_axes_are_taken(feed: Any) -> None:
+@pytest.mark.parametrize("scaled", [True, False])
+def test_layers_behind_a_scaler_and_biases_with_two_axes_are_taken(scaled: bool, feed: Any) -> None:
     """What skl2onnx makes of a network: shape inference knows no Scaler, biases are [1, n]."""
     rng = np.random.default_rng(2)
     nodes = [
         helper.make_node("Scaler", ["x"], ["s"], domain="ai.onnx.ml", offset=[0.1], scale=[0.5]),
-        helper.make_node("MatMul", ["s", "w"], ["m"]),
+        helper.make_node("MatMul", ["s" if scaled else "x", "w"], ["m"]),
         helper.make_node("Add", ["m", "b"], ["y"]),
-    ]
+    ][0 if scaled else 1 :]
     weights = {
         "w": rng.normal(size=(70, 30)).astype(np.float32),
         "b": rng.normal(size=(1, 30)).astype(np.float32),
