@@ -194,6 +194,7 @@ def test_a_table_model_with_declared_labels(nets: Any, ship: Any, tmp_path: Path
     assert list(found.probabilities.values()) == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_logits_stay_tensors_and_one_column_a_value(nets: Any, ship: Any, tmp_path: Path) -> None:
     data = _table(tmp_path)
     pd.read_csv(data).drop(columns="kind").to_csv(data, index=False)
@@ -208,6 +209,7 @@ def test_double_weights_are_fed_in_double(nets: Any, ship: Any) -> None:
     assert built.manifest.parity.diff_max < 1e-5
 
 
+@pytest.mark.slow
 def test_images_series_and_tokens(nets: Any, ship: Any) -> None:
     built = ship(nets("image"), {"image": _rows(9, 3, 8, 8)}, quantize="none")
     assert built.manifest.task == "classification"
@@ -223,6 +225,7 @@ def test_images_series_and_tokens(nets: Any, ship: Any) -> None:
     assert [array.shape for array in found.outputs.values()] == [(2, 2), (2, 12, 16)]
 
 
+@pytest.mark.slow
 def test_a_state_that_is_handed_back(nets: Any, ship: Any) -> None:
     for count in (1, 2):  # with two rows the state's layers look like rows
         built = ship(
@@ -238,6 +241,7 @@ def test_a_state_that_is_handed_back(nets: Any, ship: Any) -> None:
         assert len(set(seen)) == 3
 
 
+@pytest.mark.slow
 def test_examples_stand_in_for_data(nets: Any, ship: Any) -> None:
     built = ship(nets("shown"))
     assert built.manifest.parity.synthetic and built.manifest.parity.rows == 64
@@ -349,6 +353,7 @@ def program(nets: Any, tmp_path_factory: Any) -> Callable[..., Path]:
     return make
 
 
+@pytest.mark.slow
 def test_an_exported_program_with_and_without_data(program: Any, ship: Any, tmp_path: Any) -> None:
     rows = torch.export.Dim("rows")
     path = program("soft", (torch.randn(2, 6),), dynamic_shapes=({0: rows},))
