@@ -339,7 +339,7 @@ def encode(manifest: Manifest) -> bytes:
     if len(data) > MANIFEST_MAX_BYTES:
         raise InputFault(
             f"the manifest is {len(data)} bytes, over the limit of {MANIFEST_MAX_BYTES}",
-            advice="Fewer or shorter feature names and categories make it smaller.",
+            advice="Fewer slices, fewer or shorter names and categories make it smaller.",
         )
     return data
 
