@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from edge_pack.extras import need
 from edge_pack.subject import Subject
 
 ALWAYS = ("edge-pack", "numpy", "onnx", "onnxruntime", "protobuf", "zstandard")
@@ -26,23 +27,28 @@ _DEPTH_MAX = 12
 
 def versions_for(subject: Subject) -> dict[str, str]:
     """Distribution -> version, sorted: of what every build uses, and of the model's own kind."""
-    names = {*ALWAYS, *getattr(subject, "libraries", ())}  # such as Keras's backend
-    for package in packages_of(subject):
+    names = set(ALWAYS)
+    packages = packages_of(subject)
+    for package in packages:
         names.update(OF_PACKAGE.get(package, ()))
+    if "keras" in packages:  # it computes with another library: torch, tensorflow or jax
+        names.add(str(need("keras.config", "reading a Keras model").backend()))
     return {name: found for name in sorted(names) if (found := _version_of(name))}
 
 
 def packages_of(subject: Subject) -> frozenset[str]:
-    """Import packages that the model's objects come from, with that of its framework module.
+    """Import packages that the model's objects come from, at any depth.
 
     A scikit-learn pipeline that ends in an XGBoost classifier needs both.
     """
-    module = type(subject).__module__.rpartition(".")[2].removesuffix("_")
-    found = {module}
-    model = getattr(subject, "model", None)
-    if model is not None:
-        found.update(type(part).__module__.partition(".")[0] for part in _parts(model, 0))
-    return frozenset(found)
+    parts = [subject, *_parts(getattr(subject, "model", None), 0)]
+    return frozenset(_package(type(part).__module__) for part in parts)
+
+
+def _package(module: str) -> str:
+    """The package that a class is of; of one of ours, the framework that its module is for."""
+    first, _, rest = module.partition(".")
+    return rest.rpartition(".")[2].removesuffix("_") if first == "edge_pack" else first
 
 
 def _parts(model: object, depth: int) -> Iterator[object]:

@@ -185,6 +185,36 @@ def test_a_booster_inside_a_pipeline_is_named_too() -> None:
     assert {"sklearn", "xgboost"} <= found
 
 
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "catboost"])
+def test_a_native_booster_names_its_library(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip(kind)
+    from edge_pack import sources
+
+    rng = np.random.default_rng(4)
+    rows, truth = rng.normal(size=(40, 2)), rng.integers(0, 2, 40)
+    path = tmp_path / {"xgboost": "m.json", "lightgbm": "m.txt", "catboost": "m.cbm"}[kind]
+    if kind == "xgboost":
+        import xgboost
+
+        xgboost.XGBClassifier(n_estimators=2, max_depth=2).fit(rows, truth).save_model(path)
+    elif kind == "lightgbm":
+        import lightgbm
+
+        train = lightgbm.Dataset(rows, truth)
+        lightgbm.train({"verbose": -1}, train, num_boost_round=2).save_model(str(path))
+    else:
+        import catboost
+
+        model = catboost.CatBoostClassifier(
+            iterations=2, depth=2, verbose=False, allow_writing_files=False
+        )
+        model.fit(rows, truth).save_model(str(path))
+    found = libraries.versions_for(sources.load(path, lambda _text: None))
+    named = {"xgboost": {"xgboost", "xgboost-cpu"}}.get(kind, {kind})
+    assert len(named & set(found)) == 1
+    assert not {"xgboost", "xgboost-cpu", "lightgbm", "catboost"} & set(found) - named
+
+
 def _config(folder: Path, **options: Any) -> BuildConfig:
     given = {
         "model": folder / "m.joblib", "data": folder / "rows.csv", "name": "m", "version": "1",
