@@ -124,14 +124,23 @@ def load(path: Any, data: bytes) -> LightGBM:
     """
     lightgbm = need("lightgbm", PURPOSE)
     lightgbm.register_logger(_Quiet())
+    text = check_whole(path, data)
     try:
-        text = data.decode()
-        read_lightgbm.check_whole(text)
         booster = lightgbm.Booster(model_str=text)
         booster.params.setdefault("verbosity", -1)
     except (lightgbm.basic.LightGBMError, BuildFault, ValueError, TypeError, KeyError) as error:
         raise fault_of(path, "LightGBM", error) from error
     return LightGBM(booster)
+
+
+def check_whole(path: Any, data: bytes) -> str:
+    """The file's text. Raises InputFault when it is cut off, or not text."""
+    try:
+        text = data.decode()
+        read_lightgbm.check_whole(text)
+    except (BuildFault, ValueError, KeyError) as error:
+        raise fault_of(path, "LightGBM", error) from error
+    return text
 
 
 class _Quiet:

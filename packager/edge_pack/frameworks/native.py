@@ -35,6 +35,8 @@ def load(path: Path) -> Booster | None:
     data = read_bounded(path, MODEL_MAX_BYTES)
     library = _library_of(path, data, suffix)
     need(library.lower(), f"packaging a model of {library}")
+    if library == "LightGBM":
+        lightgbm_.check_whole(path, data)  # what Python can tell, before a process is begun
     tried.check(path, library)
     kind, model = untried(path, data)
     return Booster(kind, hashlib.sha256(data).hexdigest(), model)

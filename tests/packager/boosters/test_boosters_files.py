@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -236,6 +237,26 @@ def test_catboost_needs_the_text_of_every_category(sites: Make, answers_of: Any,
         some = frame[frame.site != "graz"].reset_index(drop=True)
         fault = _refused(lambda model=model: model, see, some)
         assert "'site'" in str(fault) and "training data" in fault.advice
+
+
+def test_catboost_combinations_of_columns_are_refused(sites: Make, tmp_path: Path) -> None:
+    """A real document whose statistics are made to hang on a second column, too."""
+    frame = sites(600, 11)[["site", "reading"]].fillna(0)
+    catboost.CatBoostClassifier(
+        iterations=5, depth=3, verbose=0, allow_writing_files=False, cat_features=["site"],
+        one_hot_max_size=1, thread_count=1,
+    ).fit(frame, frame.site == "graz").save_model(tmp_path / "m.json", format="json")  # fmt: skip
+    found = json.loads((tmp_path / "m.json").read_bytes())
+    texts = tuple(sorted(set(frame.site)))
+    known = read_catboost.Texts({0: texts}, dict.fromkeys([*texts, ""], 1))
+    assert found["features_info"]["ctrs"]
+    for ctr in found["features_info"]["ctrs"]:
+        ctr["elements"].append(
+            {"combination_element": "float_feature", "float_feature_index": 0, "border": 0.0}
+        )
+    with pytest.raises(BuildFault, match="'site' with 'reading'") as caught:
+        read_catboost.read(found, known)
+    assert "max_ctr_complexity=1" in caught.value.advice
 
 
 def test_catboost_text_columns_are_refused(see: Any) -> None:
