@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from edge_agent.runtime import Session
 from edge_contract.errors import InputFault
-from edge_contract.manifest import Feature
+from edge_contract.manifest import MANIFEST_MAX_BYTES, Feature
 from edge_pack import describe, inference, intake, probes
 from edge_pack.answers import Answers
 from edge_pack.config import BuildConfig
@@ -77,14 +78,27 @@ def ask(
     """
     takes = source.plan(table, config.target, config.time_column)
     given = intake.read_rows(takes, table)
+    features = describe.features(takes, given, table.facts if table.part else {})
+    _check_room(features)
     look(takes, given)
     original = source.original(takes, given)
     answers = original.answer(given)
     inference.check_finite(answers)
     free = [column.name for column in takes.columns if column.free]
     rows, answers = _with_probes(given, free, answers, original.answer)
-    features = describe.features(takes, given, table.facts if table.part else {})
     return Asked(source, table, takes, features, rows, given.count, answers, original)
+
+
+def _check_room(features: Sequence[Feature]) -> None:
+    """Say before the work that the manifest could not hold the features."""
+    size = len(msgspec.json.encode(features))
+    if size > MANIFEST_MAX_BYTES:
+        raise InputFault(
+            f"{len(features)} features take {size} bytes of the manifest, whose limit is "
+            f"{MANIFEST_MAX_BYTES}",
+            advice="Shorten the names and the lists of categories, or have fewer features: "
+            "combine or select them before the model, and train on those.",
+        )
 
 
 def _with_probes(

@@ -55,7 +55,22 @@ class EstimatorOriginal:
             raise _refusal(rows, error) from error
         if self.task in ("regression", "tensors"):
             return Answers(values=predicted.astype(np.float64).reshape(rows.count, -1))
+        self._check(predicted, scores, rows.count)
         return Answers(label_indices(predicted, self.labels), scores)
+
+    def _check(self, predicted: NDArray[Any], scores: NDArray[Any] | None, rows: int) -> None:
+        """One label a row, and a probability for each label."""
+        if predicted.size != rows:
+            raise BuildFault(
+                f"{type(self.model).__name__} predicts {predicted.size // rows} labels a row",
+                advice="Train one classifier for each label and build one bundle for each.",
+            )
+        if scores is not None and scores.shape[1:] != (len(self.labels),):
+            raise InputFault(
+                f"the original model gives {scores.shape[-1]} probabilities a row for "
+                f"{len(self.labels)} labels",
+                advice="Train it on rows of at least two classes.",
+            )
 
     def timed(self, rows: Rows) -> Callable[[], object]:
         """A call that predicts the rows, made ready, as often as it is called."""

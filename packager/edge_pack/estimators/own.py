@@ -54,12 +54,6 @@ def _sparse_components(e: Emitter, x: Any) -> Any:
     return formulas.centred(e, x, step.mean_, weights)
 
 
-def _pooled(e: Emitter, x: Any) -> Any:
-    labels = np.asarray(e.step.labels_)
-    member = (labels[:, None] == np.arange(labels.max() + 1)[None]).astype(np.float64)
-    return e.MatMul(x, e.const(member / member.sum(axis=0)))
-
-
 def _projected(e: Emitter, x: Any) -> Any:
     components = e.step.components_
     dense = components.toarray() if hasattr(components, "toarray") else components
@@ -186,10 +180,6 @@ _TRANSFORMERS: dict[str, tuple[Callable[[Emitter, Any], Any], emit.Width]] = {
     "sklearn.decomposition.FastICA": (_independent, _names),
     "sklearn.decomposition.SparsePCA": (_sparse_components, _names),
     "sklearn.decomposition.MiniBatchSparsePCA": (_sparse_components, _names),
-    "sklearn.cluster.FeatureAgglomeration": (
-        _pooled,
-        lambda step, _columns: int(step.n_clusters_),
-    ),
     "sklearn.random_projection.SparseRandomProjection": (_projected, _names),
     "sklearn.kernel_approximation.RBFSampler": (_fourier, _names),
     "sklearn.kernel_approximation.Nystroem": (_nystroem, _names),

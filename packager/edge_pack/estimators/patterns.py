@@ -131,12 +131,6 @@ def _rare_categories(step: Any) -> Reason:
     )
 
 
-def _pooling(step: Any) -> Reason:
-    if getattr(step.pooling_func, "__name__", "") == "mean":
-        return None
-    return ("its pooling function is not numpy.mean", "Train with pooling_func=numpy.mean.")
-
-
 def _categorical_trees(step: Any) -> Reason:
     """Numbers that name something are looked up beside its trees; text has no tensor there."""
     if getattr(step, "is_categorical_", None) is None:
@@ -176,7 +170,9 @@ _REFUSED: dict[str, Callable[[Any], Reason]] = {
     "KernelRidge": _setting("kernel", ("rbf", "linear"), "rbf"),
     "IsotonicRegression": _setting("out_of_bounds", ("clip",), "clip"),
     "NearestCentroid": _setting("metric", ("euclidean",), "euclidean"),
-    "FeatureAgglomeration": _pooling,
+    "FeatureAgglomeration": _always(
+        _NO_ANSWER, "Use PCA, or average the columns before the model."
+    ),
     "GaussianProcessClassifier": _always(
         _NO_ANSWER, "Use SVC(probability=True) with the same kernel, or GaussianProcessRegressor."
     ),

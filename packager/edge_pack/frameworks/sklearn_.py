@@ -68,6 +68,11 @@ def _plan(model: Any, table: Table, available: list[str], named: list[str]) -> I
             f"names for its {len(available)} columns",
             advice="Add an array 'columns' with the names to the NPZ file.",
         )
+    if not width:
+        raise InputFault(
+            "the model takes no columns, so it answers the same whatever it is sent",
+            advice="Train it on at least one feature.",
+        )
     if not names:
         if reads_one_text(model):
             width = 1
