@@ -46,7 +46,7 @@ def test_a_scaler_before_trees_is_no_obstacle_to_large_offsets(
     frame, target = iot
     model = make_pipeline(StandardScaler(), trees).fit(frame, target)
     parity = pack(model, frame.join(target), "state").manifest.parity
-    assert parity.flips == 0 and parity.diff_max < 1e-6
+    assert parity.flips == 0 and parity.diff_max < 1e-5
 
 
 def test_a_forest_alone_keeps_every_label_on_the_same_rows(iot: Any, pack: Any) -> None:
@@ -78,7 +78,7 @@ def test_categorical_splits_keep_every_label(pack: Any) -> None:
     model = make_pipeline(HistGradientBoostingClassifier(max_iter=5, categorical_features=[0]))
     model.fit(frame, target)
     parity = pack(model, frame.join(target), "y").manifest.parity
-    assert parity.flips == 0 and parity.diff_max < 1e-6
+    assert parity.flips == 0 and parity.diff_max < 1e-5
 
 
 def _square(x: Any) -> Any:
