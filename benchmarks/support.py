@@ -230,7 +230,7 @@ def outcome(name: str, folder: Path) -> Outcome:
     except (ValueError, TypeError, AttributeError) as error:
         said = str(error).strip().splitlines()[0]
         return Outcome(name, role, "no model", f"it does not fit a table of columns: {said[:90]}")
-    return _build(name, role, fitted, frame, answers, folder)
+    return _build(Outcome(name, role, "FAULT"), fitted, frame, folder)
 
 
 def _fit(model: Any, name: str, frame: pd.DataFrame, answers: pd.Series) -> Any:
@@ -243,15 +243,14 @@ def _fit(model: Any, name: str, frame: pd.DataFrame, answers: pd.Series) -> Any:
     return model.fit(frame, answers)
 
 
-def _build(
-    name: str, role: str, model: Any, frame: pd.DataFrame, answers: pd.Series, folder: Path
-) -> Outcome:
+def _build(asked: Outcome, model: Any, frame: pd.DataFrame, folder: Path) -> Outcome:
+    name, role = asked.name, asked.role
     source, rows = folder / f"{name}.joblib", folder / f"{name}.csv"
     joblib.dump(model, source)
     frame.to_csv(rows, index=False)
     config = BuildConfig(
         model=source, data=rows, name="survey", version="1", out=folder / f"{name}.edgepack",
-        quantize="none", measure=False,
+        quantize="none", measure=False, provenance=False,
     )  # fmt: skip
     try:
         with warnings.catch_warnings():
@@ -259,10 +258,10 @@ def _build(
             parity = build(config, notice=lambda _text: None).manifest.parity
     except EdgeError as error:
         plain = " ".join(error.what.split())
-        if not error.advice:
-            return Outcome(name, role, "FAULT", f"no advice: {plain}")
+        if "run time" in plain or "cannot load" in plain or not error.advice:
+            return Outcome(name, role, "FAULT", f"not refused by name: {plain}")
         return Outcome(name, role, "refused", plain, error.advice)
-    except Exception as error:  # the survey's very question
+    except Exception as error:  # noqa: BLE001  the survey's very question
         said = (str(error).strip().splitlines() or [""])[0]
         return Outcome(name, role, "FAULT", f"{type(error).__name__}: {said[:200]}")
     exact = parity.flips == 0 and parity.diff_max <= 1e-4
@@ -276,6 +275,45 @@ def survey(names: list[str]) -> list[Outcome]:
         return [outcome(name, Path(folder)) for name in names]
 
 
+_VERDICTS = {
+    "exact": "yes", "close": "yes, within the budget", "refused": "refused",
+    "no model": "not a model of table rows", "FAULT": "FAULT",
+}  # fmt: skip
+
+
+def page(found: list[Outcome]) -> str:
+    """The outcomes as a Markdown page."""
+    counts = Counter(item.verdict for item in found)
+    rows = [
+        f"| {item.name} | {item.role or '-'} | {_VERDICTS[item.verdict]} | {_note(item)} |"
+        for item in found
+    ]
+    return "\n".join([
+        "# Which scikit-learn models can be packaged",
+        "",
+        f"Written by `python benchmarks/support.py --write` for scikit-learn "
+        f"{version('scikit-learn')}: every estimator that it lists, fitted on a small table and "
+        "built. A refusal comes with the step's name and a way out; `edge-pack doctor MODEL` "
+        "tells before a build.",
+        "",
+        f"{len(found)} estimators: {counts['exact'] + counts['close']} are packaged without a "
+        f"changed label, {counts['refused']} are refused by name, {counts['no model']} cannot "
+        "answer new rows of a table at all.",
+        "",
+        "| estimator | as | packaged | if not |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ])  # fmt: skip
+
+
+def _note(item: Outcome) -> str:
+    if item.verdict == "refused":
+        what = item.detail.partition("cannot be packaged: ")[2] or item.detail
+        return f"{what}. {item.advice}".replace("|", "/")
+    return "" if item.verdict in ("exact", "close") else item.detail.replace("|", "/")
+
+
 def main() -> None:
     """Print the outcomes; write the page where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -287,6 +325,8 @@ def main() -> None:
         found += survey([name])
         print(f"{found[-1].verdict:9} {name:30} {found[-1].role:18} {found[-1].detail[:150]}")
         sys.stdout.flush()
+    if options.write:
+        PAGE.write_text(page(found), encoding="utf-8")
     print(dict(Counter(item.verdict for item in found)), f"scikit-learn {version('scikit-learn')}")
 
 
