@@ -224,7 +224,7 @@ def build_command(
     if json:
         typer.echo(printing.to_json(printing.built_object(built)))
     else:
-        printing.show_built(Console(soft_wrap=True), built)
+        printing.show_built(printing.console(), built)
 
 
 def _build_with_bar(config: BuildConfig) -> Built:
@@ -261,7 +261,7 @@ def inspect(bundle: _Bundle, json: _Json = False) -> None:
     if json:
         typer.echo(printing.to_json(printing.bundle_object(opened, size, measured)))
     else:
-        printing.show_bundle(Console(soft_wrap=True), opened, size, measured)
+        printing.show_bundle(printing.console(), opened, size, measured)
 
 
 @app.command()
@@ -307,7 +307,7 @@ def predict(
     """
     predictions = reading.predict(bundle, data)
     if not json:
-        printing.show_predictions(Console(), predictions)
+        printing.show_predictions(printing.console(), predictions)
         return
     for prediction in predictions:
         sys.stdout.write(printing.to_json(printing.prediction_object(prediction)) + "\n")

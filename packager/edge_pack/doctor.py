@@ -202,7 +202,7 @@ def register(app: typer.Typer) -> None:
 
         Example: edge-pack doctor pump.joblib --data rows.csv --target failed
         """
-        console = Console(soft_wrap=True)
+        console = printing.console()
         found = _read_and_examine(
             model, data, runtime=runtime, target=target, time_column=time_column, trust=trust
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,17 @@ from edge_pack.gates import show
 from edge_pack.measure import CandidateFigures, Measured, Searched
 
 SHOWN_ROWS = 20
+NARROW = 118
+"""Columns of a terminal under which the search's table leaves out what can be asked for."""
+_UNBOUNDED = 200
+
+
+def console() -> Console:
+    """Standard output: a terminal's own width; a pipe or a file has room for every column."""
+    found = Console(soft_wrap=True)
+    if found.is_terminal or "COLUMNS" in os.environ:
+        return found
+    return Console(soft_wrap=True, width=_UNBOUNDED)
 
 
 def to_json(value: object) -> str:
@@ -92,7 +104,7 @@ def show_built(console: Console, built: Built) -> None:
     table.add_row("digest", built.digest)
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold] -> {built.config.out}")
     if built.search is not None and len(built.search.candidates) > 1:
-        console.print(search_table(built.search))
+        console.print(search_table(built.search, console.width))
     console.print(table)
     _print_slices(console, manifest)
 
@@ -130,7 +142,7 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold]")
     console.print(table)
     if measured and measured.search is not None and len(measured.search.candidates) > 1:
-        console.print(search_table(measured.search))
+        console.print(search_table(measured.search, console.width))
     _print_slices(console, manifest)
     if manifest.features:
         console.print(_features(manifest))
@@ -154,47 +166,55 @@ def _print_slices(console: Console, manifest: Manifest) -> None:
         console.print(slices)
 
 
-def search_table(search: Searched) -> Table:
-    """All candidates with what each costs, and what became of it."""
+def search_table(search: Searched, width: int = _UNBOUNDED) -> Table:
+    """All candidates with what each costs, and what became of it.
+
+    Args:
+        width: columns of the terminal; a narrow one is shown neither ratio, metric, load, memory
+            nor reasons.
+    """
+    wide = width >= NARROW
     timed = [figure.batch for c in search.candidates[:1] for figure in c.latency]
-    drops = any(found.metric for found in search.candidates)
     table = Table(box=None, pad_edge=False)
-    for name in ("candidate", "bytes", "ratio", "flips", "max diff"):
-        table.add_column(name, justify="left" if name == "candidate" else "right")
-    if drops:
-        table.add_column(search.candidates[0].metric or "metric", justify="right")
+    table.add_column("candidate", no_wrap=True)
+    for name in ("bytes", *(["ratio"] if wide else []), "flips", "max diff"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if wide and any(found.metric for found in search.candidates):
+        table.add_column(search.candidates[0].metric or "metric", justify="right", no_wrap=True)
     for batch in timed:
-        table.add_column(f"p50 b{batch}", justify="right")
-    if timed:
-        table.add_column("load", justify="right")
-        table.add_column("memory", justify="right")
+        table.add_column(f"p50 b{batch}", justify="right", no_wrap=True)
+    if timed and wide:
+        table.add_column("load", justify="right", no_wrap=True)
+        table.add_column("memory", justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for found in search.candidates:
-        table.add_row(*_candidate(found, timed, drops=drops))
+        cells = _candidate(found, timed)
+        if wide and found.reason:
+            cells["verdict"] += f": {found.reason}"
+        table.add_row(*[cells.get(str(column.header), "") for column in table.columns])
     return table
 
 
-def _candidate(found: CandidateFigures, timed: list[int], *, drops: bool) -> list[str]:
-    verdict = f"{found.verdict}: {found.reason}" if found.reason else found.verdict
+def _candidate(found: CandidateFigures, timed: list[int]) -> dict[str, str]:
+    """A candidate's cells by column; those without a figure are left out."""
+    cells = {"candidate": found.mode, "verdict": found.verdict}
     if found.verdict == "chosen":
-        verdict = "[bold]<- chosen[/bold]"
+        cells["verdict"] = "[bold]<- chosen[/bold]"
     if not found.size_bytes:
-        return [found.mode, *[""] * (4 + drops + len(timed) + 2 * bool(timed)), verdict]
-    cells = [
-        found.mode,
-        f"{found.size_bytes:,}",
-        f"{found.ratio:.3f}",
-        str(found.flips),
-        f"{found.diff_max:.2g}",
-    ]
-    if drops:
-        cells.append(f"{found.metric_value:.4g}")
+        return cells
+    cells["bytes"] = f"{found.size_bytes:,}"
+    cells["ratio"] = f"{found.ratio:.3f}"
+    cells["flips"] = str(found.flips)
+    cells["max diff"] = f"{found.diff_max:.2g}"
+    if found.metric:
+        cells[found.metric] = f"{found.metric_value:.4g}"
     medians = {figure.batch: figure.p50_us for figure in found.latency}
-    cells += [_time(medians[batch]) if batch in medians else "" for batch in timed]
-    if timed:
-        cells.append("" if found.load_ms is None else f"{found.load_ms:.1f} ms")
-        cells.append("" if found.rss_bytes is None else f"{found.rss_bytes / 1e6:.1f} MB")
-    return [*cells, verdict]
+    cells |= {f"p50 b{batch}": _time(medians[batch]) for batch in timed if batch in medians}
+    if found.load_ms is not None:
+        cells["load"] = f"{found.load_ms:.1f} ms"
+    if found.rss_bytes is not None:
+        cells["memory"] = f"{found.rss_bytes / 1e6:.1f} MB"
+    return cells
 
 
 def _features(manifest: Manifest) -> Table:

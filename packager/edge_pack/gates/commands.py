@@ -7,8 +7,8 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
+from edge_pack import printing
 from edge_pack.gates import diffing, show_diff
 
 
@@ -41,6 +41,6 @@ def diff(
     if json:
         typer.echo(msgspec.json.encode(found).decode())
     else:
-        show_diff.show(Console(soft_wrap=True), found)
+        show_diff.show(printing.console(), found)
     if exit_code and found.breaks:
         raise typer.Exit(1)
