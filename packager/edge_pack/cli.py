@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from edge_contract.errors import InputFault
 from edge_contract.ports import command
 from edge_pack import doctor, printing, reading, release_commands
-from edge_pack.build import STAGES, Built, build
+from edge_pack.building import STAGES, Built, build
 from edge_pack.compress.modes import QUANTIZE, Optimize, Quantize
 from edge_pack.config import (
     BATCH,

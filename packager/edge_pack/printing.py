@@ -15,7 +15,7 @@ from rich.table import Table
 from edge_agent.outputs import Prediction
 from edge_contract.bundle import Bundle
 from edge_contract.manifest import Manifest, Provenance
-from edge_pack.build import Built
+from edge_pack.building import Built
 from edge_pack.gates import show
 from edge_pack.measure import CandidateFigures, Measured, Searched
 

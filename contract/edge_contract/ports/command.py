@@ -14,9 +14,9 @@ from typing import Annotated
 import typer
 
 from edge_contract.errors import EdgeError
+from edge_contract.ports.start import INTERRUPTED
 
 MACHINE_FAULT = 4
-INTERRUPTED = 130
 READER_GONE = 141
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from logging import getLogger
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from edge_contract import bundle as bundles
 from edge_contract import manifest as manifests
@@ -22,11 +22,10 @@ from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.manifest import GOLDEN_FILE, Manifest
 from edge_contract.ports.disk import write_atomic
-from edge_pack import asking, measure, origins, parity, sealing, sources, tables, times
+from edge_pack import asking, measure, measuring, origins, parity, sealing, sources, tables, times
 from edge_pack.asking import Asked
 from edge_pack.compress import prove
 from edge_pack.compress import recipe as recipes
-from edge_pack.compress.candidates import Candidate
 from edge_pack.compress.recipe import Recipe
 from edge_pack.compress.search import Found as Form
 from edge_pack.compress.search import Search
@@ -34,13 +33,12 @@ from edge_pack.config import BuildConfig
 from edge_pack.extras import need_build
 from edge_pack.frameworks.meaning import Declared
 from edge_pack.frameworks.networks import NetworkOriginal
-from edge_pack.gates import check, judge, truth
+from edge_pack.gates import check, judge
 from edge_pack.gates.data import Finding
 from edge_pack.intake import Intake, Rows
-from edge_pack.measure import Latency, Measured, OnDevice, Searched
+from edge_pack.measure import Measured, OnDevice, Searched
 from edge_pack.origins import Origin
 from edge_pack.papers import provenance, writing
-from edge_pack.papers.evaluation import Evaluation, evaluate
 from edge_pack.subject import Draws, Subject
 from edge_pack.tables import Table
 
@@ -174,23 +172,16 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
         manifest_bytes = manifests.encode(manifest)
         signature = sealing.sign(manifest_bytes, config)
         data = bundles.write(manifest_bytes, parts.stored, signature)
-        for stale in (measure.path_beside(config.out), *writing.paths_of(config.out)):
-            stale.unlink(missing_ok=True)
         write_atomic(config.out, data)
+        measure.path_beside(config.out).unlink(missing_ok=True)  # of the bundle that was here
         writing.write(Bundle(manifest, manifest_bytes, parts.stored, signature), config.out)
         _write_recipe(run, manifest, config, recipe)
     digest = manifests.digest(manifest_bytes)
     measured = None
     if config.measure:
+        sizes = {"source": run.source_bytes, "bundle": len(data)}
         measured = _measure(
-            run,
-            asked,
-            config,
-            form,
-            manifest=manifest,
-            digest=digest,
-            size=len(data),
-            device=judgement.device,
+            run, asked, config, form, digest=digest, sizes=sizes, device=judgement.device
         )
     return Built(
         config=config,
@@ -243,9 +234,10 @@ def _say_part(table: Table, config: BuildConfig, notice: Callable[[str], None]) 
         f"{table.path.name} has {table.total_rows:,} rows: ranges, categories and missing values "
         f"are of all of them; the models are compared on {table.rows:,}, in blocks evenly apart"
     )
-    if config.time_column in table.columns and (
-        np.diff(times.order(table, config.time_column)) < 0
-    ).any():
+    if (
+        config.time_column in table.columns
+        and (np.diff(times.order(table, config.time_column)) < 0).any()
+    ):
         notice(
             f"the rows are not in order of {config.time_column}, and a part of them was kept: "
             "sort the file, or drift over time is underestimated"
@@ -270,65 +262,23 @@ def _measure(
     config: BuildConfig,
     form: Form,
     *,
-    manifest: Manifest,
     digest: str,
-    size: int,
+    sizes: dict[str, int],
     device: OnDevice | None,
 ) -> Measured | None:
-    """Time bundle and original, write it beside the bundle, and warn where the bundle is slower.
-
-    The bundle is sealed by now: where measuring fails, the build says so and stands.
-    """
+    """Measurements beside the bundle, which is sealed by now: where that fails, it stands."""
     try:
         with run.stage("measure"):
-            figures = measure.in_child(config.out, config.batch)
-            original = _original_latency(asked, figures.latency)
+            found = measuring.of_bundle(
+                asked, form, config, digest=digest, sizes=sizes, device=device
+            )
     except MachineFault as error:
         run.notice(str(error))
         return None
-    measured = Measured(
-        bundle=digest,
-        name=config.name,
-        version=config.version,
-        host=measure.host(),
-        figures=figures,
-        original=original,
-        stages_ms={name: round(seconds * 1000, 1) for name, seconds in run.stages_s.items()},
-        bytes={
-            "source": run.source_bytes,
-            "stock_onnx": manifest.compression.stock_bytes,
-            "model": manifest.files[0].size,
-            "bundle": size,
-        },
-        evaluation=_evaluation(asked, form.chosen, config),
-        device=device,
-        search=form.search,
-    )
-    text = msgspec.json.format(msgspec.json.encode(measured), indent=2)
-    write_atomic(measure.path_beside(config.out), text + b"\n")
-    warning = measure.slower(figures.latency, original)
+    stages_ms = {name: round(seconds * 1000, 1) for name, seconds in run.stages_s.items()}
+    measured = replace(found, stages_ms=stages_ms)
+    measuring.write(measured, config)
+    warning = measure.slower(measured.figures.latency, measured.original)
     if warning:
         run.notice(warning)
     return measured
-
-
-def _evaluation(asked: Asked, chosen: Candidate, config: BuildConfig) -> Evaluation:
-    """The counts behind the report's charts, of the rows that the user gave."""
-    task, labels = asked.onnx.task, asked.onnx.outputs.labels
-    differences = parity.row_differences(asked.answers, chosen.answers)
-    if not config.target:
-        return evaluate(task, labels, chosen.answers, None, differences)
-    known = truth.read(asked.table, config.target, task, labels)
-    answers = chosen.answers.take(np.arange(asked.given))
-    return evaluate(task, labels, answers, known, differences)
-
-
-def _original_latency(asked: Asked, figures: tuple[Latency, ...]) -> tuple[Latency, ...]:
-    """The original estimator's latency at the batch sizes that the bundle was measured at."""
-    found = []
-    for figure in figures:
-        rows = asked.rows
-        if asked.intake.batch != "whole":
-            rows = rows.take(np.arange(figure.batch) % asked.given)
-        found.append(measure.calls(asked.original.timed(rows), figure.batch))
-    return tuple(found)
