@@ -151,6 +151,7 @@ def special(cls: Any) -> Case | None:
         "RFECV": lambda: _last(cls(simple, cv=2)),
         "SelectFromModel": lambda: _last(cls(simple)),
         "SelectKBest": lambda: _last(cls(k=3)),
+        "QuantileTransformer": lambda: _last(cls(n_quantiles=50)),
     }  # fmt: skip
     made = cases.get(cls.__name__)
     return made() if made is not None else None

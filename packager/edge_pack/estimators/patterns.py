@@ -122,6 +122,21 @@ def _setting(field: str, allowed: tuple[object, ...], use: str) -> Callable[[Any
     return check
 
 
+QUANTILES_MAX = 64
+"""skl2onnx walks its expression twice for each halving: 300 quantiles took minutes."""
+
+
+def _quantiles(step: Any) -> Reason:
+    if step.output_distribution != "uniform":
+        return _setting("output_distribution", ("uniform",), "uniform")(step)
+    if getattr(step, "n_quantiles_", 0) <= QUANTILES_MAX:
+        return None
+    return (
+        f"the conversion of {step.n_quantiles_} quantiles does not end in minutes",
+        f"Train with n_quantiles={QUANTILES_MAX} or fewer.",
+    )
+
+
 def _rare_categories(step: Any) -> Reason:
     if not getattr(step, "_infrequent_enabled", False):
         return None
@@ -165,7 +180,7 @@ _REFUSED: dict[str, Callable[[Any], Reason]] = {
     "FunctionTransformer": _unknown_function,
     "TransformedTargetRegressor": _unknown_way_back,
     "SplineTransformer": _setting("extrapolation", ("constant", "continue"), "constant"),
-    "QuantileTransformer": _setting("output_distribution", ("uniform",), "uniform"),
+    "QuantileTransformer": _quantiles,
     "Nystroem": _setting("kernel", ("rbf", "linear"), "rbf"),
     "KernelRidge": _setting("kernel", ("rbf", "linear"), "rbf"),
     "IsotonicRegression": _setting("out_of_bounds", ("clip",), "clip"),
