@@ -33,7 +33,7 @@ def read(table: Table, target: str, task: Task, labels: Sequence[Label]) -> NDAr
         indices = label_indices(cells, labels).astype(np.float64)
         indices[[item is None for item in cells.tolist()]] = np.nan
     else:
-        values = table.numbers(target)
+        values = _numbers(table, target, labels)
         indices = label_indices(values, [_number(label) for label in labels]).astype(np.float64)
         indices[np.isnan(values)] = np.nan
     if not (indices >= 0).any():
@@ -43,6 +43,17 @@ def read(table: Table, target: str, task: Task, labels: Sequence[Label]) -> NDAr
             advice="Name the column with the true labels in --target.",
         )
     return indices
+
+
+def _numbers(table: Table, target: str, labels: Sequence[Label]) -> NDArray[np.float64]:
+    try:
+        return table.numbers(target)
+    except InputFault as error:
+        known = ", ".join(map(str, list(labels)[:8]))
+        raise InputFault(
+            f"the target {error.what}; the model's labels are {known}",
+            advice="Write the true answers as the model was trained on them.",
+        ) from error
 
 
 def _number(label: Label) -> float:
