@@ -31,6 +31,7 @@ from edge_pack import (
     memory,
     parity,
     profile_build,
+    reference,
     runtimes,
     times,
 )
@@ -83,7 +84,10 @@ def _golden(asked: Asked, chosen: Candidate) -> Golden:
     feeds = inference.feeds_of(asked.intake, asked.features, rows)
     session = chosen.session
     slack = golden_build.slack(session.run, feeds) if chosen.mode in COMPUTE else 0.0
-    return golden_build.build(feeds, session.run(feeds), slack)
+    seen = session.run(feeds)
+    if asked.onnx.forest is None and chosen.mode not in COMPUTE:
+        seen = reference.outputs(chosen.proto, feeds, seen, golden_build.TOLERANCE)
+    return golden_build.build(feeds, seen, slack)
 
 
 def _profile(asked: Asked, chosen: Candidate, config: BuildConfig) -> bytes:

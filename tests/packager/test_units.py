@@ -180,21 +180,6 @@ def test_columns_of_a_parquet(tmp_path: Path) -> None:
         tables.read(path)
 
 
-def test_expected_outputs_round_alike_whatever_the_last_digits() -> None:
-    rng = np.random.default_rng(1)
-    scores = rng.dirichlet([1, 1, 1], 400)
-    labels = scores.argmax(axis=1)
-    rows = golden_build.choose(Rows(400, {"x": scores[:, 0]}, {}), Answers(labels, scores), 4)
-    for noise in (1e-6, -1e-6):
-        shaken = golden_build.rounded(scores[rows] + noise)
-        assert np.array_equal(shaken, golden_build.rounded(scores[rows]))
-    large = np.array([1234.5678, -7.1, 0.3], dtype=np.float32)
-    off = np.abs(golden_build.rounded(large) - large)
-    assert (off <= golden_build.TOLERANCE.absolute / 2 + np.abs(large) * 2.0**-14).all()
-    whole = np.array([1, 2], dtype=np.int64)
-    assert golden_build.rounded(whole) is whole
-
-
 def test_recorded_differences_are_bounds() -> None:
     def recorded(diff: float) -> float:
         figures = parity.Comparison(rows=1, flips=0, diff_max=diff, diff_p99=diff, worst=())
