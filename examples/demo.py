@@ -267,8 +267,8 @@ def build(version: str) -> str:
     measured = json.loads((FOLDER / f"{MODEL}-{version}.measured.json").read_text())
     ours, theirs = measured["figures"]["latency"][0], measured["original"][0]
     CONSOLE.print(
-        f"  {original:,} B pickle, {stock:,} B as stock ONNX -> {model['size']:,} B model "
-        f"({model['size'] / stock:.1%} of stock); {size:,} B with manifest, profile and samples"
+        f"  {original:,} B pickle, {stock:,} B as plain ONNX -> {model['size']:,} B model "
+        f"({model['size'] / stock:.1%} of that); {size:,} B with manifest, profile and samples"
     )
     CONSOLE.print(
         f"  against the original: {parity['flips']} of {parity['rows']} labels changed, "
@@ -279,7 +279,7 @@ def build(version: str) -> str:
         f"{theirs['p50_us'] / 1000:.1f} ms; loads in {measured['figures']['load_ms']:.0f} ms"
     )
     changed = f"{parity['flips']} of {parity['rows']} labels changed"
-    return f"{size:,} B, model {model['size'] / stock:.1%} of stock ONNX, {changed}"
+    return f"{size:,} B, model {model['size'] / stock:.1%} of plain ONNX, {changed}"
 
 
 def publish(version: str, broker: str) -> float:

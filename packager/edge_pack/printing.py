@@ -89,7 +89,7 @@ def show_built(console: Console, built: Built) -> None:
     model, stock = manifest.files[0], manifest.compression.stock_bytes
     table.add_row(
         f"model, {manifest.compression.mode}",
-        f"{model.size:,} B stored, {model.size / stock:.1%} of the stock ONNX's {stock:,} B",
+        f"{model.size:,} B stored, {model.size / stock:.1%} of the plain ONNX's {stock:,} B",
     )
     others = ", ".join(f"{file.name} {file.size:,} B" for file in manifest.files if file != model)
     table.add_row("bundle", f"{built.size_bytes:,} B with {others}")

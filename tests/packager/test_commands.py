@@ -111,7 +111,7 @@ def test_build_inspect_verify_predict(inputs: Inputs) -> None:
 def test_tables_for_people(inputs: Inputs) -> None:
     built = _call("build", *inputs.options(), "--no-measure", "--intended-use", "wine tasting")
     assert built.exit_code == 0, built.output
-    for part in ("stock ONNX", "0 of", "labels changed", "accuracy", "digest", "pass --keys"):
+    for part in ("plain ONNX", "0 of", "labels changed", "accuracy", "digest", "pass --keys"):
         assert part in built.stdout
     shown = _call("inspect", inputs.out).stdout
     for part in ("model.onnx", "ONNX Runtime 1.", "alcohol", "number", "wine tasting", "class_0"):
