@@ -229,7 +229,9 @@ class Search:
     @cached_property
     def _material(self) -> Material:
         onnx = self.asked.onnx
-        return Material(onnx.proto, _calibration(self.asked), onnx.forest, onnx.remake)
+        return Material(
+            onnx.proto, _calibration(self.asked), onnx.forest, onnx.remake, self.config.runtime
+        )
 
     @cached_property
     def _judge(self) -> Judge:
