@@ -14,6 +14,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 """The plainest first: at a tie the earlier one is taken."""
 COMPUTE: tuple[Mode, ...] = ("int8-static", "int8-static-tensor", "int8-dynamic")
 """Forms that compute in integers: only a measurement says whether they are faster."""
+LIGHTER: tuple[Mode, ...] = ("trees-v5",)
+"""Forms of more bytes that load faster and into less memory: only a measurement says whether."""
 
 TREES: tuple[Mode, ...] = ("trees-merged", "trees-leaf8", "trees-pruned", "trees-v5")
 LOSSY_TREES: tuple[Mode, ...] = ("trees-leaf8", "trees-pruned")

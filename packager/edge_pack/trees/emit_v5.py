@@ -2,7 +2,8 @@
 
 Guards: the runtime adds up in float64 and hands that on, so totals are rounded once, after the
 base, and a label is chosen before. No root has a leaf and a node of the same number: releases
-up to 1.23 take such a root for a leaf and crash or answer wrong (onnxruntime issue 24679).
+up to 1.23.2 take such a root for a leaf and answer wrong (onnxruntime issue 24679). No set is
+asked for: BRANCH_MEMBER answers wrong from 1.21 to 1.31, each release in its own way.
 
 Pure.
 """
