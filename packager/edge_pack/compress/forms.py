@@ -166,7 +166,7 @@ def suits(mode: Mode, material: Material) -> bool:
 
 
 def _suits_v5(material: Material) -> bool:
-    """Whether every leaf adds to one output: of five labels it was 5.5 times slower, twice as big."""
+    """Whether every leaf adds to one output: of five labels it was 5.5 times slower."""
     forest = material.forest
     one = forest is not None and (forest.values.shape[1] == 1 or len(forest.labels) == 2)
     return one and runtimes.has_v5_trees(material.runtime)

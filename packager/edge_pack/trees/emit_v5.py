@@ -1,9 +1,9 @@
 """Trees as ai.onnx.ml 5 has them: ``TreeEnsemble``, which runtimes run from 1.21 on.
 
 Guards: the runtime adds up in float64 and hands that on, so totals are rounded once, after the
-base, and a label is chosen before. No root has a leaf and a node of the same number: releases
-up to 1.23.2 take such a root for a leaf and answer wrong (onnxruntime issue 24679). No set is
-asked for: BRANCH_MEMBER answers wrong from 1.21 to 1.31, each release in its own way.
+base, and a label is chosen before. What releases answer wrong is not emitted: a root with a leaf
+and a node of one number (1.21.1 and 1.23.2 take it for a leaf, onnxruntime issue 24679), a root
+whose two sides are one leaf (1.21.1 to 1.24.1 read another), and BRANCH_MEMBER (to 1.31.1).
 
 Pure.
 """
@@ -52,7 +52,7 @@ def _divided(graph: Graph, forest: Forest, sums: str) -> str:
 
 
 def _trees(graph: Graph, forest: Forest) -> dict[str, Any]:
-    """Nodes that ask, depth first, and apart from them the leaves; of one leaf a node too."""
+    """Nodes that ask, depth first, and apart from them the leaves; a lone leaf twice, to be asked."""
     leaf, tree = forest.leaf, forest.tree
     kept = ~leaf
     kept[forest.roots] = True
@@ -61,19 +61,23 @@ def _trees(graph: Graph, forest: Forest) -> dict[str, Any]:
     yes, no = forest.yes[at], forest.no[at]
     spare = _spare(forest, place)
     place = place + spare * leaf
+    alone = leaf[at]
+    leaves = np.concatenate([np.flatnonzero(leaf), at[alone]])
+    after = place[no]
+    after[alone] = spare + len(leaves) - alone.sum() + np.arange(alone.sum())
     found = {
         "aggregate_function": _SUM,
         "n_targets": forest.outputs,
         "tree_roots": (np.cumsum(kept) - 1)[forest.roots],
-        "nodes_featureids": np.where(leaf[at], 0, forest.column[at]),
+        "nodes_featureids": np.where(alone, 0, forest.column[at]),
         "nodes_modes": graph.array(np.full(len(at), _LEQ, dtype=np.uint8)),
         "nodes_splits": graph.array(forest.cut[at]),
         "nodes_truenodeids": place[yes],
-        "nodes_falsenodeids": place[no],
+        "nodes_falsenodeids": after,
         "nodes_trueleafs": leaf[yes].astype(np.int64),
         "nodes_falseleafs": leaf[no].astype(np.int64),
-        "leaf_targetids": np.pad(forest.target[tree[leaf]], (spare, 0)),
-        "leaf_weights": graph.array(np.pad(forest.values[leaf, 0] + 0.0, (spare, 0))),
+        "leaf_targetids": np.pad(forest.target[tree[leaves]], (spare, 0)),
+        "leaf_weights": graph.array(np.pad(forest.values[leaves, 0] + 0.0, (spare, 0))),
     }
     if forest.missing_yes.any():
         found["nodes_missing_value_tracks_true"] = forest.missing_yes[at].astype(np.int64)

@@ -269,6 +269,12 @@ def test_no_root_has_a_leaf_and_a_node_of_one_number() -> None:
     assert said(forest, feeds, 5)["value"][:, 0].tolist() == [40, 20, 60]
 
 
+def test_a_tree_of_one_leaf_asks_for_two_equal_ones() -> None:
+    """ONNX Runtime up to 1.24 reads another leaf where both sides of a root are one."""
+    proto = emit(averaged(np.array([[1.0], [2.0], [4.0]]), ()), COLUMNS, ml=5).proto
+    assert all(yes != no and a and b for yes, no, a, b in _roots(proto))
+
+
 def test_a_tree_of_several_outputs_is_told_apart_without_what_one_never_asks() -> None:
     """Of 3 outputs, one tree: the copies hold what makes a difference to their own alone."""
     forest = Forest(**grow(np.random.default_rng(4), 4, 3, True))
