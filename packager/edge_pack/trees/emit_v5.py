@@ -52,7 +52,7 @@ def _divided(graph: Graph, forest: Forest, sums: str) -> str:
 
 
 def _trees(graph: Graph, forest: Forest) -> dict[str, Any]:
-    """Nodes that ask, depth first, and apart from them the leaves; a lone leaf twice, to be asked."""
+    """Nodes that ask, depth first, and apart from them the leaves; a lone leaf is there twice."""
     leaf, tree = forest.leaf, forest.tree
     kept = ~leaf
     kept[forest.roots] = True
