@@ -57,5 +57,5 @@ def _from_forest(forest: Forest, original: EstimatorOriginal, intake: Intake) ->
         emitted.proto.ByteSize(),
         tensors=emitted.tensors,
         forest=forest,
-        remake=lambda other: emit(other, intake.columns, ignored).proto,
+        remake=lambda other, ml: emit(other, intake.columns, ignored, ml=ml).proto,
     )

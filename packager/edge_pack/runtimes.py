@@ -33,6 +33,7 @@ TABLE = (
 """A release between two rows has the limits of the older row."""
 
 ML_DOMAINS = ("ai.onnx.ml",)
+V5_ML = 5
 _V5_TREES = ("ai.onnx.ml:TreeEnsemble", (1, 21))
 """Release 1.18 accepts ai.onnx.ml 5 but runs its TreeEnsemble only from 1.21 on."""
 
@@ -91,6 +92,27 @@ def check_floor(floor: str, ir: int, opsets: dict[str, int], ops: tuple[str, ...
             advice=f"Export it with ai.onnx {limits.onnx} or less, or pass --runtime '>={needed}'.",
         )
     return needed
+
+
+def has_v5_trees(floor: str) -> bool:
+    """Whether every release in ``floor`` runs the TreeEnsemble of ai.onnx.ml 5."""
+    limits_of(floor)
+    return _release(floor) >= _V5_TREES[1]
+
+
+def check_v5_trees(floor: str) -> int:
+    """The version of ai.onnx.ml that has TreeEnsemble.
+
+    Raises BuildFault when a device at the floor could not run it.
+    """
+    if not has_v5_trees(floor):
+        needed = _text(_V5_TREES[1])
+        raise BuildFault(
+            f"trees of ai.onnx.ml {V5_ML} need ONNX Runtime {needed}, devices may have "
+            f"{_text(_release(floor))}",
+            advice=f"Pass --runtime '>={needed}', or take another form with --quantize.",
+        )
+    return V5_ML
 
 
 def _release(floor: str) -> tuple[int, int]:

@@ -26,7 +26,8 @@ class Converted:
             is none.
         tensors: the input tensors where they differ from the planned ones, else None.
         forest: the tree form (``trees.form.Forest``) that the model was emitted from, or None.
-        remake: ``proto`` from another forest of the same columns and outputs; None without one.
+        remake: ``proto`` from another forest of the same columns and outputs, in a version of
+            ai.onnx.ml; None without one.
     """
 
     proto: Any
@@ -35,7 +36,7 @@ class Converted:
     stock_bytes: int
     tensors: tuple[Tensor, ...] | None = None
     forest: Any = None
-    remake: Callable[[Any], Any] | None = None
+    remake: Callable[[Any, int], Any] | None = None
 
 
 class Original(Protocol):

@@ -23,7 +23,7 @@ from edge_pack.compress import bench, forms, pareto
 from edge_pack.compress.bench import Benched
 from edge_pack.compress.candidates import Candidate, Judge, Member, encode, refusal
 from edge_pack.compress.forms import Form, Material
-from edge_pack.compress.modes import COMPUTE, LOSSY_TREES, MODES, Mode, Parameters
+from edge_pack.compress.modes import COMPUTE, LIGHTER, LOSSY_TREES, MODES, Mode, Parameters
 from edge_pack.config import MAX_METRIC_DROP, BuildConfig
 from edge_pack.gates import truth
 from edge_pack.inference import Tensors
@@ -229,7 +229,9 @@ class Search:
     @cached_property
     def _material(self) -> Material:
         onnx = self.asked.onnx
-        return Material(onnx.proto, _calibration(self.asked), onnx.forest, onnx.remake)
+        return Material(
+            onnx.proto, _calibration(self.asked), onnx.forest, onnx.remake, self.config.runtime
+        )
 
     @cached_property
     def _judge(self) -> Judge:
@@ -256,11 +258,12 @@ def _failing(entry: _Entry) -> Iterator[None]:
 
 
 def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:
-    """A form that is hardly smaller is only worth its while if it computes otherwise."""
+    """A form that is hardly smaller is only worth its while if it computes or loads otherwise."""
     if entry.candidate is None or entry.verdict:
         return
     saved = len(plain.stored) - len(entry.candidate.stored)
-    if saved < pareto.GAIN_BYTES and (entry.mode not in COMPUTE or config.optimize == "size"):
+    otherwise = config.measure and entry.mode in (*COMPUTE, *LIGHTER)
+    if saved < pareto.GAIN_BYTES and (not otherwise or config.optimize == "size"):
         entry.verdict = "no smaller"
         entry.reason = f"saves {saved:,} B on the wire"
 

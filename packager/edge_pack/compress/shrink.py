@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_contract.errors import BuildFault
-from edge_pack.trees.form import LEAF, MEMBER, Forest
+from edge_pack.trees import merge
+from edge_pack.trees.form import Forest
 
 LEVELS = 255
 """Steps of a rounded leaf: from the least to the greatest value, as one byte holds."""
-_Bools = NDArray[np.bool_]
 _Floats = NDArray[np.float64]
 
 
@@ -27,17 +27,7 @@ def merged(forest: Forest) -> tuple[Forest, int]:
 
     Raises BuildFault when there is no such node.
     """
-    leaf, values = forest.leaf.copy(), forest.values.copy()
-    while True:
-        same = ~leaf & leaf[forest.yes] & leaf[forest.no]
-        where = np.flatnonzero(same)
-        equal = (values[forest.yes[where]] == values[forest.no[where]]).all(axis=1)
-        where = where[equal]
-        if not where.size:
-            break
-        values[where] = values[forest.yes[where]]
-        leaf[where] = True
-    return _changed(forest, _rebuilt(forest, leaf, values), "merging equal leaves")
+    return _changed(forest, merge.equal_leaves(forest), "merging equal leaves")
 
 
 def rounded(forest: Forest) -> tuple[Forest, int]:
@@ -83,7 +73,7 @@ def pruned(forest: Forest, share: float, samples: float) -> tuple[Forest, int]:
     leaf[forest.roots] = forest.leaf[forest.roots]
     rounds = len(forest.target) // max(len(np.unique(forest.target)), 1)
     kept = max(1, round(rounds * share)) * (len(forest.target) // rounds)
-    found = _rebuilt(forest, leaf, np.where(leaf[:, None], values, forest.values), kept)
+    found = merge.rebuilt(forest, leaf, np.where(leaf[:, None], values, forest.values), kept)
     return _changed(forest, found, "pruning")
 
 
@@ -99,40 +89,6 @@ def _averages(forest: Forest) -> _Floats:
         shares = weights / total if total > 0 else np.array([0.5, 0.5])
         values[node] = shares[0] * values[yes] + shares[1] * values[no]
     return np.asarray(values)
-
-
-def _rebuilt(forest: Forest, leaf: _Bools, values: _Floats, trees: int | None = None) -> Forest:
-    """The first ``trees`` with the nodes that are reached when every ``leaf`` is one."""
-    roots = forest.roots[:trees]
-    kept = np.zeros(forest.nodes, dtype=bool)
-    front = roots
-    while front.size:
-        kept[front] = True
-        asking = front[~leaf[front]]
-        front = np.concatenate([forest.yes[asking], forest.no[asking]])
-    where = np.cumsum(kept) - 1
-    index, leaf = where[kept], leaf[kept]
-    test = np.where(leaf, LEAF, forest.test[kept])
-    column = np.where(leaf, -1, forest.column[kept])
-    member = np.where(leaf, -1, forest.member[kept])
-    asked = set(column[test == MEMBER].tolist())
-    averaged = forest.divisor != 1
-    return replace(
-        forest,
-        roots=where[roots],
-        target=forest.target[:trees],
-        column=column,
-        test=test,
-        member=member,
-        cut=np.where(leaf, 0.0, forest.cut[kept]),
-        missing_yes=np.where(leaf, False, forest.missing_yes[kept]),
-        yes=np.where(leaf, index, where[forest.yes[kept]]),
-        no=np.where(leaf, index, where[forest.no[kept]]),
-        values=values[kept],
-        cover=forest.cover[kept],
-        codes=tuple(codes for codes in forest.codes if codes.column in asked),
-        divisor=float(len(roots)) if averaged else forest.divisor,
-    )
 
 
 def _changed(before: Forest, after: Forest, what: str) -> tuple[Forest, int]:

@@ -110,8 +110,8 @@ class Booster:
         """
         forest = short_leaves(self.model.forest(rows))
 
-        def remake(other: Forest) -> Any:
-            proto = emit(other, intake.columns).proto
+        def remake(other: Forest, ml: int) -> Any:
+            proto = emit(other, intake.columns, ml=ml).proto
             graphs.tidy(proto, ir_max=proto.ir_version)
             return proto
 

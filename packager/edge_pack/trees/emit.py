@@ -1,4 +1,4 @@
-"""A ``Forest`` as one ONNX graph: ai.onnx.ml 3 and ai.onnx 17, which every runtime since 1.15 has.
+"""A ``Forest`` as one ONNX graph: ai.onnx 17, and ai.onnx.ml 3 or 5 for the trees themselves.
 
 Guards: totals are added up in float64 wherever the runtime can, and a label is chosen by their
 sign or order before they are rounded, so that it ties as the original ties; every comparison is
@@ -11,27 +11,48 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_contract.errors import BuildFault
 from edge_contract.manifest import Outputs, Tensor
-from edge_pack.extras import need
 from edge_pack.graphs import GRAPH_NAME
 from edge_pack.intake import INPUT, Column
-from edge_pack.trees import cuts
+from edge_pack.runtimes import TARGET_ML, V5_ML
+from edge_pack.trees import cuts, emit_v3, emit_v5
 from edge_pack.trees.columns import Derived, derive
-from edge_pack.trees.form import ABOVE_ZERO, Forest, Ints, Link
+from edge_pack.trees.form import ABOVE_ZERO, Forest, Link
+from edge_pack.trees.graph import (
+    DOUBLE,
+    FLOAT,
+    INT32,
+    INT64,
+    LABEL,
+    SCORES,
+    STRING,
+    VALUE,
+    Graph,
+    named,
+)
 
-LABEL, SCORES, VALUE = "label", "probabilities", "value"
 TEXT = "text"
 """The tensor of all text columns; ``INPUT`` is that of all numbers."""
-_ONNX, _ML, _IR = 17, 3, 8
-_FLOAT, _INT32, _INT64, _STRING, DOUBLE = 1, 6, 7, 8, 11
-_INTS, _STRINGS = 7, 8
-"""TensorProto.DataType and AttributeProto.AttributeType of onnx.proto3."""
+_ONNX, _IR = 17, 8
+
+
+class Operators(Protocol):
+    """The nodes of trees, as one version of ai.onnx.ml has them."""
+
+    def totals(self, graph: Graph, forest: Forest, rows: str) -> str:
+        """float32 [rows, outputs], added up in float64 and rounded once."""
+        ...
+
+    def many_labels(self, graph: Graph, forest: Forest, rows: str) -> str:
+        """The same, and ``LABEL``: the first of the largest in float64."""
+        ...
+
+
+_OPERATORS: dict[int, Operators] = {TARGET_ML: emit_v3, V5_ML: emit_v5}
 
 
 @dataclass(frozen=True)
@@ -43,67 +64,18 @@ class Emitted:
     outputs: tuple[str, ...]
 
 
-class Graph:
-    """Nodes and weights as they are added, under names that count up."""
-
-    def __init__(self) -> None:
-        self.helper = need("onnx.helper", "emitting trees")
-        self.arrays = need("onnx.numpy_helper", "emitting trees")
-        self.nodes: list[Any] = []
-        self.weights: dict[str, Any] = {}
-
-    def add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """A node of ai.onnx; the name of its output."""
-        name = output or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(self.helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def node(
-        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], fields: dict[str, Any]
-    ) -> None:
-        """A node of ai.onnx.ml with long attributes, which are not looked at one by one."""
-        node = self.helper.make_node(kind, list(inputs), list(outputs), domain="ai.onnx.ml")
-        for name in sorted(fields):
-            field = fields[name]
-            if isinstance(field, np.ndarray):
-                attribute = node.attribute.add(name=name, type=_INTS)
-                attribute.ints.extend(field.tolist())
-            elif isinstance(field, list) and isinstance(field[0], str):
-                attribute = node.attribute.add(name=name, type=_STRINGS)
-                attribute.strings.extend(text.encode() for text in field)
-            else:
-                node.attribute.append(self.helper.make_attribute(name, field))
-        self.nodes.append(node)
-
-    def array(self, values: NDArray[Any]) -> Any:
-        """A tensor without a name, for an attribute."""
-        return self.arrays.from_array(np.ascontiguousarray(values))
-
-    def weight(self, array: NDArray[Any], name: str) -> str:
-        """A stored tensor; the name of it."""
-        self.weights.setdefault(name, self.arrays.from_array(np.asarray(array), name))
-        return name
-
-    def unused(self, name: str) -> str:
-        """A name for a tensor that nobody has yet."""
-        return f"{name}_{len(self.nodes)}"
-
-    def rename(self, old: str, new: str) -> None:
-        """Another name for a tensor that a node makes."""
-        for node in self.nodes:
-            for names in (node.input, node.output):
-                for i, name in enumerate(names):
-                    if name == old:
-                        names[i] = new
-
-
 def emit(
-    forest: Forest, columns: Sequence[Column], unread: Collection[str] = frozenset()
+    forest: Forest,
+    columns: Sequence[Column],
+    unread: Collection[str] = frozenset(),
+    *,
+    ml: int = TARGET_ML,
 ) -> Emitted:
     """The forest over raw ``columns``, of which text goes in as text.
 
     Args:
         unread: names of columns that the model drops; no tensor holds them.
+        ml: the version of ai.onnx.ml, 3 or 5.
 
     Raises BuildFault for labels that ONNX cannot carry, or text compared with a number.
     """
@@ -112,12 +84,17 @@ def emit(
     derived = derive(forest, [i for i in read if not columns[i].text], texts)
     graph = Graph()
     tensors = _inputs(columns, derived)
-    names = body(graph, derived)
-    return Emitted(_model(graph, tensors, forest, names), tensors, names)
+    names = body(graph, derived, ml=ml)
+    return Emitted(_model(graph, tensors, forest, names, ml), tensors, names)
 
 
 def body(
-    graph: Graph, derived: Derived, numbers: str = INPUT, *, raw_scores: bool = False
+    graph: Graph,
+    derived: Derived,
+    numbers: str = INPUT,
+    *,
+    raw_scores: bool = False,
+    ml: int = TARGET_ML,
 ) -> tuple[str, ...]:
     """The nodes from the input tensors on; the names of the outputs.
 
@@ -125,17 +102,17 @@ def body(
         numbers: name of the float64 tensor of the numbers.
         raw_scores: totals instead of probabilities; of two labels minus and plus the total.
     """
-    forest = cuts.as_float64(derived.forest)
+    forest, trees = cuts.as_float64(derived.forest), _OPERATORS[ml]
     rows = _columns(graph, derived, numbers)
     if not forest.labels:
-        _linked(graph, forest.link, _totals(graph, forest, rows), VALUE)
+        _linked(graph, forest.link, trees.totals(graph, forest, rows), VALUE)
         return (VALUE,)
     if len(forest.labels) > 2:
-        scores = _many_labels(graph, forest, rows)
+        scores = trees.many_labels(graph, forest, rows)
     elif _has_margin(forest):
-        scores = _two_labels(graph, forest, rows, raw_scores=raw_scores)
+        scores = _two_labels(graph, trees, forest, rows, raw_scores=raw_scores)
     else:
-        scores = _first_of_largest(graph, forest, rows)
+        scores = _first_of_largest(graph, trees, forest, rows)
     if not forest.probabilities:
         return (LABEL,)
     _linked(graph, "identity" if raw_scores else _link_of_scores(forest), scores, SCORES)
@@ -175,7 +152,7 @@ def _columns(graph: Graph, derived: Derived, numbers: str) -> str:
         return numbers
     if any(table.ranks.dtype == np.int32 for table in derived.tables):
         parts = [
-            name if table.ranks.dtype == np.int32 else graph.add("Cast", [name], to=_INT32)
+            name if table.ranks.dtype == np.int32 else graph.add("Cast", [name], to=INT32)
             for name, table in zip(parts, derived.tables, strict=True)
         ]
     joined = graph.add("Concat", parts, axis=1) if len(parts) > 1 else parts[0]
@@ -206,10 +183,10 @@ def _ranks(graph: Graph, derived: Derived, number: int, numbers: str) -> str:
     same = graph.add("Equal", [picked, known])
     hits = graph.add("Concat", [same, graph.add("IsNaN", [picked])], axis=1)
     places = graph.weight(np.arange(1, len(codes.known) + 2, dtype=np.float32), f"places_{number}")
-    place = graph.add("MatMul", [graph.add("Cast", [hits], to=_FLOAT), places])
+    place = graph.add("MatMul", [graph.add("Cast", [hits], to=FLOAT), places])
     order = [codes.unknown, *range(len(codes.known)), codes.missing]
     table = graph.weight(ranks[order], f"ranks_{number}")
-    return graph.add("Gather", [table, graph.add("Cast", [place], to=_INT64)], axis=0)
+    return graph.add("Gather", [table, graph.add("Cast", [place], to=INT64)], axis=0)
 
 
 def _has_margin(forest: Forest) -> bool:
@@ -244,16 +221,18 @@ def _margin(forest: Forest) -> Forest:
     )
 
 
-def _two_labels(graph: Graph, forest: Forest, rows: str, *, raw_scores: bool) -> str:
+def _two_labels(
+    graph: Graph, trees: Operators, forest: Forest, rows: str, *, raw_scores: bool
+) -> str:
     """The label by the sign of one total, which float32 keeps however small it is."""
     one = _margin(forest)
     moved = one.threshold not in (0.0, ABOVE_ZERO)
     base = one.base - one.threshold if moved else one.base
-    total = _totals(graph, replace(one, base=base), rows)
+    total = trees.totals(graph, replace(one, base=base), rows)
     sides = graph.weight(np.array([[-1, 1]], np.float32), "sides")
     both = graph.add("MatMul", [total, sides])
     tied = int(one.threshold != ABOVE_ZERO)
-    _named(graph, forest, ["ArgMax", [both]], select_last_index=tied)
+    named(graph, forest.labels, ["ArgMax", [both]], select_last_index=tied)
     if moved:
         back = np.array([-one.threshold, one.threshold], np.float32)
         both = graph.add("Add", [both, graph.weight(back, "threshold")])
@@ -265,47 +244,10 @@ def _two_labels(graph: Graph, forest: Forest, rows: str, *, raw_scores: bool) ->
     return graph.add("Add", [both, graph.weight(np.array([1, 0], np.float32), "rest")])
 
 
-def _many_labels(graph: Graph, forest: Forest, rows: str) -> str:
-    """The classifier node chooses among totals of float64, the first of the largest."""
-    labels = _label_array(forest.labels)
-    text = labels.dtype == object
-    names = {f"classlabels_{'strings' if text else 'int64s'}": labels.tolist()}
-    scores = graph.unused("scores")
-    trees = replace(forest, base=forest.base * forest.divisor)
-    graph.node("TreeEnsembleClassifier", [rows], [LABEL, scores],
-               {**_nodes(graph, trees), **_leaves(graph, trees, "class"), **names})  # fmt: skip
-    if forest.divisor == 1.0:
-        return scores
-    divisor = graph.weight(np.array(forest.divisor, np.float32), "trees")
-    return graph.add("Div", [scores, divisor])
-
-
-def _first_of_largest(graph: Graph, forest: Forest, rows: str) -> str:
-    totals = _totals(graph, forest, rows)
-    _named(graph, forest, ["ArgMax", [totals]])
+def _first_of_largest(graph: Graph, trees: Operators, forest: Forest, rows: str) -> str:
+    totals = trees.totals(graph, forest, rows)
+    named(graph, forest.labels, ["ArgMax", [totals]])
     return totals
-
-
-def _named(graph: Graph, forest: Forest, index: Any, **attributes: Any) -> None:
-    """The label of each row by the index that a node finds."""
-    labels = _label_array(forest.labels)
-    kind, inputs = index
-    if labels.tolist() == list(range(len(labels))):
-        graph.add(kind, inputs, LABEL, axis=1, keepdims=0, **attributes)
-        return
-    found = graph.add(kind, inputs, axis=1, keepdims=0, **attributes)
-    graph.add("Gather", [graph.weight(labels, "labels"), found], LABEL, axis=0)
-
-
-def _label_array(labels: Sequence[Any]) -> NDArray[Any]:
-    if all(isinstance(label, str) for label in labels):
-        return np.array(labels, dtype=object)
-    if all(isinstance(label, bool | int | float) and label == int(label) for label in labels):
-        return np.array([int(label) for label in labels], dtype=np.int64)
-    raise BuildFault(
-        f"labels such as {labels[0]!r} and {labels[-1]!r} are neither all text nor whole numbers",
-        advice="Train with labels of one kind.",
-    )
 
 
 def _linked(graph: Graph, link: Link, totals: str, output: str) -> None:
@@ -321,93 +263,21 @@ def _linked(graph: Graph, link: Link, totals: str, output: str) -> None:
                   [totals], output)  # fmt: skip
 
 
-def _totals(graph: Graph, forest: Forest, rows: str) -> str:
-    """The totals [rows, outputs], added up in float64 and rounded once."""
-    averaged = forest.divisor == forest.trees and forest.trees > 1
-    if not averaged and forest.divisor != 1.0:
-        forest = replace(forest, values=forest.values / forest.divisor)
-    output = graph.unused("totals")
-    graph.node("TreeEnsembleRegressor", [rows], [output], {
-        **_nodes(graph, forest),
-        **_leaves(graph, forest, "target"),
-        "n_targets": forest.outputs,
-        "aggregate_function": "AVERAGE" if averaged else "SUM",
-    })  # fmt: skip
-    return output
-
-
-def _nodes(graph: Graph, forest: Forest) -> dict[str, Any]:
-    tree = forest.tree
-    first = forest.roots[tree]
-    leaf = forest.leaf
-    modes = np.where(leaf, "LEAF", "BRANCH_LEQ")
-    found: dict[str, Any] = {
-        "nodes_treeids": tree,
-        "nodes_nodeids": np.arange(forest.nodes) - first,
-        "nodes_featureids": np.where(leaf, 0, forest.column),
-        "nodes_modes": modes.tolist(),
-        "nodes_truenodeids": np.where(leaf, 0, forest.yes - first),
-        "nodes_falsenodeids": np.where(leaf, 0, forest.no - first),
-        "nodes_values_as_tensor": graph.array(forest.cut),
-    }
-    if forest.missing_yes.any():
-        found["nodes_missing_value_tracks_true"] = forest.missing_yes.astype(np.int64)
-    return found
-
-
-def _leaves(graph: Graph, forest: Forest, prefix: str) -> dict[str, Any]:
-    """What each leaf adds to which output; zeros are left out where only votes are counted."""
-    at = np.flatnonzero(forest.leaf)
-    tree = forest.tree[at]
-    values = forest.values[at]
-    if values.shape[1] == 1:
-        leaf, output = np.arange(len(at)), forest.target[tree]
-    else:
-        votes = bool((values >= 0).all()) and not forest.base.any()
-        kept = (values != 0) if votes else np.ones(values.shape, dtype=bool)
-        kept[:, 0] |= ~kept.any(axis=1)
-        leaf, output = np.nonzero(kept)
-    weights = values[leaf, output if values.shape[1] > 1 else 0] + 0.0
-    leaf, output, weights = _every_output(forest, tree, leaf, output, weights)
-    found = {
-        f"{prefix}_treeids": tree[leaf],
-        f"{prefix}_nodeids": (at - forest.roots[tree])[leaf],
-        f"{prefix}_ids": output,
-        f"{prefix}_weights_as_tensor": graph.array(weights),
-    }
-    if forest.base.any():
-        found["base_values_as_tensor"] = graph.array(forest.base)
-    return found
-
-
-def _every_output(
-    forest: Forest, tree: Ints, *entries: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The runtime drops the base of an output that no leaf adds to: the first tree adds 0 to it."""
-    leaf, output, weights = entries
-    served = np.unique(output)
-    idle = np.setdiff1d(np.arange(forest.outputs), served) if forest.base.any() else served[:0]
-    first = np.flatnonzero(tree == 0)
-    leaf = np.concatenate([leaf, np.repeat(first, len(idle))])
-    output = np.concatenate([output, np.tile(idle, len(first))]).astype(np.int64)
-    weights = np.concatenate([weights, np.zeros(len(first) * len(idle))])
-    order = np.lexsort((output, leaf))
-    return leaf[order], output[order], weights[order]
-
-
-def _model(graph: Graph, tensors: Sequence[Tensor], forest: Forest, names: Sequence[str]) -> Any:
+def _model(
+    graph: Graph, tensors: Sequence[Tensor], forest: Forest, names: Sequence[str], ml: int
+) -> Any:
     make = graph.helper.make_tensor_value_info
-    kinds = {"float64": DOUBLE, "float32": _FLOAT, "string": _STRING}
+    kinds = {"float64": DOUBLE, "float32": FLOAT, "string": STRING}
     inputs = [make(t.name, kinds[t.dtype], ["rows", t.shape[1]]) for t in tensors]
     outputs = []
     for name in names:
         if name == LABEL:
             text = isinstance(forest.labels[0], str)
-            outputs.append(make(name, _STRING if text else _INT64, ["rows"]))
+            outputs.append(make(name, STRING if text else INT64, ["rows"]))
         else:
             columns = len(forest.labels) if name == SCORES else forest.outputs
-            outputs.append(make(name, _FLOAT, ["rows", columns]))
-    opsets = [("ai.onnx.ml", _ML)] + [("", _ONNX)] * any(not n.domain for n in graph.nodes)
+            outputs.append(make(name, FLOAT, ["rows", columns]))
+    opsets = [("ai.onnx.ml", ml)] + [("", _ONNX)] * any(not n.domain for n in graph.nodes)
     return graph.helper.make_model(
         graph.helper.make_graph(
             graph.nodes, GRAPH_NAME, inputs, outputs, list(graph.weights.values())

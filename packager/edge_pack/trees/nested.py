@@ -18,9 +18,11 @@ from typing import Any
 from edge_contract.errors import BuildFault
 from edge_pack.extras import need
 from edge_pack.intake import INPUT
+from edge_pack.runtimes import TARGET_ML
 from edge_pack.trees import emit, readers
 from edge_pack.trees.columns import derive
 from edge_pack.trees.form import Forest
+from edge_pack.trees.graph import DOUBLE, Graph
 
 PURPOSE = "converting trees inside other estimators"
 _OPTIONS = {
@@ -95,10 +97,10 @@ def _convert(forest: Forest, scope: Any, operator: Any, container: Any) -> None:
     options = container.get_options(operator.raw_operator, wanted) if forest.labels else wanted
     if options.get("nocl"):
         forest = replace(forest, labels=tuple(range(len(forest.labels))))
-    graph = emit.Graph()
+    graph = Graph()
     tensor = operator.inputs[0]
     narrow = type(tensor.type).__name__ != "DoubleTensorType"
-    rows = graph.add("Cast", [INPUT], to=emit.DOUBLE) if narrow else INPUT
+    rows = graph.add("Cast", [INPUT], to=DOUBLE) if narrow else INPUT
     derived = derive(forest, range(forest.width), ())
     names = emit.body(graph, derived, rows, raw_scores=bool(options.get("raw_scores")))
     renamed = {INPUT: tensor.full_name}
@@ -109,10 +111,10 @@ def _convert(forest: Forest, scope: Any, operator: Any, container: Any) -> None:
     for name, output in zip(names, operator.outputs, strict=False):
         if renamed[name] != output.full_name:
             nodes.append(
-                graph.helper.make_node("Cast", [renamed[name]], [output.full_name], to=emit.DOUBLE)
+                graph.helper.make_node("Cast", [renamed[name]], [output.full_name], to=DOUBLE)
             )
     for node in nodes:
-        version = 3 if node.domain else container.target_opset
+        version = TARGET_ML if node.domain else container.target_opset
         container.node_domain_version_pair_sets.add((node.domain, version))
         container.nodes.append(node)
     for name, weight in graph.weights.items():
@@ -121,7 +123,7 @@ def _convert(forest: Forest, scope: Any, operator: Any, container: Any) -> None:
         container.initializers.append(kept)
 
 
-def _renamed(graph: emit.Graph, scope: Any, renamed: dict[str, str]) -> Iterator[Any]:
+def _renamed(graph: Graph, scope: Any, renamed: dict[str, str]) -> Iterator[Any]:
     """The graph's nodes with names that nobody else in the outer graph has."""
     for name in graph.weights:
         renamed[name] = scope.get_unique_variable_name(f"trees_{name}")

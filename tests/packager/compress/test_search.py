@@ -117,6 +117,47 @@ def test_trees_stay_exact_unless_it_is_said_what_they_may_cost(diabetes: Any, pa
         assert 0 < built.manifest.parity.diff_max <= 0.05
 
 
+def test_trees_of_version_5_are_offered_where_every_device_runs_them(
+    diabetes: Any, pack: Any, tmp_path: Path
+) -> None:
+    frame, target = diabetes
+    model = GradientBoostingRegressor(max_depth=5, random_state=0).fit(frame, target)
+    rows = frame.join(target)
+    older = pack(model, rows, "progression")
+    assert "trees-v5" not in older.sizes
+    with pytest.raises(
+        BuildFault, match=r"need ONNX Runtime 1\.21, devices may have 1\.18"
+    ) as said:
+        pack(model, rows, "progression", quantize="trees-v5")
+    assert "--runtime '>=1.21'" in str(said.value)
+    by_size = pack(model, rows, "progression", runtime=">=1.21", optimize="size", measure=True)
+    (found,) = [each for each in by_size.search.candidates if each.mode == "trees-v5"]
+    assert found.verdict == "no smaller" and not found.latency and found.flips == 0
+    assert found.diff_max <= 1e-6 * float(target.max())
+    lighter = pack(model, rows, "progression", runtime=">=1.21", optimize="memory", measure=True)
+    (found,) = [each for each in lighter.search.candidates if each.mode == "trees-v5"]
+    assert found.verdict in ("chosen", "slower", "dominated", "possible") and found.latency
+    built = pack(
+        model, rows, "progression", runtime=">=1.21", quantize="trees-v5", folder=tmp_path / "a"
+    )
+    manifest = built.manifest
+    assert manifest.runtime.onnxruntime == "1.21" and manifest.compression.parameters == {"ml": 5}
+    assert reading.verify(built.config.out, keys=None, root=None).steps
+    path = recipe.path_beside(built.config.out)
+    again = pack(built.config.model, rows, "progression", recipe=path, folder=tmp_path / "b")
+    assert again.config.out.read_bytes() == built.config.out.read_bytes()
+
+
+def test_trees_of_version_5_are_not_offered_for_leaves_of_several_labels(
+    forest: Any, digits: Any, pack: Any
+) -> None:
+    frame, target = digits
+    rows = frame.join(target)
+    assert "trees-v5" not in pack(forest, rows, "digit", runtime=">=1.21").sizes
+    built = pack(forest, rows, "digit", runtime=">=1.21", quantize="trees-v5")
+    assert built.manifest.parity.flips == 0 and built.manifest.parity.diff_max < 1e-6
+
+
 def test_a_model_with_nothing_to_gain_stays_as_it_is_and_is_not_timed(wine: Any, pack: Any) -> None:
     frame, target = wine
     model = RandomForestClassifier(3, max_depth=2, random_state=0).fit(frame, target)

@@ -45,7 +45,8 @@ def one_thread() -> Iterator[None]:
 def exact() -> Exact:
     """``exact(model, train, unseen)``: what the emitted model says to rows it was not made with.
 
-    Asserts that the model was emitted as trees, none of it by a stock converter.
+    Asserts that the model was emitted as trees, none of it by a stock converter. Of the two
+    versions of ai.onnx.ml that trees are emitted in, what is further from the model is returned.
     """
 
     def call(model: Any, train: pd.DataFrame, unseen: pd.DataFrame) -> Comparison:
@@ -61,9 +62,14 @@ def exact() -> Exact:
         assert converted.forest is not None and converted.tensors is not None
         takes = Intake(columns, converted.tensors)
         features = describe.features(takes, _with_missing(rows))
-        session = Session(converted.proto.SerializeToString())
-        said = inference.answer(session, takes, features, rows, converted.outputs)
-        return parity.compare(original.answer(rows), said)
+        assert converted.remake is not None
+        expected = original.answer(rows)
+        found = []
+        for proto in (converted.proto, converted.remake(converted.forest, 5)):
+            session = Session(proto.SerializeToString())
+            said = inference.answer(session, takes, features, rows, converted.outputs)
+            found.append(parity.compare(expected, said))
+        return max(found, key=lambda each: (each.flips, each.diff_max))
 
     return call
 
