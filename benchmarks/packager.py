@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -122,10 +124,13 @@ def write_readme(table: str) -> None:
 
 
 def run(only: list[str], *, quick: bool, quiet: bool) -> Found:
-    """The figures of every model, printed as they come unless ``quiet``."""
+    """The figures of every model whose library is there, printed as they come unless ``quiet``."""
     found: Found = {}
     for case in cases(quick=quick):
         if only and case.name not in only:
+            continue
+        if find_spec(case.library) is None:
+            print(f"{case.name}: {case.library} is not installed", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as folder:
             found[case.name] = measure(case, Path(folder), quick=quick)

@@ -119,7 +119,8 @@ def race(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _timed(one: Callable[[], Any]) -> float:
-    times, end = [], time.perf_counter() + ROUND_S
+    times: list[float] = []
+    end = time.perf_counter() + ROUND_S
     while len(times) < 5 or time.perf_counter() < end:
         began = time.perf_counter_ns()
         one()

@@ -127,7 +127,9 @@ def _race(ready: dict[str, Prepared], folder: Path, *, quick: bool) -> dict[str,
         engine: {**_request(prepared), "answers": str(folder / f"{engine}-answers.npz")}
         for engine, prepared in ready.items()
     }
-    return _child("race", {"engines": asked, "rounds": 4 if quick else 12}, folder)
+    request = {"engines": asked, "rounds": 4 if quick else 12}
+    raced: dict[str, Any] = _child("race", request, folder)
+    return raced
 
 
 def _memory(

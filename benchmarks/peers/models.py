@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,12 @@ EPOCHS = 30
 
 @dataclass(frozen=True)
 class Case:
-    """A model to make, and the kind of its rows: meters, plain, digits, or images."""
+    """A model to make, the kind of its rows (meters, plain, digits, images), and its library."""
 
     name: str
     make: Callable[[], Any]
     rows: str
+    library: str = "sklearn"
 
 
 def cases(*, quick: bool) -> list[Case]:
@@ -42,7 +44,7 @@ def cases(*, quick: bool) -> list[Case]:
              lambda: make_pipeline(PowerTransformer(), LogisticRegression()), "meters"),
         Case("MLP 110 kB", lambda: _network(132, 132), "digits"),
         *large,
-        Case("CNN 110 kB", _cnn, "images"),
+        Case("CNN 110 kB", _cnn, "images", "torch"),
         Case("random forest", lambda: RandomForestClassifier(trees, random_state=0), "plain"),
         Case("random forest, meters",
              lambda: _scaled(RandomForestClassifier(trees, random_state=0)), "meters"),
@@ -54,9 +56,9 @@ def cases(*, quick: bool) -> list[Case]:
         Case("HistGB, categorical",
              lambda: HistGradientBoostingClassifier(max_iter=rounds, categorical_features=[0],
                                                     random_state=0), "plain"),
-        Case("XGBoost", lambda: _xgboost(rounds), "plain"),
-        Case("LightGBM", lambda: _lightgbm(rounds), "plain"),
-        Case("CatBoost", lambda: _catboost(rounds), "plain"),
+        Case("XGBoost", lambda: _xgboost(rounds), "plain", "xgboost"),
+        Case("LightGBM", lambda: _lightgbm(rounds), "plain", "lightgbm"),
+        Case("CatBoost", lambda: _catboost(rounds), "plain", "catboost"),
     ]  # fmt: skip
 
 
@@ -101,8 +103,7 @@ def _cnn() -> Any:
 
 def train(module: Any, images: Any, answers: Any) -> Any:
     """Some epochs over float32 images ``[n, 1, 8, 8]``; the module, ready to answer."""
-    import torch  # noqa: PLC0415
-
+    torch: Any = import_module("torch")  # an optional library
     torch.manual_seed(0)
     inputs, wanted = torch.tensor(images), torch.tensor(answers)
     step = torch.optim.Adam(module.parameters(), lr=2e-3)

@@ -122,7 +122,8 @@ def ort_dynamic(folder: Path) -> Prepared:
     from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415
 
     path = folder / "dynamic.onnx"
-    quantize_dynamic(_preprocessed(folder), path)
+    # Without the option it fails behind a scaler, whose operator its shape inference leaves out.
+    quantize_dynamic(_preprocessed(folder), path, extra_options={"DefaultTensorType": 1})
     return _onnx(path, path.stat().st_size, folder / "stock.npz")
 
 
@@ -154,7 +155,10 @@ def _preprocessed(folder: Path) -> Path:
         raise NothingToDo("no operator that it quantizes")
     path = folder / "preprocessed.onnx"
     if not path.exists():
-        quant_pre_process(source, path)
+        try:
+            quant_pre_process(source, path)
+        except Exception:  # noqa: BLE001  it raises this very class; its own way out is the option
+            quant_pre_process(source, path, skip_symbolic_shape=True)
     return path
 
 
@@ -163,7 +167,9 @@ def treelite(folder: Path) -> Prepared:
     import treelite as library  # noqa: PLC0415
 
     kind = _library(folder)
-    model = None if kind == "torch" else joblib.load(folder / "model.joblib")
+    if kind == "torch":
+        raise NothingToDo("not a model of trees that it reads")
+    model = joblib.load(folder / "model.joblib")
     if kind == "xgboost":
         found = library.frontend.from_xgboost(model.get_booster())
     elif kind == "lightgbm":
