@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import warnings
@@ -155,10 +156,11 @@ def _preprocessed(folder: Path) -> Path:
         raise NothingToDo("no operator that it quantizes")
     path = folder / "preprocessed.onnx"
     if not path.exists():
-        try:
-            quant_pre_process(source, path)
-        except Exception:  # noqa: BLE001  it raises this very class; its own way out is the option
-            quant_pre_process(source, path, skip_symbolic_shape=True)
+        with contextlib.chdir(folder):  # where it fails, it leaves a file
+            try:
+                quant_pre_process(source, path)
+            except Exception:  # noqa: BLE001  it raises this very class; the option is the way out
+                quant_pre_process(source, path, skip_symbolic_shape=True)
     return path
 
 
