@@ -40,6 +40,8 @@ def load_onnx(asked: dict[str, Any]) -> Loaded:
     )
     with np.load(asked["rows"]) as file:
         every = {name: file[name] for name in file.files}
+    if len(every) == 1:  # CatBoost names its input itself
+        every = {session.get_inputs()[0].name: next(iter(every.values()))}
     names = [output.name for output in session.get_outputs()]
     first = {name: value[:1] for name, value in every.items()}
     run = session._sess.run  # the agent calls it so, too
