@@ -21,7 +21,7 @@ from edge_contract import manifest as manifests
 from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.manifest import GOLDEN_FILE, Manifest
-from edge_contract.ports.disk import write_atomic
+from edge_contract.ports.disk import check_place, write_atomic
 from edge_pack import asking, measure, measuring, origins, parity, sealing, sources, tables, times
 from edge_pack.asking import Asked
 from edge_pack.compress import prove
@@ -126,6 +126,7 @@ def build(
         MachineFault: the build extra is missing, or the disk refuses.
     """
     need_build()
+    check_place(config.out)
     run = _Run(progress, notice)
     recipe = recipes.load(config.recipe) if config.recipe is not None else None
     if recipe is not None:

@@ -24,6 +24,28 @@ def test_a_folder_that_cannot_be_made_is_a_fault_of_this_machine() -> None:
         disk.write_atomic(Path("/dev/full/file"), b"x")
 
 
+def test_a_device_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    """A rename onto /dev/null, as root, would put the file in its place for everyone."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for write in (lambda: disk.write_atomic(pipe, b"x"), lambda: disk.check_place(pipe)):
+        with pytest.raises(MachineFault, match="no regular file"):
+            write()
+    assert pipe.is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_place_is_checked_before_long_work(tmp_path: Path) -> None:
+    disk.check_place(tmp_path / "to" / "be" / "made")
+    assert not (tmp_path / "to").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineFault, match="is not a folder"):
+        disk.check_place(tmp_path / "file" / "x")
+    if os.geteuid() != 0:  # root writes everywhere
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(MachineFault, match="is not writable"):
+            disk.check_place(tmp_path / "closed" / "x")
+
+
 def test_a_limit_on_file_size_leaves_the_old_file(tmp_path: Path) -> None:
     """A real refusal by the kernel in mid-write, in a child so that the limit is its own."""
     path = tmp_path / "file"

@@ -7,8 +7,10 @@ machine cannot; 5 the other side failed; 130 interrupted; 141 the reader of the 
 import importlib.metadata
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -23,9 +25,15 @@ READER_GONE = 141
 def run(app: Callable[[], object]) -> None:
     """Run a command's ``app`` and exit; a user's mistake never shows a traceback."""
     _print_anything()
+    interrupts = _watch_interrupts()
     try:
         try:
             app()
+        except BaseException as ending:
+            # Typer exits without a word, a library half loaded answers with an error of its own.
+            if interrupts:
+                raise KeyboardInterrupt from ending
+            raise
         finally:
             sys.stdout.flush()  # here, where its failure can be answered
     except EdgeError as error:
@@ -75,6 +83,19 @@ def _print_anything() -> None:
             sys.stdout.reconfigure(errors="backslashreplace")
         else:
             sys.stdout.reconfigure(encoding="utf-8")
+
+
+def _watch_interrupts() -> list[int]:
+    """A list that holds every Ctrl-C from now on, each of which still raises."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    return seen
 
 
 def _stop_printing() -> None:

@@ -13,14 +13,18 @@ from pathlib import Path
 
 from edge_contract.errors import InputFault, MachineFault
 
+_ADVICE = "Check free space, permissions and that the disk is not read-only."
+
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put ``data`` at ``path``, wholly or not at all, and have it on disk when this returns.
 
-    Raises MachineFault when the disk is full, read-only or not ours.
+    Raises MachineFault when the disk is full, read-only or not ours, or ``path`` is a folder or a
+    device.
     """
     temporary = ""
     try:
+        _check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
@@ -33,13 +37,37 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         temporary = ""
     except OSError as error:
         raise MachineFault(
-            f"cannot write {path}: {error.strerror or error}",
-            advice="Check free space, permissions and that the disk is not read-only.",
+            f"cannot write {path}: {error.strerror or error}", advice=_ADVICE
         ) from error
     finally:
         if temporary:  # the disk refused, or the user interrupted
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
+
+
+def check_place(path: Path) -> None:
+    """Before long work: raise MachineFault where ``path`` could not be written afterwards."""
+    try:
+        _check_regular(path)
+        folder = path.absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise MachineFault(f"cannot write {path}: {folder} is not a folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise MachineFault(f"cannot write {path}: {folder} is not writable", advice=_ADVICE)
+    except OSError as error:
+        raise MachineFault(
+            f"cannot write {path}: {error.strerror or error}", advice=_ADVICE
+        ) from error
+
+
+def _check_regular(path: Path) -> None:
+    """A rename onto /dev/null would put a file in the place of the device, for everyone."""
+    if path.exists() and not path.is_file():
+        raise MachineFault(
+            f"cannot write {path}: it is there and is no regular file", advice="Name another file."
+        )
 
 
 def sync_directory(path: Path) -> None:

@@ -5,6 +5,7 @@ Must import nothing but the standard library: whatever it imports could itself b
 
 import importlib
 import os
+import signal
 import sys
 
 INTERRUPTED = 130
@@ -12,10 +13,17 @@ INTERRUPTED = 130
 
 def start(module: str) -> None:
     """Import ``module`` and call its ``main``."""
-    try:
-        main = importlib.import_module(module).main
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)  # half-loaded libraries are not asked to clean up
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        # no exception: a library's native half would turn it into an ImportError
+        signal.signal(signal.SIGINT, _end)
+    main = importlib.import_module(module).main
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, before)
     main()
+
+
+def _end(*_: object) -> None:
+    sys.stderr.write("interrupted\n")
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)  # half-loaded libraries are not asked to clean up

@@ -88,9 +88,11 @@ def activation_ranges(proto: Any, feeds: Sequence[Tensors]) -> dict[str, tuple[f
 
     Rounded outward to ``RANGE_BITS`` binary digits, 0 included.
 
-    Raises BuildFault for a value that is not finite.
+    Raises BuildFault for a value that is not finite, and where there is no layer.
     """
     wanted = _activations(proto.graph)
+    if not wanted:
+        raise BuildFault("static quantization changed nothing: there is no layer to quantize")
     shown = type(proto).FromString(proto.SerializeToString())
     del shown.graph.output[:]
     for name in wanted:

@@ -61,7 +61,7 @@ def _cells(line: Line) -> tuple[str, str, str, str]:
     apart = ""
     if _number(line.a) and _number(line.b):
         change = float(line.b or 0) - float(line.a or 0)
-        apart = f"{change:+,.5g}"
+        apart = f"{change:+,.0f}" if abs(change) >= 1e5 else f"{change:+,.5g}"
         if line.a and abs(change) >= 1:
             apart += f" ({change / abs(float(line.a or 1)):+.1%})"
     return escape(line.what), _value(line.a), _value(line.b), apart

@@ -57,10 +57,11 @@ def _option(name: str, value: Any) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A file by its base name, a URI without its secrets, anything else as it is."""
+    """A file by its base name (as file:// too), a URI without its secrets, else as it is."""
     if isinstance(value, PurePath):
         return value.name or "."
     text = str(value)
     if "://" not in text:
         return text
-    return recorded(text)
+    uri = recorded(text)
+    return uri.rpartition("/")[2] if uri.lower().startswith("file:") else uri

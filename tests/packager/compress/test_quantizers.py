@@ -130,6 +130,16 @@ def test_ranges_hold_every_row_and_zero_and_refuse_what_is_not_finite(make: Any,
         quantizers.activation_ranges(proto, [{"x": np.full((2, 70), np.inf, np.float32)}])
 
 
+def test_a_model_without_a_layer_is_said_to_have_none() -> None:
+    value = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 2]) for name in "xy"
+    ]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(BuildFault, match="changed nothing: there is no layer"):
+        quantizers.activation_ranges(proto, [{"x": np.zeros((2, 2), np.float32)}])
+
+
 def _copy(change: Callable[[Any], None]) -> Callable[[Path, Path], None]:
     def run(prepared: Path, out: Path) -> None:
         print("a quantizer prints")

@@ -227,6 +227,8 @@ def test_the_command_holds_no_folder_and_no_secret(tmp_path: Path) -> None:
     here = command_of(_config(tmp_path / "here"))
     assert here == command_of(_config(tmp_path / "there", keys=tmp_path, measure=False))
     assert here[:2] == ("build", "m.joblib") and str(tmp_path) not in " ".join(here)
+    local = command_of(_config(tmp_path, model=f"{tmp_path.as_uri()}/a.tar.gz#m.onnx"))
+    assert local[:2] == ("build", "a.tar.gz#m.onnx")
     said = " ".join(
         command_of(_config(tmp_path, model="https://me:secret@host/m.onnx?sig=token", target="y"))
     )
