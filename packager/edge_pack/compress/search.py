@@ -261,7 +261,7 @@ def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:
         return
     saved = len(plain.stored) - len(entry.candidate.stored)
     if saved < pareto.GAIN_BYTES and (entry.mode not in COMPUTE or config.optimize == "size"):
-        entry.verdict = "no smaller"
+        entry.verdict = "hardly smaller" if saved > 0 else "no smaller"
         entry.reason = f"saves {saved:,} B on the wire"
 
 
