@@ -76,8 +76,8 @@ class CandidateFigures(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One form that the search looked at, and what became of it.
 
     Attributes:
-        verdict: chosen, dominated, possible, slower, no faster, no smaller, over budget,
-            not asked for, changed nothing or failed; ``reason`` says more.
+        verdict: chosen, dominated, possible, slower, no faster, no smaller, hardly smaller,
+            over budget, not asked for, changed nothing or failed; ``reason`` says more.
         size_bytes: of the model on the wire; ``ratio``: of float32's. raw_bytes: decoded.
         load_ms, rss_bytes: loaded alone, after trimming; None where not measured.
         latency: empty where not measured. against: batch -> median ratio to float32, 1 within

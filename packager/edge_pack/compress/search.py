@@ -264,7 +264,7 @@ def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:
     saved = len(plain.stored) - len(entry.candidate.stored)
     otherwise = config.measure and entry.mode in (*COMPUTE, *LIGHTER)
     if saved < pareto.GAIN_BYTES and (not otherwise or config.optimize == "size"):
-        entry.verdict = "no smaller"
+        entry.verdict = "hardly smaller" if saved > 0 else "no smaller"
         entry.reason = f"saves {saved:,} B on the wire"
 
 
