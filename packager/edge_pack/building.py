@@ -175,8 +175,13 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
         data = bundles.write(manifest_bytes, parts.stored, signature)
         write_atomic(config.out, data)
         measure.path_beside(config.out).unlink(missing_ok=True)  # of the bundle that was here
-        writing.write(Bundle(manifest, manifest_bytes, parts.stored, signature), config.out)
-        _write_recipe(run, manifest, config, recipe)
+        try:
+            _write_recipe(run, manifest, config, recipe)
+            writing.write(Bundle(manifest, manifest_bytes, parts.stored, signature), config.out)
+        except MachineFault as error:
+            raise MachineFault(
+                f"{config.out} is sealed and whole, but {error.what}", advice=error.advice
+            ) from error
     digest = manifests.digest(manifest_bytes)
     measured = None
     if config.measure:

@@ -101,11 +101,11 @@ def show_built(console: Console, built: Built) -> None:
     seconds = ", ".join(f"{name} {took:.2f}" for name, took in built.stages_s.items())
     table.add_row("seconds", seconds)
     table.add_row("signature", "signed" if built.signed else "none (pass --keys to sign)")
-    table.add_row("digest", built.digest)
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold] -> {built.config.out}")
     if built.search is not None and len(built.search.candidates) > 1:
         console.print(search_table(built.search, console.width))
     console.print(table)
+    _print_digest(console, built.digest)
     _print_slices(console, manifest)
 
 
@@ -113,7 +113,6 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
     """What a bundle says of itself."""
     manifest, table = bundle.manifest, _grid()
     table.add_row("task", manifest.task)
-    table.add_row("digest", bundle.digest)
     table.add_row("signature", "there" if bundle.signature else "none")
     table.add_row("bundle", f"{size:,} B")
     for file in manifest.files:
@@ -140,6 +139,7 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
         if text:
             table.add_row(name, escape(text))
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold]")
+    _print_digest(console, bundle.digest)
     console.print(table)
     if measured and measured.search is not None and len(measured.search.candidates) > 1:
         console.print(search_table(measured.search, console.width))
@@ -158,6 +158,11 @@ def _add_origin(table: Table, source: Provenance) -> None:
     if source.run_id:
         table.add_row("run", source.run_id)
     table.add_row("built with", ", ".join(f"{n} {v}" for n, v in source.libraries.items()))
+
+
+def _print_digest(console: Console, digest: str) -> None:
+    """On a line of its own, so that a narrow terminal does not break what is to be copied."""
+    console.print(f"[cyan]digest[/cyan]  {digest}", highlight=False)
 
 
 def _print_slices(console: Console, manifest: Manifest) -> None:

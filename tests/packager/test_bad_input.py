@@ -369,3 +369,21 @@ def test_a_full_disk_is_said_and_leaves_nothing(logistic: Any, wine: Any, pack: 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert not out.exists() and not list(out.parent.glob(".limited*"))
+
+
+def test_papers_that_cannot_be_written_leave_a_whole_bundle(
+    logistic: Any, wine: Any, pack: Any, tmp_path: Path
+) -> None:
+    frame, target = wine
+    (tmp_path / "model.card.md").mkdir()
+    with pytest.raises(MachineFault, match=r"is sealed and whole, but .*model\.card\.md"):
+        pack(logistic, frame.join(target), "kind")
+    assert reading.verify(tmp_path / "model.edgepack").bundle.manifest.name == "model"
+    assert (tmp_path / "model.recipe.json").is_file()
+
+
+def test_rows_without_an_answer_are_told(logistic: Any, wine: Any, pack: Any) -> None:
+    frame, target = wine
+    some = target.where(target.index >= 7)
+    built = pack(logistic, frame.join(some), "kind")
+    assert any("'kind' is missing in 7 rows" in notice for notice in built.notices)

@@ -20,7 +20,7 @@ LABELS_MAX = 50
 def rows(
     table: Table, takes: Intake, given: Rows, config: BuildConfig, notice: Callable[[str], None]
 ) -> tuple[Finding, ...]:
-    """Everything found in the rows; warnings are told.
+    """Everything found in the rows; warnings are told, and rows that serve no figure.
 
     Raises:
         InputFault: no bundle could be shown right on these rows, unless forced.
@@ -43,7 +43,8 @@ def rows(
                     errors + warnings),
             advice="Correct the rows, or leave --strict-data out.",
         )  # fmt: skip
-    for what in errors + warnings:
+    unanswered = [one.what for one in found if one.check == "missing answers"]
+    for what in errors + warnings + unanswered:
         notice(f"data: {what}")
     return found
 
