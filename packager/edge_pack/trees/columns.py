@@ -61,7 +61,7 @@ def derive(forest: Forest, numbers: Sequence[int], texts: Sequence[int]) -> Deri
     for codes in forest.codes:
         here = asks & (forest.column == codes.column)
         wanted, which = np.unique(forest.member[here], return_inverse=True)
-        chain, rank, ranks = _chains([forest.sets[i] for i in wanted], len(codes.known) + 2)
+        chain, rank, ranks = _chains([forest.sets[i] for i in wanted], codes.size)
         column[here] = width + chain[which]
         cut[here] = rank[which] + 0.5
         tables.append(Table(codes, ranks))

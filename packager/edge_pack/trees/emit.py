@@ -21,7 +21,7 @@ from edge_pack.intake import INPUT, Column
 from edge_pack.runtimes import TARGET_ML, V5_ML
 from edge_pack.trees import cuts, emit_v3, emit_v5
 from edge_pack.trees.columns import Derived, derive
-from edge_pack.trees.form import ABOVE_ZERO, Forest, Link
+from edge_pack.trees.form import ABOVE_ZERO, Codes, Forest, Link
 from edge_pack.trees.graph import (
     DOUBLE,
     FLOAT,
@@ -147,7 +147,8 @@ def _inputs(columns: Sequence[Column], derived: Derived) -> tuple[Tensor, ...]:
 
 def _columns(graph: Graph, derived: Derived, numbers: str) -> str:
     """The tensor [rows, width] that the trees ask."""
-    parts = [_ranks(graph, derived, i, numbers) for i in range(len(derived.tables))]
+    places: dict[int, str] = {}
+    parts = [_ranks(graph, derived, i, numbers, places) for i in range(len(derived.tables))]
     if not parts:
         return numbers
     if any(table.ranks.dtype == np.int32 for table in derived.tables):
@@ -160,13 +161,22 @@ def _columns(graph: Graph, derived: Derived, numbers: str) -> str:
     return graph.add("Concat", [numbers, ranks], axis=1) if derived.numbers else ranks
 
 
-def _ranks(graph: Graph, derived: Derived, number: int, numbers: str) -> str:
-    """The ranks [rows, columns] of one coded column."""
-    codes, ranks = derived.tables[number].codes, derived.tables[number].ranks
-    if codes.text:
+def _place(graph: Graph, derived: Derived, codes: Codes, places: dict[int, str]) -> str:
+    """The codes int64 [rows] of a column of text, or of a combination of several.
+
+    Args:
+        places: those that stand in the graph already, by raw column.
+    """
+    if codes.parts:
+        joined, *others = (_place(graph, derived, part, places) for part in codes.parts)
+        for part, name in zip(codes.parts[1:], others, strict=True):
+            size = graph.weight(np.array(part.size), f"codes_{part.raw}")
+            joined = graph.add("Add", [graph.add("Mul", [joined, size]), name])
+        return joined
+    if codes.raw not in places:
         at = graph.weight(np.array(derived.texts.index(codes.raw)), f"text_{codes.raw}")
         picked = graph.add("Gather", [TEXT, at], axis=1)
-        place = graph.add(
+        places[codes.raw] = graph.add(
             "LabelEncoder",
             [picked],
             domain="ai.onnx.ml",
@@ -174,6 +184,16 @@ def _ranks(graph: Graph, derived: Derived, number: int, numbers: str) -> str:
             values_int64s=[*range(len(codes.known)), codes.missing],
             default_int64=codes.unknown,
         )
+    return places[codes.raw]
+
+
+def _ranks(
+    graph: Graph, derived: Derived, number: int, numbers: str, places: dict[int, str]
+) -> str:
+    """The ranks [rows, columns] of one coded column."""
+    codes, ranks = derived.tables[number].codes, derived.tables[number].ranks
+    if codes.text:
+        place = _place(graph, derived, codes, places)
         table = graph.weight(ranks, f"ranks_{number}")
         return graph.add("Gather", [table, place], axis=0)
     # Comparing finds numbers exactly; one that equals none is at 0, a missing one at the end.
@@ -182,8 +202,10 @@ def _ranks(graph: Graph, derived: Derived, number: int, numbers: str) -> str:
     known = graph.weight(np.array(codes.known, dtype=np.float64), f"known_{number}")
     same = graph.add("Equal", [picked, known])
     hits = graph.add("Concat", [same, graph.add("IsNaN", [picked])], axis=1)
-    places = graph.weight(np.arange(1, len(codes.known) + 2, dtype=np.float32), f"places_{number}")
-    place = graph.add("MatMul", [graph.add("Cast", [hits], to=FLOAT), places])
+    ordinals = graph.weight(
+        np.arange(1, len(codes.known) + 2, dtype=np.float32), f"places_{number}"
+    )
+    place = graph.add("MatMul", [graph.add("Cast", [hits], to=FLOAT), ordinals])
     order = [codes.unknown, *range(len(codes.known)), codes.missing]
     table = graph.weight(ranks[order], f"ranks_{number}")
     return graph.add("Gather", [table, graph.add("Cast", [place], to=INT64)], axis=0)

@@ -31,11 +31,14 @@ _CELLS = 4_000_000
 
 
 def fold(forest: Forest, prefix: Prefix, rows: Rows) -> Forest | None:
-    """The forest over raw columns; None where a step turns a test more than once.
+    """The forest over raw columns; None where a step turns a test more than once,
+    or the trees combine columns.
 
     Args:
         forest: over the columns behind the steps. rows: raw rows to show it on.
     """
+    if any(codes.parts for codes in forest.codes):
+        return None
     tests = _Tests.of(forest)
     categories = np.array([origin.known is not None for origin in prefix.origins], dtype=bool)
     if not len(tests.column):

@@ -8,6 +8,7 @@ Pure.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,12 +44,20 @@ class Codes:
         text: whether the raw values are text.
         source: the raw column that is coded, where that is another one: a number may be asked
             for its code in one column and compared with cuts in its own.
+        parts: codes of raw columns of text, where this column is their combination: its code
+            counts through theirs, the last one fastest; ``known`` is empty.
     """
 
     column: int
     known: tuple[str, ...] | tuple[float, ...]
     text: bool = False
     source: int = -1
+    parts: tuple[Codes, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many codes there are."""
+        return math.prod(part.size for part in self.parts) if self.parts else len(self.known) + 2
 
     @property
     def raw(self) -> int:
@@ -66,7 +75,12 @@ class Codes:
         return len(self.known) + 1
 
     def encode(self, values: NDArray[Any]) -> Floats:
-        """The codes of a column's raw values."""
+        """The codes of a column's raw values; of a combination [rows, parts]."""
+        if self.parts:
+            joined = np.zeros(len(values))
+            for part, column in zip(self.parts, values.T, strict=True):
+                joined = joined * part.size + part.encode(column)
+            return joined
         where: dict[object, int] = {value: code for code, value in enumerate(self.known)}
         codes = [
             self.missing if _missing(value) else where.get(value, self.unknown)
@@ -269,6 +283,8 @@ def _check_codes(forest: Forest) -> None:
         raise _broken("the columns with codes are not those that MEMBER asks")
     if np.isin(forest.column[~asks], sorted(coded)).any():
         raise _broken("a column with codes is compared with a cut")
+    if any(not part.text or part.parts for codes in forest.codes for part in codes.parts):
+        raise _broken("a combination is not one of columns of text")
 
 
 def _broken(what: str) -> BuildFault:

@@ -10,11 +10,13 @@ Pure: the hashes are asked of the library by the caller.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_contract.errors import BuildFault, InputFault
 from edge_contract.manifest import Label
@@ -42,6 +44,11 @@ _MULTIPLIER = 0x4906BA494954CB65
 _WORD = 2**64 - 1
 """How hashes of a projection are joined: ``calc_hash`` in every model it exports as code."""
 _EMPTY = str(_WORD)
+MOST_CELLS = 100_000
+"""The largest table of a combination of columns; a device holds one to a few bytes for each."""
+_WAY_OUT = (
+    "Train with max_ctr_complexity=1, or with a one_hot_max_size above the number of categories."
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,16 @@ class _Asks:
     coded: bool = False
 
 
+@dataclass(frozen=True)
+class _If:
+    """The question that follows another one's answer: a statistic may hang on answers, too."""
+
+    asks: _Asks
+    zero: _Question
+    one: _Question
+
+
+_Question = _Asks | _If
 _Node = tuple[tuple[float, ...], float] | tuple[_Asks, Any, Any]
 """A leaf (values, weight), or a question with what follows 0 and what follows 1."""
 
@@ -143,13 +160,13 @@ def read(found: Mapping[str, Any], texts: Texts) -> Forest:
     questions = _Questions(found["features_info"], found.get("ctr_data") or {}, texts)
     sets = Sets()
     grown = [_grow(tree, questions, outputs) for tree in found.get("oblivious_trees", ())]
-    grown += [_nested(tree, questions) for tree in found.get("trees", ())]
+    grown += [_nested(tree, questions, _Left()) for tree in found.get("trees", ())]
     trees = [_flat(node, float(scale), questions, sets) for node in grown]
     questions.check_complete()
     asked = {int(c) for tree in trees for c in tree.column[(tree.test == MEMBER) & (tree.yes >= 0)]}
     return assemble(
         trees,
-        width=_width(found["features_info"]),
+        width=questions.width,
         outputs=outputs,
         base=np.array(biases, dtype=np.float64),
         sets=sets.all,
@@ -181,23 +198,26 @@ class _Questions:
         self._cells = {
             column: [*codes.known, None, ""] for column, codes in self.codes.items()
         }  # by code; None: a text that nobody knows
+        self.width = _width(info)
+        self._combined: dict[tuple[int, ...], int] = {}
         first = sum(len(item.get("borders", ())) for item in self.floats)
         first += sum(len(item.get("values", ())) for item in self.categorical)
         self.ctrs: list[tuple[int, Mapping[str, Any]]] = []
         for ctr in info.get("ctrs", ()):
             self.ctrs.append((first, ctr))
             first += len(ctr["borders"])
-        self._values: dict[int, list[np.float32]] = {}
+        self._keys: dict[int, list[int]] = {}
+        self._values: dict[int, NDArray[np.float32]] = {}
+        self._members: dict[tuple[int, float], list[int]] = {}
         self._unnamed: dict[int, set[int]] = {}
+        self._sets: dict[tuple[int, int], int] = {}
+        self._all: list[int] = []
 
-    def of(self, split: Mapping[str, Any]) -> _Asks:
+    def of(self, split: Mapping[str, Any]) -> _Question:
         """The question of a split."""
         kind = split["split_type"]
         if kind == "FloatFeature":
-            feature = self.floats[split["float_feature_index"]]
-            ones = feature["nan_value_treatment"] == "AsTrue"
-            column = int(feature["flat_feature_index"])
-            return _Asks(column, float(np.float32(split["border"])), missing_one=ones)
+            return self._float(split)
         if kind == "OneHotFeature":
             return self._one_hot(split)
         if kind == "OnlineCtr":
@@ -206,6 +226,12 @@ class _Questions:
             f"a split of the CatBoost model is of kind {kind!r}",
             advice="Train on columns of numbers and categories alone.",
         )
+
+    def _float(self, split: Mapping[str, Any]) -> _Asks:
+        feature = self.floats[split["float_feature_index"]]
+        ones = feature["nan_value_treatment"] == "AsTrue"
+        column = int(feature["flat_feature_index"])
+        return _Asks(column, float(np.float32(split["border"])), missing_one=ones)
 
     def _one_hot(self, split: Mapping[str, Any]) -> _Asks:
         column = self.columns[split["cat_feature_index"]]
@@ -217,27 +243,45 @@ class _Questions:
             self._unnamed.setdefault(column, set()).add(value)
         return _Asks(column, member=_bits(ones), coded=True)
 
-    def _ctr(self, split: Mapping[str, Any]) -> _Asks:
+    def _ctr(self, split: Mapping[str, Any]) -> _Question:
         number = int(split["split_index"])
         place = max(i for i, (first, _) in enumerate(self.ctrs) if first <= number)
         ctr = self.ctrs[place][1]
         column = self._ctr_column(ctr)
         if place not in self._values:
             self._values[place] = self._ctr_values(ctr, column)
-        border = np.float32(split["border"])
-        ones = [i for i, value in enumerate(self._values[place]) if value > border]
-        return _Asks(column, member=_bits(ones), coded=True)
+        border = float(np.float32(split["border"]))
+        if (place, border) not in self._members:
+            self._members[place, border] = [_as_int(row > border) for row in self._values[place]]
+        questions: list[_Question] = [
+            _Asks(column, member=member, coded=True) for member in self._members[place, border]
+        ]
+        for element in reversed(_elements(ctr, category=False)):
+            floats = element["combination_element"] == "float_feature"
+            asks = self._float(element) if floats else self._one_hot(element)
+            pairs = zip(questions[::2], questions[1::2], strict=True)
+            questions = [_If(asks, zero, one) for zero, one in pairs]
+        return questions[0]
 
     def _ctr_column(self, ctr: Mapping[str, Any]) -> int:
-        elements = ctr["elements"]
-        if len(elements) != 1 or elements[0]["combination_element"] != "cat_feature_value":
-            names = [self._name(element) for element in elements]
-            raise BuildFault(
-                f"the CatBoost model combines columns into one category: {' with '.join(names)}",
-                advice="Train with max_ctr_complexity=1, or with a one_hot_max_size above the "
-                "number of categories.",
-            )
-        return int(self.columns[elements[0]["cat_feature_index"]])
+        """The column that a statistic hangs on: one of the table, or one more for several."""
+        elements = _elements(ctr, category=True)
+        parts = tuple(int(self.columns[element["cat_feature_index"]]) for element in elements)
+        if len(parts) == 1:
+            return parts[0]
+        if parts not in self._combined:
+            codes = Codes(self.width, (), text=True, parts=tuple(self.codes[at] for at in parts))
+            if codes.size > MOST_CELLS:
+                names = " with ".join(self._name(element) for element in elements)
+                raise BuildFault(
+                    f"the CatBoost model combines columns into one category: {names}, of which "
+                    f"the data shows {codes.size} combinations; at most {MOST_CELLS} are packaged",
+                    advice=_WAY_OUT,
+                )
+            self._combined[parts] = self.width
+            self.codes[self.width] = codes
+            self.width += 1
+        return self._combined[parts]
 
     def _name(self, element: Mapping[str, Any]) -> str:
         if "float_feature_index" in element:
@@ -246,37 +290,91 @@ class _Questions:
             feature = self.categorical[element["cat_feature_index"]]
         return repr(str(feature["feature_id"] or feature["flat_feature_index"]))
 
-    def _ctr_values(self, ctr: Mapping[str, Any], column: int) -> list[np.float32]:
-        """The statistic of each code of a column, as float32, as the library computes it."""
+    def _ctr_values(self, ctr: Mapping[str, Any], column: int) -> NDArray[np.float32]:
+        """The statistic as float32, as the library computes it.
+
+        A row for each answer to the questions it hangs on, the last one's changing fastest; a
+        column for each code.
+        """
         table = self.tables[ctr["identifier"]]
-        counts = _counts(table)
-        reached = set()
-        values = []
-        for cell in self._cells[column]:
-            key = -1 if cell is None else _joined(0, self.texts.hashes[cell])
-            if key in counts:
-                reached.add(key)
-            values.append(_statistic(ctr, table, counts.get(key)))
-        left = set(counts).difference(reached)
+        counts, keys = _counts(table), [self._keys_of(column)]
+        for _ in _elements(ctr, category=False):
+            keys = [[key if key < 0 else _joined(key, bit) for key in row]
+                    for row in keys for bit in (0, 1)]  # fmt: skip
+        values = np.full((len(keys), len(keys[0])), _statistic(ctr, table, None), np.float32)
+        for row, known in zip(values, keys, strict=True):
+            for code, key in enumerate(known):
+                if key in counts:
+                    row[code] = _statistic(ctr, table, counts[key])
+        left = set(counts).difference(*keys)
         if left:
             self._unnamed.setdefault(column, set()).update(left)
         return values
 
+    def _keys_of(self, column: int) -> list[int]:
+        """What the model's tables call each code of a column; -1: it is in none."""
+        if column not in self._keys:
+            codes = self.codes[column]
+            keys = [0]
+            for part in codes.parts or (codes,):
+                hashes = [None if cell is None else self.texts.hashes[cell]
+                          for cell in self._cells[part.column]]  # fmt: skip
+                keys = [-1 if key < 0 or value is None else _joined(key, value)
+                        for key in keys for value in hashes]  # fmt: skip
+            self._keys[column] = keys
+        return self._keys[column]
+
+    def _numbers(self, size: int) -> list[int]:
+        if len(self._all) < size:
+            self._all = list(range(size))
+        return self._all[:size]
+
+    def set_of(self, ask: _Asks, sets: Sets) -> int:
+        """The number of the set of codes that answer a question with 1."""
+        size = self.codes[ask.column].size
+        if (size, ask.member) not in self._sets:
+            ones = np.frombuffer(ask.member.to_bytes(-(-size // 8), "little"), dtype=np.uint8)
+            inside = np.unpackbits(ones, count=size, bitorder="little")
+            # Numbers from one list, so that large sets share them.
+            codes = list(compress(self._numbers(size), inside.tolist()))
+            self._sets[size, ask.member] = sets.number(codes)
+        return self._sets[size, ask.member]
+
     def check_complete(self) -> None:
         """Raise InputFault when the data does not show the text of every category."""
         for column, left in sorted(self._unnamed.items()):
-            feature = self.categorical[self.columns.index(column)]
-            name = str(feature["feature_id"] or column)
+            parts = self.codes[column].parts or (self.codes[column],)
+            features = [self.categorical[self.columns.index(part.column)] for part in parts]
+            names = " with ".join(
+                repr(str(feature["feature_id"] or feature["flat_feature_index"]))
+                for feature in features
+            )
             raise InputFault(
-                f"the model knows {len(left)} categories of column {name!r} that the data does "
+                f"the model knows {len(left)} categories of column {names} that the data does not "
                 "not show; CatBoost keeps only their hashes, so a device could not know them",
                 advice="Give --data rows in which every category stands at least once, such as "
                 "the training data.",
             )
 
 
+def _elements(ctr: Mapping[str, Any], *, category: bool) -> list[Mapping[str, Any]]:
+    """What a statistic hangs on: categories, or questions to other columns.
+
+    The hash joins the categories first, then the answers, each in the document's order.
+    """
+    return [
+        element for element in ctr["elements"]
+        if (element["combination_element"] == "cat_feature_value") == category
+    ]  # fmt: skip
+
+
 def _bits(ones: Sequence[int]) -> int:
     return sum(1 << code for code in ones)
+
+
+def _as_int(inside: NDArray[np.bool_]) -> int:
+    """A bit for each code that is inside."""
+    return int.from_bytes(np.packbits(inside, bitorder="little").tobytes(), "little")
 
 
 def _joined(so_far: int, value: int) -> int:
@@ -346,25 +444,42 @@ class _Left:
 def _grow(tree: Mapping[str, Any], questions: _Questions, outputs: int) -> _Node:
     """An oblivious tree without questions whose answer follows from those before."""
     asks = [questions.of(split) for split in tree["splits"] or ()]
-    everything = [
-        (1 << (len(questions.codes[ask.column].known) + 2)) - 1 if ask.coded else 0 for ask in asks
-    ]
     values = np.array(tree["leaf_values"], dtype=np.float64).reshape(-1, outputs).tolist()
     weights = tree.get("leaf_weights") or [0.0] * len(values)
 
     def grow(level: int, leaf: int, left: _Left) -> _Node:
         if level < 0:
             return tuple(values[leaf]), float(weights[leaf])
-        ask, codes = asks[level], everything[level]
-        forced = left.forced(ask, codes)
-        if forced is not None:
-            return grow(level - 1, leaf | forced << level, left)
-        zero, one = (
-            grow(level - 1, leaf | bit << level, left.after(ask, bit, codes)) for bit in (0, 1)
+        return _posed(
+            asks[level],
+            questions,
+            left,
+            lambda bit, rest: grow(level - 1, leaf | bit << level, rest),
         )
-        return _joined_leaves(ask, zero, one)
 
     return grow(len(asks) - 1, 0, _Left())
+
+
+def _posed(
+    question: _Question, questions: _Questions, left: _Left, then: Callable[[int, _Left], _Node]
+) -> _Node:
+    """A question with what follows its answers, or that alone whose answer is the only one left.
+
+    A leaf that is reached in two ways keeps its weight in both.
+    """
+    ask = question.asks if isinstance(question, _If) else question
+    everything = (1 << questions.codes[ask.column].size) - 1 if ask.coded else 0
+
+    def answered(bit: int, rest: _Left) -> _Node:
+        if isinstance(question, _If):
+            return _posed(question.one if bit else question.zero, questions, rest, then)
+        return then(bit, rest)
+
+    forced = left.forced(ask, everything)
+    if forced is not None:
+        return answered(forced, left)
+    zero, one = (answered(bit, left.after(ask, bit, everything)) for bit in (0, 1))
+    return _joined_leaves(ask, zero, one)
 
 
 def _joined_leaves(ask: _Asks, zero: _Node, one: _Node) -> _Node:
@@ -374,15 +489,17 @@ def _joined_leaves(ask: _Asks, zero: _Node, one: _Node) -> _Node:
     return ask, zero, one
 
 
-def _nested(tree: Mapping[str, Any], questions: _Questions) -> _Node:
+def _nested(tree: Mapping[str, Any], questions: _Questions, left: _Left) -> _Node:
     """A tree of another grow_policy than the symmetric one."""
     if "split" not in tree:
         value = tree["value"]
         values = value if isinstance(value, list) else [value]
         return tuple(float(v) for v in values), float(tree.get("weight", 0.0))
-    ask = questions.of(tree["split"])
-    zero, one = _nested(tree["left"], questions), _nested(tree["right"], questions)
-    return _joined_leaves(ask, zero, one)
+    sides = (tree["left"], tree["right"])
+    return _posed(
+        questions.of(tree["split"]), questions, left,
+        lambda bit, rest: _nested(sides[bit], questions, rest),
+    )  # fmt: skip
 
 
 def _flat(root: _Node, scale: float, questions: _Questions, sets: Sets) -> Tree:
@@ -397,8 +514,7 @@ def _flat(root: _Node, scale: float, questions: _Questions, sets: Sets) -> Tree:
             return at
         ask, zero, one = node
         if ask.coded:
-            codes = len(questions.codes[ask.column].known) + 2
-            number = sets.number([code for code in range(codes) if ask.member >> code & 1])
+            number = questions.set_of(ask, sets)
             yes, no = lay(one), lay(zero)
             test, cut, missing = MEMBER, 0.0, False
         else:

@@ -229,3 +229,58 @@ def test_catboost_categories(
     assert seen.flips == 0
     assert seen.difference < FLOAT32
     assert {codes.column for codes in seen.converted.forest.codes} == {0, 2}
+
+
+def _plant(rows: int, seed: int) -> pd.DataFrame:
+    """Three text columns, of which only all together say the answer, and a number."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "site": rng.choice(["lyon", "turin", "graz", "oslo", "são paulo"], rows),
+            "reading": rng.normal(size=rows),
+            "pump": rng.choice([f"p{i}" for i in range(9)], rows),
+            "fluid": rng.choice(["oil", "water", "glycol", "air"], rows),
+        }
+    )
+    frame.loc[rng.random(rows) < 0.05, "reading"] = np.nan
+    frame.loc[rng.random(rows) < 0.05, "pump"] = None
+    return frame
+
+
+def _plant_answers(frame: pd.DataFrame, labels: int) -> Any:
+    codes = (pd.factorize(frame[name], sort=True)[0] for name in ("site", "pump", "fluid"))
+    mixed = sum(code * times for code, times in zip(codes, (3, 5, 7), strict=True)) % 4 > 1
+    answers = (mixed ^ (frame.reading > 1)).to_numpy().astype(int)
+    return answers + (labels == 3) * (frame.site == "graz").to_numpy()
+
+
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    "by default": {"iterations": 300},
+    "of all": {"max_ctr_complexity": 4},
+    "with answers": {"max_ctr_complexity": 3, "one_hot_max_size": 4},
+    "missing above": {"max_ctr_complexity": 3, "one_hot_max_size": 4, "nan_mode": "Max"},
+    "ordered": {"max_ctr_complexity": 4, "boosting_type": "Ordered"},
+    "every statistic": {
+        "max_ctr_complexity": 4,
+        "combinations_ctr": ["Buckets", "Counter", "BinarizedTargetMeanValue", "Borders"],
+    },
+}
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("kind", COMBINATIONS)
+def test_catboost_combines_columns(kind: str, labels: int, see: Any) -> None:
+    known, unseen = _plant(ROWS, 21), _plant(UNSEEN, 22)
+    options = {"iterations": 60, **COMBINATIONS[kind]}
+    model = catboost.CatBoostClassifier(
+        verbose=0, allow_writing_files=False, thread_count=1,
+        cat_features=["site", "pump", "fluid"], **options,
+    ).fit(known.fillna({"pump": ""}), _plant_answers(known, labels))  # fmt: skip
+    unseen.loc[::20, "site"] = "a site that nobody has seen"
+    unseen.loc[::17, "pump"] = None
+    unseen.loc[::13, "fluid"] = "lava"
+    unseen.loc[::26, "pump"] = "p10"
+    seen = see(model, known, unseen)
+    assert seen.flips == 0
+    assert seen.difference < FLOAT32
+    assert any(len(codes.parts) > 1 for codes in seen.converted.forest.codes)

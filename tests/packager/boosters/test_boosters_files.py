@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,24 +238,33 @@ def test_catboost_needs_the_text_of_every_category(sites: Make, answers_of: Any,
         assert "'site'" in str(fault) and "training data" in fault.advice
 
 
-def test_catboost_combinations_of_columns_are_refused(sites: Make, tmp_path: Path) -> None:
-    """A real document whose statistics are made to hang on a second column, too."""
-    frame = sites(600, 11)[["site", "reading"]].fillna(0)
-    catboost.CatBoostClassifier(
-        iterations=5, depth=3, verbose=0, allow_writing_files=False, cat_features=["site"],
-        one_hot_max_size=1, thread_count=1,
-    ).fit(frame, frame.site == "graz").save_model(tmp_path / "m.json", format="json")  # fmt: skip
-    found = json.loads((tmp_path / "m.json").read_bytes())
-    texts = tuple(sorted(set(frame.site)))
-    known = read_catboost.Texts({0: texts}, dict.fromkeys([*texts, ""], 1))
-    assert found["features_info"]["ctrs"]
-    for ctr in found["features_info"]["ctrs"]:
-        ctr["elements"].append(
-            {"combination_element": "float_feature", "float_feature_index": 0, "border": 0.0}
-        )
-    with pytest.raises(BuildFault, match="'site' with 'reading'") as caught:
-        read_catboost.read(found, known)
-    assert "max_ctr_complexity=1" in caught.value.advice
+def _combining(frame: pd.DataFrame) -> Any:
+    """A model that joins two columns of text, and answers to the number, into one category."""
+    answers = (frame.site.str.len() + 2 * frame.pump.str[1].astype(int)) % 3 > 1
+    return catboost.CatBoostClassifier(
+        iterations=30, verbose=0, allow_writing_files=False, cat_features=["site", "pump"],
+        max_ctr_complexity=2, one_hot_max_size=1, thread_count=1,
+    ).fit(frame, answers ^ (frame.reading > 1))  # fmt: skip
+
+
+def test_catboost_combinations_of_too_many_categories_are_refused(sites: Make, see: Any) -> None:
+    frame = sites(1000, 11)
+    model = _combining(frame)
+    many = frame.copy()
+    many.loc[:399, "site"] = [f"site {i}" for i in range(400)]
+    many.loc[600:, "pump"] = [f"pump {i}" for i in range(400)]
+    fault = _refused(lambda: model, see, many)
+    assert "'site' with 'pump'" in str(fault)
+    assert str(read_catboost.MOST_CELLS) in fault.what
+    assert "max_ctr_complexity=1" in fault.advice
+
+
+def test_a_model_that_combines_columns_becomes_a_bundle(sites: Make, pack: Any) -> None:
+    """The search shrinks such a forest, too, and golden samples hold for it."""
+    frame = sites(1000, 12)
+    built = pack(_combining(frame), frame)
+    assert built.manifest.parity.flips == 0
+    assert built.manifest.parity.diff_max < 3e-6
 
 
 def test_catboost_text_columns_are_refused(see: Any) -> None:

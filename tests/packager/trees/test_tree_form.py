@@ -45,6 +45,17 @@ def test_each_row_follows_its_nodes() -> None:
     assert halved.tolist() == [105.25, 110.25, 115.25, 115.25, 110.25]
 
 
+def test_a_combination_counts_through_its_parts() -> None:
+    parts = (Codes(0, ("a", "b"), text=True), Codes(1, ("x",), text=True))
+    both = Codes(1, (), text=True, parts=parts)
+    values = np.array([["a", "x"], ["a", None], ["b", "x"], ["?", "?"], [None, ""]], dtype=object)
+    assert both.size == 12
+    assert both.encode(values).tolist() == [0, 2, 3, 7, 11]
+    rows = np.column_stack([np.full(5, 2.0), both.encode(values)])
+    found = form.totals(stump(codes=(both,)), rows)[:, 0]
+    assert found.tolist() == [120.5, 130.5, 120.5, 130.5, 130.5]
+
+
 def test_a_missing_number_goes_where_the_node_says() -> None:
     rows = np.array([[np.nan, 1.0]])
     assert form.totals(stump(missing_yes=np.ones(6, bool)), rows)[0, 0] == 110.5
@@ -93,6 +104,7 @@ def test_a_tie_is_the_first_label_and_a_threshold_holds() -> None:
         ({"member": np.array([-1, -1, 4, -1, -1, -1])}, "set that is not there"),
         ({"codes": ()}, "codes"),
         ({"codes": (Codes(0, ("a",)), Codes(1, ("a",)))}, "codes"),
+        ({"codes": (Codes(1, (), parts=(Codes(0, (1.0,)),)),)}, "columns of text"),
         ({"base": np.zeros(2)}, "values for 1 outputs"),
     ],
 )
