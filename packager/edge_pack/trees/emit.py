@@ -147,7 +147,7 @@ def _inputs(columns: Sequence[Column], derived: Derived) -> tuple[Tensor, ...]:
 
 def _columns(graph: Graph, derived: Derived, numbers: str) -> str:
     """The tensor [rows, width] that the trees ask."""
-    places: dict[int, str] = {}
+    places: dict[Codes, str] = {}
     parts = [_ranks(graph, derived, i, numbers, places) for i in range(len(derived.tables))]
     if not parts:
         return numbers
@@ -161,11 +161,11 @@ def _columns(graph: Graph, derived: Derived, numbers: str) -> str:
     return graph.add("Concat", [numbers, ranks], axis=1) if derived.numbers else ranks
 
 
-def _place(graph: Graph, derived: Derived, codes: Codes, places: dict[int, str]) -> str:
+def _place(graph: Graph, derived: Derived, codes: Codes, places: dict[Codes, str]) -> str:
     """The codes int64 [rows] of a column of text, or of a combination of several.
 
     Args:
-        places: those that stand in the graph already, by raw column.
+        places: those that stand in the graph already.
     """
     if codes.parts:
         joined, *others = (_place(graph, derived, part, places) for part in codes.parts)
@@ -173,10 +173,10 @@ def _place(graph: Graph, derived: Derived, codes: Codes, places: dict[int, str])
             size = graph.weight(np.array(part.size), f"codes_{part.raw}")
             joined = graph.add("Add", [graph.add("Mul", [joined, size]), name])
         return joined
-    if codes.raw not in places:
+    if codes not in places:
         at = graph.weight(np.array(derived.texts.index(codes.raw)), f"text_{codes.raw}")
         picked = graph.add("Gather", [TEXT, at], axis=1)
-        places[codes.raw] = graph.add(
+        places[codes] = graph.add(
             "LabelEncoder",
             [picked],
             domain="ai.onnx.ml",
@@ -184,11 +184,11 @@ def _place(graph: Graph, derived: Derived, codes: Codes, places: dict[int, str])
             values_int64s=[*range(len(codes.known)), codes.missing],
             default_int64=codes.unknown,
         )
-    return places[codes.raw]
+    return places[codes]
 
 
 def _ranks(
-    graph: Graph, derived: Derived, number: int, numbers: str, places: dict[int, str]
+    graph: Graph, derived: Derived, number: int, numbers: str, places: dict[Codes, str]
 ) -> str:
     """The ranks [rows, columns] of one coded column."""
     codes, ranks = derived.tables[number].codes, derived.tables[number].ranks

@@ -4,6 +4,9 @@ Guards: CatBoost compares ``value > border`` in float32; a category is known to 
 alone, so every hash that a split can tell apart needs its text from the data, or the model is
 refused: a device that did not know a category would answer wrongly without a word.
 
+Statistics of categories combined across columns hang on a code of all of them together; those
+that also hang on answers to other questions of the tree are asked for after these.
+
 Pure: the hashes are asked of the library by the caller.
 """
 
@@ -350,7 +353,7 @@ class _Questions:
                 for feature in features
             )
             raise InputFault(
-                f"the model knows {len(left)} categories of column {names} that the data does not "
+                f"the model knows {len(left)} categories of column {names} that the data does "
                 "not show; CatBoost keeps only their hashes, so a device could not know them",
                 advice="Give --data rows in which every category stands at least once, such as "
                 "the training data.",
