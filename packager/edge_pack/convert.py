@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_contract.manifest import Feature, Outputs
-from edge_pack.estimators import conversion
+from edge_pack.estimators import conversion, own
+from edge_pack.estimators.lending import lent
 from edge_pack.estimators.patterns import check_supported
 from edge_pack.intake import Intake, Rows
 from edge_pack.originals import EstimatorOriginal
@@ -38,8 +39,10 @@ def from_estimator(
     if forest is not None:
         return _from_forest(forest, original, intake)
     check_supported(original.model)
-    nested.teach()
-    return conversion.convert(original, intake, rows, features, floor)
+    with lent():
+        nested.teach()
+        own.teach()
+        return conversion.convert(original, intake, rows, features, floor)
 
 
 def _from_forest(forest: Forest, original: EstimatorOriginal, intake: Intake) -> Converted:

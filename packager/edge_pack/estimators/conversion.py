@@ -20,7 +20,6 @@ from edge_contract.errors import BuildFault, EdgeError, InputFault
 from edge_contract.manifest import Feature, Outputs, Tensor
 from edge_pack import graphs, inference, parity, probes, runtimes
 from edge_pack.answers import Answers
-from edge_pack.estimators import own
 from edge_pack.estimators.emit import DOUBLE, FLOAT, PURPOSE, STRING
 from edge_pack.estimators.simplify import simplified
 from edge_pack.estimators.widen import widened
@@ -43,11 +42,10 @@ def convert(
     features: Sequence[Feature],
     floor: str,
 ) -> Converted:
-    """The estimator as ONNX.
+    """The estimator as ONNX, by a skl2onnx that was taught our formulas.
 
     Raises BuildFault naming the step that does not convert, and the way out.
     """
-    own.teach()
     limits = runtimes.limits_of(floor)
     narrow = _converted(original, simplified(original.model), intake, limits)
     if not any(tensor.dtype == "float32" for tensor in intake.tensors):

@@ -7,7 +7,6 @@ name (``patterns``), never written as if it were the default.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -210,9 +209,8 @@ OWN = frozenset(
 """Classes whose formulas are ours."""
 
 
-@cache
 def teach() -> None:
-    """Register every step of ours with skl2onnx, once a process."""
+    """Register every step of ours with skl2onnx; see ``lending``."""
     for paths, register in (
         (_TRANSFORMERS, emit.register_transformer),
         (_REGRESSORS, emit.register_regressor),

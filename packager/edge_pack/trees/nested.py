@@ -33,12 +33,8 @@ _OPTIONS = {
 }
 
 
-_taught: set[type] = set()
-"""Classes that skl2onnx knows our converter of: its own registry is as global."""
-
-
 def teach() -> None:
-    """Let skl2onnx use our emission for every model of trees whose library is loaded.
+    """Let skl2onnx use our emission for every model of trees whose library is loaded (``lending``).
 
     All but outlier detectors, whose scores skl2onnx has an output for and we have not.
     """
@@ -47,10 +43,9 @@ def teach() -> None:
     for name in readers.READERS:
         package, _, plain = name.partition(".")
         kind = known.get(name) or getattr(sys.modules.get(package), plain, None)
-        if kind is None or kind in _taught or not plain.endswith(("Classifier", "Regressor")):
+        if kind is None or not plain.endswith(("Classifier", "Regressor")):
             continue
         _register(kind, supported.get(kind, f"EdgePack{plain}"))
-        _taught.add(kind)
 
 
 def _register(kind: type, alias: str) -> None:
