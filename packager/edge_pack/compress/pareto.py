@@ -6,7 +6,8 @@ known to be so.
 Noise is what float32 shows against itself: it runs twice in every round, and twice the median
 difference of the two, at least 3 %, is what a candidate may be slower by. A candidate is slower
 when its median ratio over the rounds is beyond that and no round disagrees; by chance alone that
-happens to one of 32 equal candidates at five rounds, before the first condition.
+happens to one of 32 equal candidates at five rounds, before the first condition. The search
+believes it only when a second run agrees.
 
 Pure.
 """

@@ -10,9 +10,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -20,8 +19,8 @@ from edge_contract.errors import BuildFault, EdgeError, MachineFault
 from edge_pack import graphs, inference, runtimes
 from edge_pack.asking import Asked
 from edge_pack.compress import bench, forms, pareto
-from edge_pack.compress.bench import Benched
 from edge_pack.compress.candidates import Candidate, Judge, Member, encode, refusal
+from edge_pack.compress.entry import Entry, confirm, keep
 from edge_pack.compress.forms import Form, Material
 from edge_pack.compress.modes import COMPUTE, LIGHTER, LOSSY_TREES, MODES, Mode, Parameters
 from edge_pack.config import MAX_METRIC_DROP, BuildConfig
@@ -50,25 +49,6 @@ class Found:
         """What the search measured of the chosen form, or None where it measured nothing."""
         every = self.search.candidates if self.search is not None else ()
         return next((one for one in every if one.verdict == "chosen" and one.latency), None)
-
-
-@dataclass
-class _Entry:
-    """One form on its way: what was made of it, and what became of it."""
-
-    mode: Mode
-    candidate: Candidate | None = None
-    verdict: str = ""
-    reason: str = ""
-    alone: bench.Alone | None = None
-    latency: tuple[Any, ...] = ()
-    against: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def made(self) -> Candidate:
-        """The candidate, where there is one."""
-        assert self.candidate is not None
-        return self.candidate
 
 
 @dataclass(frozen=True)
@@ -154,15 +134,15 @@ class Search:
             raise fault
         return self._judge.candidate(form)
 
-    def _entries(self) -> list[_Entry]:
+    def _entries(self) -> list[Entry]:
         """Every form, made and judged. Encoding takes longest, so all cores do that at once."""
-        entries: list[_Entry] = []
+        entries: list[Entry] = []
         pool = ThreadPoolExecutor(os.cpu_count() or 1, "encode")
         try:
-            waiting: list[tuple[_Entry, Form, Future[Member]]] = []
+            waiting: list[tuple[Entry, Form, Future[Member]]] = []
             for mode in self._modes():
                 self.progress(mode)
-                entries.append(_Entry(mode))
+                entries.append(Entry(mode))
                 with _failing(entries[-1]):
                     if len(forms.choices(mode)) > 1:
                         entries[-1].candidate = self._strongest(mode, {})
@@ -180,7 +160,7 @@ class Search:
             pool.shutdown(cancel_futures=True)
         return entries
 
-    def _settle(self, entry: _Entry) -> None:
+    def _settle(self, entry: Entry) -> None:
         """The verdict of the budgets."""
         if not self.within(entry.made):
             entry.verdict = "over budget"
@@ -195,20 +175,23 @@ class Search:
             opsets, ops = graphs.opsets(form.proto), graphs.operators(form.proto)
             runtimes.check_floor(self.config.runtime, ir, opsets, ops)
 
-    def _time(self, plain: _Entry, open_: Sequence[_Entry]) -> dict[int, float] | None:
+    def _time(self, plain: Entry, open_: Sequence[Entry]) -> dict[int, float] | None:
         """Time what is still open against float32; the noise, None where it was not timed."""
         if not self.config.measure or all(entry is plain for entry in open_):
             return None
         self.progress("timing")
         timed = [plain, *(entry for entry in open_ if entry is not plain)]
+        feeds = _feeds(self.asked, self.config.batch)
         try:
-            benched = bench.run(
-                [entry.made.raw for entry in timed], _feeds(self.asked, self.config.batch)
-            )
+            noise = keep(timed, bench.run([entry.made.raw for entry in timed], feeds))
+            if doubted := [entry for entry in timed if entry.verdict == "slower"]:
+                self.progress("timing again what seemed slower")
+                again = [plain, *doubted]
+                confirm(again, bench.run([entry.made.raw for entry in again], feeds))
         except MachineFault as error:
             self.notice(f"{error}; the smallest form that computes in float32 is taken")
             return None
-        return _keep(timed, benched)
+        return noise
 
     def within(self, candidate: Candidate) -> bool:
         """Whether the candidate keeps all budgets."""
@@ -244,7 +227,7 @@ class Search:
 
 
 @contextmanager
-def _failing(entry: _Entry) -> Iterator[None]:
+def _failing(entry: Entry) -> Iterator[None]:
     """What stops a form is its verdict; the plain conversion must not fail."""
     try:
         yield
@@ -257,7 +240,7 @@ def _failing(entry: _Entry) -> Iterator[None]:
         entry.reason = why or said
 
 
-def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:
+def _check_gain(entry: Entry, plain: Candidate, config: BuildConfig) -> None:
     """A form that is hardly smaller is only worth its while if it computes or loads otherwise."""
     if entry.candidate is None or entry.verdict:
         return
@@ -268,27 +251,7 @@ def _check_gain(entry: _Entry, plain: Candidate, config: BuildConfig) -> None:
         entry.reason = f"saves {saved:,} B on the wire"
 
 
-def _keep(timed: Sequence[_Entry], found: Benched) -> dict[int, float]:
-    """Write the figures into the entries, the first of which is float32; the noise."""
-    base = found.timings[0]
-    noise = pareto.noise_of(base, found.again)
-    for entry, timing, alone, latency in zip(
-        timed, found.timings, found.alone, found.latency, strict=True
-    ):
-        entry.alone, entry.latency = alone, latency
-        entry.against = pareto.ratios(base, timing, noise)
-        if entry is timed[0] or entry.verdict:
-            continue
-        batch = pareto.slower_at(base, timing, noise)
-        if batch is not None:
-            entry.verdict = "slower"
-            entry.reason = f"{entry.against[batch]:.2f} times float32 at batch {batch}"
-        elif entry.mode in COMPUTE and min(entry.against.values()) >= 1:
-            entry.verdict, entry.reason = "no faster", "int8 storage gives its bytes at no risk"
-    return noise
-
-
-def _decide(open_: Sequence[_Entry], plain: _Entry, config: BuildConfig) -> _Entry:
+def _decide(open_: Sequence[Entry], plain: Entry, config: BuildConfig) -> Entry:
     """The entry that is taken; every other one that was open learns why it is not."""
     points = {entry.mode: _point(entry, plain) for entry in open_}
     taken = pareto.choose(list(points.values()), config.optimize).mode
@@ -304,7 +267,7 @@ def _decide(open_: Sequence[_Entry], plain: _Entry, config: BuildConfig) -> _Ent
     return next(entry for entry in open_ if entry.mode == taken)
 
 
-def _point(entry: _Entry, plain: _Entry) -> pareto.Point:
+def _point(entry: Entry, plain: Entry) -> pareto.Point:
     rss = [each.alone.rss_bytes if each.alone is not None else None for each in (plain, entry)]
     return pareto.Point(
         mode=entry.mode,
@@ -314,7 +277,7 @@ def _point(entry: _Entry, plain: _Entry) -> pareto.Point:
     )
 
 
-def _figures(entry: _Entry, plain: Candidate) -> CandidateFigures:
+def _figures(entry: Entry, plain: Candidate) -> CandidateFigures:
     found = entry.candidate
     if found is None:
         return CandidateFigures(mode=entry.mode, verdict=entry.verdict, reason=entry.reason)
