@@ -122,7 +122,7 @@ def _mean_of_known(found: Floats) -> Floats:
     """The mean over the first axis of what is no NaN, NaN where nothing is known."""
     counts = np.sum(~np.isnan(found), axis=0)
     unknown = np.full(counts.shape, np.nan)
-    return np.divide(np.nansum(found, axis=0), counts, out=unknown, where=counts > 0)
+    return np.asarray(np.divide(np.nansum(found, axis=0), counts, out=unknown, where=counts > 0))
 
 
 def _auc_of_weights(weights: Floats, positive: NDArray[np.bool_], score: Floats) -> Floats:
