@@ -14,7 +14,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -26,13 +26,15 @@ from edge_contract.manifest import Manifest
 
 ROWS_MAX = 10_000
 _PACKS = {"float32": "f", "float64": "d"}
+NOT_PACKED = (struct.error, OverflowError, TypeError)
+"""What packing raises: a value over float32's range (with "=f", not with "f"), or no number."""
 
 
 class Batch(Struct, frozen=True, gc=False):
     """Checked rows, ready for the model and for counting.
 
     Attributes:
-        feeds: tensor name -> array of the tensor's type and shape.
+        feeds: tensor name -> array of the tensor's type and shape; empty after ``quick``.
         rows: how many. ``single``: the caller gave one row, not a list of one.
         numbers: float64 values as given, C order ``[rows, number features]``, in the
             manifest's order; bytes, because nobody can alter them before they are counted.
@@ -54,6 +56,23 @@ class Batch(Struct, frozen=True, gc=False):
         return np.frombuffer(self.numbers).reshape(self.rows, -1)
 
 
+class Row(NamedTuple):
+    """One row of numbers for the one float tensor of a model.
+
+    Attributes:
+        tensor, dtype, shape: of that tensor.
+        packing: packs the numbers into its bytes; raises ``NOT_PACKED``.
+        take: the numbers of a dict, or of an array that fits as it is; None where the general
+            way has to look, because it is something else or something is wrong.
+    """
+
+    tensor: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, int]
+    packing: struct.Struct
+    take: Callable[[Any], Sequence[float] | None]
+
+
 class Inputs:
     """Turns what callers hand in into a ``Batch``, as one manifest declares it."""
 
@@ -66,7 +85,9 @@ class Inputs:
         self._texts = tuple(f.name for f in manifest.features if f.type == "category")
         for tensor in manifest.inputs:
             columns.check_types(tensor, self._features)
-        self.read: Callable[[Any], Batch] = self._plan_quick(manifest) or self._read
+        self.row = self._plan_row(manifest)
+        """How one row is read quickly, None where it is not."""
+        self.read: Callable[[Any], Batch] = self._plan_quick(self.row) if self.row else self._read
         """The batch of rows: a dict, a list of dicts or lists, a matrix, a table, tensors.
 
         Raises InputFault that names the row and the feature.
@@ -88,36 +109,52 @@ class Inputs:
 
     # -- one row of numbers for one tensor: the hot path ------------------------------------
 
-    def _plan_quick(self, manifest: Manifest) -> Callable[[Any], Batch] | None:
-        """A reader that is quick with one row where one float tensor takes all features."""
+    def _plan_row(self, manifest: Manifest) -> Row | None:
+        """How one row is read quickly, where one float tensor takes all features."""
         tensor, count = manifest.inputs[0], len(self._order)
         if len(manifest.inputs) != 1 or self._texts or count < 2:
             return None
         if tensor.dtype not in _PACKS or tensor.features != self._order:
             return None
         take_all = itemgetter(*self._order)
-        pack = struct.Struct(f"={count}{_PACKS[tensor.dtype]}").pack
         dtype = np.dtype(tensor.dtype)
-        shape, name = (1, count), tensor.name
-        isfinite, fsum, ndarray, slow = math.isfinite, math.fsum, np.ndarray, self._read
+        shape = (1, count)
+        isfinite, fsum, ndarray = math.isfinite, math.fsum, np.ndarray
 
-        def read(rows: Any) -> Batch:
-            # A NaN or an infinity survives in the sum; text and None raise, and so does a value
-            # over float32's range in "=f" (not in "f"). Then the slow path says what is wrong.
+        def take(rows: Any) -> Sequence[float] | None:
+            # A NaN or an infinity survives in the sum; text and None raise.
             try:
                 kind = type(rows)
                 if kind is dict:
-                    values = take_all(rows)
+                    values: Sequence[float] = take_all(rows)
                     if len(rows) == count and isfinite(fsum(values)):
-                        feed = ndarray(shape, dtype, pack(*values))
-                        return Batch({name: feed}, 1, True, b"", (), values)
+                        return values
                 elif kind is ndarray and rows.shape == shape and rows.dtype == dtype:
                     values = rows.tolist()[0]
                     if isfinite(sum(values)):
-                        return Batch({name: rows}, 1, False, b"", (), values)
-            except (KeyError, TypeError, ValueError, OverflowError, struct.error):
+                        return values
+            except (KeyError, TypeError, ValueError, OverflowError):
                 pass
-            return slow(rows)
+            return None
+
+        return Row(
+            tensor.name, dtype, shape, struct.Struct(f"={count}{_PACKS[tensor.dtype]}"), take
+        )
+
+    def _plan_quick(self, row: Row) -> Callable[[Any], Batch]:
+        """A reader that is quick with one row."""
+        take, pack, slow, ndarray = row.take, row.packing.pack, self._read, np.ndarray
+        name, shape, dtype = row.tensor, row.shape, row.dtype
+
+        def read(rows: Any) -> Batch:
+            values = take(rows)
+            if values is None:
+                return slow(rows)
+            try:
+                feed = ndarray(shape, dtype, pack(*values))
+            except NOT_PACKED:
+                return slow(rows)
+            return Batch({name: feed}, 1, type(rows) is dict, b"", (), values)
 
         return read
 

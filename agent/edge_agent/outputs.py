@@ -76,6 +76,11 @@ class Outputs:
         label that the manifest does not know.
         """
 
+    @property
+    def keeps_arrays(self) -> bool:
+        """Predictions hold the model's own arrays, not figures taken from them."""
+        return self._scores is None and self._label is None and self._value is None
+
     def _plan(self) -> Callable[[Sequence[NDArray[Any]], int], Reading]:
         if self._scores is not None:
             return self._classify if self._value is not None else self._plan_quick()

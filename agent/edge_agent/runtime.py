@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -26,9 +27,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from edge_contract.errors import InputFault, MachineFault
+from edge_contract.errors import EdgeError, InputFault, MachineFault
 
-_ERRORS: tuple[type[Exception], ...] = (
+FAILURES: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -93,7 +94,7 @@ class Session:
             )
         except MemoryError as error:
             raise MachineFault("not enough memory to load the model") from error
-        except _ERRORS as error:
+        except FAILURES as error:
             raise _not_loadable(error) from error
         self.inputs = tuple(_info(tensor, "input") for tensor in session.get_inputs())
         self.outputs = tuple(_info(tensor, "output") for tensor in session.get_outputs())
@@ -101,6 +102,7 @@ class Session:
         # The public `run` checks names in Python first: 2-3 us of 9. What it would find, the
         # runtime finds too, and `_blame` explains.
         self._run: Runner = getattr(session, "_sess", session).run
+        self._binding = _Binding.of(session)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Every output tensor by name.
@@ -119,12 +121,32 @@ class Session:
             return self._run(self._names, feeds, None)
         except MemoryError as error:
             raise MachineFault("not enough memory to run the model") from error
-        except _ERRORS as error:
+        except FAILURES as error:
             raise self._blame(feeds, str(error)) from error
+
+    def bind(self, tensor: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Binder | None:
+        """What makes buffers for calls of one shape; None where the model does not allow it.
+
+        A call with bound buffers costs 3 us less than ``call``: nothing is made or converted.
+        Every output has to have a shape that depends on the input's alone.
+        """
+        if self._binding is None or [info.name for info in self.inputs] != [tensor]:
+            return None
+        if any(None in info.shape[1:] for info in self.outputs):
+            return None
+        try:
+            sample = self.call({tensor: np.zeros(shape, dtype)})
+        except EdgeError:
+            return None
+        if any(not array.flags.c_contiguous or not array.size for array in sample):
+            return None
+        forms = [(name, a.shape, a.dtype) for name, a in zip(self._names, sample, strict=True)]
+        return functools.partial(_bound, self._binding, (tensor, shape, dtype), forms)
 
     def close(self) -> None:
         """Give the model's memory back once running calls returned. May be called twice."""
         self._run = _closed
+        self._binding = None
 
     def _blame(self, feeds: Mapping[str, NDArray[Any]], said: str) -> InputFault | MachineFault:
         """Whose fault a failed call is: the feeds' if they do not fit, else the machine's."""
@@ -144,6 +166,63 @@ class Session:
         if said.startswith(_CLOSED):
             return MachineFault(said)
         return MachineFault(f"the model failed at run time: {_first_line(said)}")
+
+
+Form = tuple[str, tuple[int, ...], "np.dtype[Any]"]
+"""A tensor's name, shape and type."""
+
+
+class Bound(NamedTuple):
+    """Buffers for one call at a time.
+
+    Attributes:
+        buffer: bytes of the input, to be written before each call.
+        run: the outputs in the order of ``Session.outputs``; arrays of numbers are overwritten
+            by the next call. Raises one of ``FAILURES``.
+    """
+
+    buffer: memoryview
+    run: Callable[[], Sequence[NDArray[Any]]]
+
+
+class _Binding(NamedTuple):
+    """What this runtime offers below its checked calls."""
+
+    make: Callable[[], Any]
+    run: Callable[[Any, Any], None]
+
+    @classmethod
+    def of(cls, session: Any) -> _Binding | None:
+        inner = getattr(session, "_sess", None)
+        run = getattr(inner, "run_with_iobinding", None)
+        return cls(session.io_binding, run) if run is not None else None
+
+
+Binder = Callable[[], Bound]
+
+
+def _bound(binding: _Binding, takes: Form, gives: Sequence[Form]) -> Bound:
+    made = binding.make()
+    name, shape, dtype = takes
+    array = np.zeros(shape, dtype)
+    made.bind_input(name, "cpu", 0, dtype.type, shape, array.ctypes.data)
+    outputs = [np.zeros(shape, dtype) for _, shape, dtype in gives]
+    texts = [at for at, output in enumerate(outputs) if output.dtype.hasobject]
+    for (name, shape, dtype), output in zip(gives, outputs, strict=True):
+        if dtype.hasobject:
+            made.bind_output(name, "cpu")  # text: the runtime makes room, each time
+        else:
+            made.bind_output(name, "cpu", 0, dtype.type, shape, output.ctypes.data)
+    inner, compute = made._iobinding, binding.run
+
+    def run() -> Sequence[NDArray[Any]]:
+        _ = array  # its memory is the input's
+        compute(inner, None)
+        for at in texts:
+            outputs[at] = inner.get_outputs()[at].numpy()
+        return outputs
+
+    return Bound(array.data.cast("B"), run)
 
 
 def versions() -> dict[str, str]:
