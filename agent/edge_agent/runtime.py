@@ -101,6 +101,7 @@ class Session:
         # The public `run` checks names in Python first: 2-3 us of 9. What it would find, the
         # runtime finds too, and `_blame` explains.
         self._run: Runner = getattr(session, "_sess", session).run
+        self._options = onnxruntime.RunOptions()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Every output tensor by name.
@@ -116,11 +117,19 @@ class Session:
     def call(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """As ``run``, in the order of ``outputs``, for feeds that hold every input."""
         try:
-            return self._run(self._names, feeds, None)
+            return self._run(self._names, feeds, self._options)
         except MemoryError as error:
             raise MachineFault("not enough memory to run the model") from error
         except _ERRORS as error:
             raise self._blame(feeds, str(error)) from error
+
+    def interrupt(self) -> None:
+        """End the runs that are under way, between two operators; they raise MachineFault.
+
+        An endless run is one in a ``Loop`` or ``Scan``, whose body's operators are such places.
+        """
+        options, self._options = self._options, onnxruntime.RunOptions()
+        options.terminate = True
 
     def close(self) -> None:
         """Give the model's memory back once running calls returned. May be called twice."""
@@ -143,6 +152,8 @@ class Session:
                 return InputFault(f"input tensor {name!r} {finding}")
         if said.startswith(_CLOSED):
             return MachineFault(said)
+        if _TERMINATED in said:
+            return MachineFault("the model did not come to an end, and was interrupted")
         return MachineFault(f"the model failed at run time: {_first_line(said)}")
 
 
@@ -209,6 +220,8 @@ def _not_loadable(error: Exception) -> InputFault | MachineFault:
 
 
 _CLOSED = "the session is closed"
+_TERMINATED = "terminate flag being set"
+"""What ONNX Runtime says of a run that was ended by its ``RunOptions.terminate``."""
 
 
 def _closed(_names: Sequence[str], _feeds: Mapping[str, Any], _options: Any) -> list[NDArray[Any]]:
