@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test quick check bench clean
+.PHONY: help demo test quick check bench lock clean
 
 help:
 	@echo "make demo    set up, then run the main job end to end on real data (a minute)"
@@ -11,6 +11,7 @@ help:
 	@echo "make quick   every test that is not marked slow"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   every benchmark, quickly"
+	@echo "make lock    what the image installs, anew: versions and hashes (locks/)"
 	@echo "make clean   remove the virtual environment and what the demo left"
 
 demo: $(VENV)/.installed-demo
@@ -30,6 +31,16 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+
+# Hashes of every file of every version, for any Python and processor: --universal.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: \
+  --generate-hashes --no-annotate --custom-compile-command 'make lock'
+
+lock: $(VENV)/.installed-dev
+	$(LOCK) -o locks/device.txt pyproject.toml
+	$(BIN)/python -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" \
+	  | $(LOCK) -o locks/build.txt -
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -21,6 +21,7 @@ from edge_agent.errands import Errands
 from edge_agent.folder import Folder, Lock, next_boot
 from edge_agent.follow import Follower
 from edge_agent.loop import Loop
+from edge_agent.notify import Notifier
 from edge_agent.outbox import Outbox
 from edge_agent.outputs import Prediction
 from edge_agent.pull import Puller
@@ -32,6 +33,7 @@ from edge_agent.telemetry.recorder import Instant
 from edge_agent.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.voice import Facts, Voice
+from edge_agent.watchdog import Watchdog
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.mqtt import Message
 
@@ -65,12 +67,19 @@ class Agent:
     Args:
         config: as ``edge_agent.config.load`` gives it.
         clocks, rng: the world's time and chance.
+        notifier: the service manager's ear; None: the agent is no service.
     """
 
     def __init__(
-        self, config: Config, *, clocks: Clocks | None = None, rng: random.Random | None = None
+        self,
+        config: Config,
+        *,
+        clocks: Clocks | None = None,
+        rng: random.Random | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.config = config
+        self._notifier = notifier or Notifier()
         self._clocks = clocks or Clocks()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._parts: _Parts | None = None
@@ -86,17 +95,19 @@ class Agent:
             raise InputFault("the agent runs already")
         lock = Lock(Folder(self.config.folder))
         try:
-            parts = _Parts(self.config, self._clocks, self._rng)
+            parts = _Parts(self.config, self._clocks, self._rng, self._notifier)
             parts.start()
         except BaseException:
             lock.release()
             raise
         self._parts, self._lock = parts, lock
+        self._notifier.ready()
 
     def stop(self) -> None:
         """End in order: windows to the spool, goodbye to the broker. May be called twice."""
         parts, self._parts = self._parts, None
         if parts is not None:
+            self._notifier.stopping()
             try:
                 parts.stop()
             finally:
@@ -131,7 +142,9 @@ class Agent:
 class _Parts:
     """What lives between start and stop."""
 
-    def __init__(self, config: Config, clocks: Clocks, rng: random.Random) -> None:
+    def __init__(
+        self, config: Config, clocks: Clocks, rng: random.Random, notifier: Notifier
+    ) -> None:
         self.config = config
         self.folder = Folder(config.folder)
         self.clocks = clocks
@@ -201,6 +214,9 @@ class _Parts:
             on_change=self.voice.publish,
         )
         self.door = MqttDoor(self.uplink.link, config.topics, device, self.serving.models)
+        self.watchdog = Watchdog(
+            self.loop, self.serving.models, notifier, stall_s=config.update.stall_s
+        )
         self._desired = config.topics.desired(device)
         self._doorbell = config.topics.metadata("timestamp.json")
 
@@ -208,6 +224,7 @@ class _Parts:
         """Answer from disk, decide by what is on disk, then look for the broker."""
         self.loop.start()
         try:
+            self.watchdog.start()
             self.updater.start()
             self.loop.ask(self.follower.start)
             self.loop.ask(self.updater.sweep)
@@ -229,6 +246,7 @@ class _Parts:
         self._send_off()
         self.uplink.stop()
         self.loop.ask(self.voice.farewell)
+        self.watchdog.stop()
         self.loop.stop()
 
     # -- what happens between the parts --------------------------------------------------------

@@ -53,11 +53,12 @@ def run(
         format="%(asctime)s %(levelname)s %(message)s",
     )
     from edge_agent.agent import Agent  # noqa: PLC0415 - `status` needs no runtime
+    from edge_agent.notify import Notifier  # noqa: PLC0415
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with Agent(settings):
+    with Agent(settings, notifier=Notifier.of(os.environ, os.getpid())):
         stop.wait()
         logging.getLogger(__name__).info("stopping")
 

@@ -86,6 +86,7 @@ class Update(Struct, frozen=True, kw_only=True):
         self_test_runs: latency is measured over this many single-row runs.
         ram_bytes_max: most memory that a bundle may say it needs; 0: what the machine has.
         latency_max_ms: most that the 99th percentile of a golden run may take; 0: any.
+        stall_s: a request that is under way for longer is ended, and has failed.
     """
 
     poll_s: Seconds = 3600.0
@@ -97,6 +98,7 @@ class Update(Struct, frozen=True, kw_only=True):
     self_test_runs: Annotated[int, Meta(ge=1, le=100_000)] = 50
     ram_bytes_max: Annotated[int, Meta(ge=0, le=2**50)] = 0
     latency_max_ms: Annotated[float, Meta(ge=0, le=10**6)] = 0.0
+    stall_s: Annotated[float, Meta(gt=0, le=86400)] = 30.0
 
 
 class Config(Struct, frozen=True, kw_only=True):

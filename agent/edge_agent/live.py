@@ -1,7 +1,8 @@
 """The model that answers under a name, replaced in one step while requests go on.
 
 Guards: no request fails or waits because of a swap; each request is answered wholly by one
-version; the memory of the old version goes back as soon as its last request returned.
+version; the memory of the old version goes back as soon as its last request returned; a request
+that never returns is known by its age, and can be ended.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ log = logging.getLogger(__name__)
 
 
 class _Place:
-    """One model in the live seat, and how many requests are with it."""
+    """One model in the live seat, and the requests that are with it."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.users = 0
+        self.since: dict[object, float] = {}
+        """When each request that is under way began, by the monotonic clock."""
+        self.stalled = 0
         self.retired = False
         self.on_left: Callable[[Model], None] | None = None
-        self.empty = threading.Event()
 
 
 class Live:
@@ -44,6 +46,7 @@ class Live:
         self.name = name
         self._lock = threading.Lock()
         self._place = _Place(model) if model is not None else None
+        self._leaving: list[_Place] = []
 
     @property
     def model(self) -> Model | None:
@@ -64,11 +67,12 @@ class Live:
                     f"model {self.name!r} is not installed",
                     advice="Publish a version on this device's channel.",
                 )
-            place.users += 1
+            request = object()
+            place.since[request] = time.monotonic()
         try:
             yield place.model
         finally:
-            self._leave(place)
+            self._leave(place, request)
 
     def predict(self, rows: object) -> Prediction | list[Prediction]:
         """As ``Model.predict``, by the current model."""
@@ -100,17 +104,56 @@ class Live:
                 return None
             old.on_left = on_left
             old.retired = True
-            left = old.users == 0
+            left = not old.since
+            if not left:
+                self._leaving.append(old)
         if new is not None:
             log.info("%s: %s took over", self.name, new.manifest.version)
         if left:
             self._retire(old)
         return old.model
 
-    def _leave(self, place: _Place) -> None:
+    def oldest_s(self, now_s: float) -> float:
+        """How long the oldest request has been under way, with the model now or one before it.
+
+        Args:
+            now_s: of ``time.monotonic``.
+        """
         with self._lock:
-            place.users -= 1
-            left = place.retired and place.users == 0
+            return max((now_s - since for since in self._under_way()), default=0.0)
+
+    def end_stalled(self, now_s: float, stall_s: float) -> int:
+        """End the runs of each model that has a request older than ``stall_s``; how many have.
+
+        A run in ONNX Runtime ends between two operators; its request, and any other that is in
+        that model at this moment, fails with MachineFault. Later requests are answered.
+        """
+        with self._lock:
+            places = [*self._leaving, *([self._place] if self._place else [])]
+            stuck = [p for p in places if any(now_s - s > stall_s for s in p.since.values())]
+            for place in stuck:
+                place.stalled += 1
+        for place in stuck:
+            place.model.interrupt()
+        return len(stuck)
+
+    @property
+    def stalled(self) -> int:
+        """How often the current model had to be interrupted since it was put in place."""
+        place = self._place
+        return place.stalled if place is not None else 0
+
+    def _under_way(self) -> Iterator[float]:
+        for place in (*self._leaving, self._place):
+            if place is not None:
+                yield from place.since.values()
+
+    def _leave(self, place: _Place, request: object) -> None:
+        with self._lock:
+            del place.since[request]
+            left = place.retired and not place.since
+            if left:
+                self._leaving.remove(place)
         if left:
             self._retire(place)
 

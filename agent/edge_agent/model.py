@@ -78,6 +78,7 @@ class Model:
         self.profile = profile
         self.golden = golden
         self.observer: Observer | None = None
+        self._sample: dict[str, NDArray[Any]] | None = None
         self._session = session
         inputs = Inputs(manifest)
         self._read = inputs.read
@@ -186,6 +187,21 @@ class Model:
         feeds = {array.name: goldens.unpack(array) for array in self.golden.inputs}
         return goldens.compare(self.golden, self.run(feeds), machine or platform.machine())
 
+    def probe(self) -> None:
+        """Run one golden sample, uncounted and unjudged: does the model come back at all?
+
+        Raises MachineFault when it fails.
+        """
+        if self._sample is None and self.golden is not None:
+            whole = {array.name: goldens.unpack(array) for array in self.golden.inputs}
+            self._sample = one_row(self.manifest, whole)[0]
+        if self._sample is not None:
+            self.run(self._sample)
+
+    def interrupt(self) -> None:
+        """End the calls that are under way; they raise MachineFault. Later ones are answered."""
+        self._session.interrupt()
+
     def close(self) -> None:
         """Give the memory back; calls after this raise MachineFault."""
         self._quick = None
@@ -207,6 +223,15 @@ class Model:
                     f"input {tensor.name!r} is {info.dtype} {info.shape} in the model, "
                     f"{tensor.dtype} {tensor.shape} in the manifest"
                 )
+
+
+def one_row(manifest: Manifest, whole: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+    """Inputs a row at a time where the model takes any number of rows, else as they are."""
+    rows = {value.shape[0] if value.ndim else 0 for value in whole.values()}
+    free = all(tensor.shape and tensor.shape[0] is None for tensor in manifest.inputs)
+    if not free or len(rows) != 1 or not (count := rows.pop()):
+        return [dict(whole)]
+    return [{name: value[i : i + 1] for name, value in whole.items()} for i in range(count)]
 
 
 def _check_digest(path: Path, sha256: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from edge_agent.inputs import NOT_PACKED, Batch, Inputs
 from edge_agent.outputs import Outputs, Reading
 from edge_agent.runtime import FAILURES, Bound, Session
-from edge_contract.errors import EdgeError
 
 Quick = Callable[[Any], tuple[Batch, Reading] | None]
 """What was read and what was answered, or None: ask the general way."""
@@ -27,7 +26,7 @@ def plan(inputs: Inputs, session: Session, outputs: Outputs) -> Quick | None:
     if make is None:
         return None
     take, pack_into, read = row.take, row.packing.pack_into, outputs.read
-    faults: tuple[type[Exception], ...] = (*NOT_PACKED, EdgeError, *FAILURES)
+    unusual: tuple[type[Exception], ...] = (*NOT_PACKED, *FAILURES)
     idle: list[Bound] = [make()]
 
     def answer(rows: Any) -> tuple[Batch, Reading] | None:
@@ -41,7 +40,7 @@ def plan(inputs: Inputs, session: Session, outputs: Outputs) -> Quick | None:
         try:
             pack_into(bound.buffer, 0, *values)
             reading = read(bound.run(), 1)
-        except faults:
+        except unusual:
             return None
         finally:
             idle.append(bound)

@@ -103,6 +103,7 @@ class Session:
         # runtime finds too, and `_blame` explains.
         self._run: Runner = getattr(session, "_sess", session).run
         self._binding = _Binding.of(session)
+        self._options = onnxruntime.RunOptions()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Every output tensor by name.
@@ -118,7 +119,7 @@ class Session:
     def call(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """As ``run``, in the order of ``outputs``, for feeds that hold every input."""
         try:
-            return self._run(self._names, feeds, None)
+            return self._run(self._names, feeds, self._options)
         except MemoryError as error:
             raise MachineFault("not enough memory to run the model") from error
         except FAILURES as error:
@@ -141,12 +142,48 @@ class Session:
         if any(not array.flags.c_contiguous or not array.size for array in sample):
             return None
         forms = [(name, a.shape, a.dtype) for name, a in zip(self._names, sample, strict=True)]
-        return functools.partial(_bound, self._binding, (tensor, shape, dtype), forms)
+        return functools.partial(self._bound, self._binding, (tensor, shape, dtype), forms)
+
+    def interrupt(self) -> None:
+        """End the runs that are under way, between two operators; they raise MachineFault.
+
+        An endless run is one in a ``Loop`` or ``Scan``, whose body's operators are such places.
+        """
+        options, self._options = self._options, onnxruntime.RunOptions()
+        options.terminate = True
 
     def close(self) -> None:
         """Give the model's memory back once running calls returned. May be called twice."""
         self._run = _closed
         self._binding = None
+
+    def _bound(self, binding: _Binding, takes: Form, gives: Sequence[Form]) -> Bound:
+        made = binding.make()
+        name, shape, dtype = takes
+        array = np.zeros(shape, dtype)
+        made.bind_input(name, "cpu", 0, dtype.type, shape, array.ctypes.data)
+        outputs = [np.zeros(shape, dtype) for _, shape, dtype in gives]
+        texts = [at for at, output in enumerate(outputs) if output.dtype.hasobject]
+        for (name, shape, dtype), output in zip(gives, outputs, strict=True):
+            if dtype.hasobject:
+                made.bind_output(name, "cpu")  # text: the runtime makes room, each time
+            else:
+                made.bind_output(name, "cpu", 0, dtype.type, shape, output.ctypes.data)
+        inner, compute = made._iobinding, binding.run
+
+        def run() -> Sequence[NDArray[Any]]:
+            _ = array  # its memory is the input's
+            try:
+                compute(inner, self._options)
+            except FAILURES as error:
+                if _TERMINATED in str(error):
+                    raise MachineFault(_INTERRUPTED) from error
+                raise
+            for at in texts:
+                outputs[at] = inner.get_outputs()[at].numpy()
+            return outputs
+
+        return Bound(array.data.cast("B"), run)
 
     def _blame(self, feeds: Mapping[str, NDArray[Any]], said: str) -> InputFault | MachineFault:
         """Whose fault a failed call is: the feeds' if they do not fit, else the machine's."""
@@ -165,6 +202,8 @@ class Session:
                 return InputFault(f"input tensor {name!r} {finding}")
         if said.startswith(_CLOSED):
             return MachineFault(said)
+        if _TERMINATED in said:
+            return MachineFault(_INTERRUPTED)
         return MachineFault(f"the model failed at run time: {_first_line(said)}")
 
 
@@ -178,7 +217,8 @@ class Bound(NamedTuple):
     Attributes:
         buffer: bytes of the input, to be written before each call.
         run: the outputs in the order of ``Session.outputs``; arrays of numbers are overwritten
-            by the next call. Raises one of ``FAILURES``.
+            by the next call. Raises MachineFault when it was interrupted, else one of
+            ``FAILURES``.
     """
 
     buffer: memoryview
@@ -199,30 +239,6 @@ class _Binding(NamedTuple):
 
 
 Binder = Callable[[], Bound]
-
-
-def _bound(binding: _Binding, takes: Form, gives: Sequence[Form]) -> Bound:
-    made = binding.make()
-    name, shape, dtype = takes
-    array = np.zeros(shape, dtype)
-    made.bind_input(name, "cpu", 0, dtype.type, shape, array.ctypes.data)
-    outputs = [np.zeros(shape, dtype) for _, shape, dtype in gives]
-    texts = [at for at, output in enumerate(outputs) if output.dtype.hasobject]
-    for (name, shape, dtype), output in zip(gives, outputs, strict=True):
-        if dtype.hasobject:
-            made.bind_output(name, "cpu")  # text: the runtime makes room, each time
-        else:
-            made.bind_output(name, "cpu", 0, dtype.type, shape, output.ctypes.data)
-    inner, compute = made._iobinding, binding.run
-
-    def run() -> Sequence[NDArray[Any]]:
-        _ = array  # its memory is the input's
-        compute(inner, None)
-        for at in texts:
-            outputs[at] = inner.get_outputs()[at].numpy()
-        return outputs
-
-    return Bound(array.data.cast("B"), run)
 
 
 def versions() -> dict[str, str]:
@@ -288,6 +304,9 @@ def _not_loadable(error: Exception) -> InputFault | MachineFault:
 
 
 _CLOSED = "the session is closed"
+_TERMINATED = "terminate flag being set"
+"""What ONNX Runtime says of a run that was ended by its ``RunOptions.terminate``."""
+_INTERRUPTED = "the model did not come to an end, and was interrupted"
 
 
 def _closed(_names: Sequence[str], _feeds: Mapping[str, Any], _options: Any) -> list[NDArray[Any]]:

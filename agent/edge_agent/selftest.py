@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from edge_agent.notify import VARIABLES
 from edge_contract import wire
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 
@@ -34,7 +35,8 @@ REPORT_MAX_BYTES = 64 * 1024
 FINDINGS_MAX = 10
 _POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
-_SECRETS = ("EDGE_AGENT_PASSWORD",)
+_OURS = ("EDGE_AGENT_PASSWORD", *VARIABLES)
+"""Variables that a child has no business with."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -104,7 +106,7 @@ def prove(slot: Path, limits: Limits, stop: Event) -> Report:
         sys.executable, "-P", "-m", "edge_agent.selftest", str(slot), "--json",
         "--runs", str(limits.runs), "--parent", str(os.getpid()),
     ]  # fmt: skip
-    environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
+    environment = {key: value for key, value in os.environ.items() if key not in _OURS}
     try:
         child = subprocess.Popen(  # noqa: S603 - our own module by our own interpreter
             command,
@@ -206,15 +208,12 @@ def _time(model: Model, runs: int, now_ns: Callable[[], int]) -> list[int]:
 
 def _feeds(model: Model) -> list[dict[str, NDArray[Any]]]:
     """Golden inputs a row at a time where the model takes any number of rows, else whole."""
+    from edge_agent.model import one_row  # noqa: PLC0415
     from edge_contract.golden import unpack  # noqa: PLC0415
 
     assert model.golden is not None  # without golden samples there is a finding
     whole = {array.name: unpack(array) for array in model.golden.inputs}
-    rows = {value.shape[0] if value.ndim else 0 for value in whole.values()}
-    free = all(tensor.shape and tensor.shape[0] is None for tensor in model.manifest.inputs)
-    if not free or len(rows) != 1 or not (count := rows.pop()):
-        return [whole]
-    return [{name: value[i : i + 1] for name, value in whole.items()} for i in range(count)]
+    return one_row(model.manifest, whole)
 
 
 def _stand_back(parent: int) -> None:

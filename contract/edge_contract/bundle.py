@@ -12,7 +12,7 @@ comes first and plain, ``signature.json`` second where there is one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from edge_contract import chunks, codec
@@ -74,10 +74,35 @@ def encode_member(name: str, raw: bytes) -> tuple[File, bytes]:
 def decode_member(file: File, stored: bytes) -> bytes:
     """The raw bytes of a member. Raises InputFault when size or digest is not the manifest's."""
     _check_stored(file, stored)
-    raw = codec.decode(stored, size_max=file.raw_size)
-    if len(raw) != file.raw_size or hashlib.sha256(raw).hexdigest() != file.raw_sha256:
+    return b"".join(decode_pieces(file, [stored]))
+
+
+def decode_pieces(file: File, stored: Iterable[bytes]) -> Iterator[bytes]:
+    """The raw bytes of a member whose stored bytes come in pieces, in pieces as well.
+
+    What came may be used only when this ends without an error: digests and sizes are the
+    manifest's then. Never gives more than ``file.raw_size`` bytes, whatever a blob says.
+
+    Raises InputFault when the stored or the raw bytes are not the ones that the manifest names.
+    """
+    came, gave = hashlib.sha256(), hashlib.sha256()
+    stored_size = raw_size = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal stored_size
+        for piece in stored:
+            stored_size += len(piece)
+            came.update(piece)
+            yield piece
+
+    for piece in codec.decode_pieces(counted(), size_max=file.raw_size):
+        raw_size += len(piece)
+        gave.update(piece)
+        yield piece
+    if (stored_size, came.hexdigest()) != (file.size, file.sha256):
+        raise _altered(file, stored_size)
+    if (raw_size, gave.hexdigest()) != (file.raw_size, file.raw_sha256):
         raise InputFault(f"{file.name}: the decoded bytes are not the ones in the manifest")
-    return raw
 
 
 def write(manifest_bytes: bytes, stored: Mapping[str, bytes], signature: bytes = b"") -> bytes:
@@ -116,10 +141,14 @@ def read(data: bytes) -> Bundle:
 
 def _check_stored(file: File, stored: bytes) -> None:
     if len(stored) != file.size or hashlib.sha256(stored).hexdigest() != file.sha256:
-        raise InputFault(
-            f"{file.name}: {len(stored)} bytes whose digest is not the one in the manifest",
-            advice="The file was altered or damaged: get it again from its publisher.",
-        )
+        raise _altered(file, len(stored))
+
+
+def _altered(file: File, size: int) -> InputFault:
+    return InputFault(
+        f"{file.name}: {size} bytes whose digest is not the one in the manifest",
+        advice="The file was altered or damaged: get it again from its publisher.",
+    )
 
 
 def _damaged(what: str) -> InputFault:

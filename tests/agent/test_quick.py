@@ -131,3 +131,71 @@ def test_only_what_it_was_told_is_bound() -> None:
     assert session.bind("x", (1, 5), np.dtype(np.float32)) is None
     session.close()
     assert session.bind("x", (1, 4), np.dtype(np.float32)) is None
+
+
+def counting() -> bytes:
+    """Counts up to the row's first number: endless when that is large."""
+    int64, flag, number = TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["going"]),
+            helper.make_node("Add", ["sum", "one"], ["more"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", int64, []),
+            helper.make_tensor_value_info("go", flag, []),
+            helper.make_tensor_value_info("sum", number, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("going", flag, []),
+            helper.make_tensor_value_info("more", number, [1]),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["turns"], to=int64),
+        helper.make_node("Loop", ["turns", "true", "zero"], ["y"], body=body),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", number, [None, 4])],
+        [helper.make_tensor_value_info("y", number, [1])],
+        [
+            numpy_helper.from_array(np.array(True), "true"),
+            numpy_helper.from_array(np.zeros(1, dtype=np.float32), "zero"),
+            numpy_helper.from_array(np.ones(1, dtype=np.float32), "one"),
+        ],
+    )
+    opset = helper.make_opsetid("", 17)
+    return bytes(helper.make_model(made, opset_imports=[opset], ir_version=8).SerializeToString())
+
+
+def test_an_endless_run_is_interrupted_and_not_begun_again() -> None:
+    session = Session(counting())
+    bind = session.bind("x", (1, 4), np.dtype(np.float32))
+    assert bind is not None
+    bound = bind()
+    struct.pack_into("4f", bound.buffer, 0, 3.0, 0.0, 0.0, 0.0)
+    assert bound.run()[0].tolist() == [3.0]
+    said: list[Exception] = []
+    begun = threading.Event()
+
+    def endless() -> None:
+        struct.pack_into("4f", bound.buffer, 0, 1e15, 0.0, 0.0, 0.0)
+        begun.set()
+        try:
+            bound.run()
+        except MachineFault as error:
+            said.append(error)
+
+    thread = threading.Thread(target=endless)
+    thread.start()
+    begun.wait()
+    while thread.is_alive():  # the run may begin just after an interruption
+        session.interrupt()
+        thread.join(0.05)
+    assert "interrupted" in str(said[0])
+    struct.pack_into("4f", bound.buffer, 0, 2.0, 0.0, 0.0, 0.0)
+    assert bound.run()[0].tolist() == [2.0]

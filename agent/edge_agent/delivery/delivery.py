@@ -19,6 +19,7 @@ from tuf.api.exceptions import DownloadError
 from edge_agent.delivery import slot as slots
 from edge_agent.delivery.fetcher import METADATA, MqttFetcher
 from edge_agent.delivery.freshness import Profile
+from edge_agent.delivery.pace import Pace, Unlimited
 from edge_agent.delivery.pull import Progress, Pull
 from edge_agent.delivery.roots import ROOT_MAX_BYTES, fingerprint
 from edge_agent.delivery.store import ChunkStore
@@ -64,10 +65,16 @@ class DeliveryConfig:
 
 
 class Delivery:
-    """The device's end of delivery. Any thread may call; operations wait for each other."""
+    """The device's end of delivery. Any thread may call; operations wait for each other.
 
-    def __init__(self, config: DeliveryConfig) -> None:
+    Args:
+        pace: holds the chunks of bundles back, and is told of every byte that comes, also of
+            metadata, which is never held back.
+    """
+
+    def __init__(self, config: DeliveryConfig, *, pace: Pace | None = None) -> None:
         self.config = config
+        self._pace = pace or Unlimited()
         self._trust = Trust(
             config.folder / "tuf",
             fleet=config.topics.fleet,
@@ -143,8 +150,8 @@ class Delivery:
             accept: may refuse the manifest by raising, before the first chunk is asked for.
             progress: called with stored bytes on disk and in all. stop: ends with ``Stopped``.
 
-        Raises PeerFault, InputFault, MachineFault or Stopped; then there is no ``into`` unless
-        it was complete before, and what arrived is kept for the next attempt.
+        Raises PeerFault, InputFault, MachineFault, Paused or Stopped; then there is no ``into``
+        unless it was complete before, and what arrived is kept for the next attempt.
         """
         with self._lock, self._connection() as connect:
             fetcher = MqttFetcher(connect, self.config.topics)
@@ -162,6 +169,7 @@ class Delivery:
                     self._store,
                     progress=progress,
                     stop=stop,
+                    pace=self._pace,
                     patience_s=self.config.silence_s,
                 )
                 self._build(pull, manifest, manifest_bytes, into)
@@ -235,6 +243,7 @@ class Delivery:
                     link,
                     sentinel=config.topics.metadata(SENTINEL_FILE),
                     silence_s=config.silence_s,
+                    on_bytes=self._pace.spent,
                 )
                 retained.start(config.connect_timeout_s)
                 made.append(retained)

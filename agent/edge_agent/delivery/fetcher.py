@@ -1,16 +1,20 @@
 """TUF's network port over retained MQTT messages: ``tuf.ngclient`` asks, the broker answers.
 
 Guards: a length check before any byte is parsed or kept; an absent file is told apart from a
-silent broker; nothing is written to a temporary file.
+silent broker; a name that metadata brought reaches a topic only when it is harmless there; a
+question can be called off; nothing is written to a temporary file.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
-from tuf.api.exceptions import DownloadHTTPError, DownloadLengthMismatchError
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
+from tuf.api.metadata import TargetFile
 from tuf.ngclient.fetcher import FetcherInterface
 
+from edge_contract.errors import PeerFault
 from edge_contract.ports.retained import TOMBSTONE, Retained
 from edge_contract.topics import Topics
 
@@ -18,6 +22,11 @@ METADATA = "m/"
 TARGETS = "t/"
 _FETCH_MAX_BYTES = 1024 * 1024
 _NOT_FOUND = 404
+_FILE = re.compile(r"[A-Za-z0-9._~%-]{1,160}")
+"""A metadata file: role names come percent-encoded from python-tuf; versions may have any size."""
+_PATH = re.compile(r"[^\x00-\x1f\x7f+#\ud800-\udfff]{1,512}")
+"""A target path without MQTT's wildcards, control characters and what UTF-8 cannot encode."""
+_DIGEST = re.compile(r"[0-9a-f]{32,128}")
 
 
 class MqttFetcher(FetcherInterface):
@@ -25,20 +34,30 @@ class MqttFetcher(FetcherInterface):
 
     Args:
         connect: the download connection, made when the first file is asked for.
+        meanwhile: called several times a second while waiting; what it raises ends the wait.
     """
 
-    def __init__(self, connect: Callable[[], Retained], topics: Topics) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Retained],
+        topics: Topics,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connect = connect
         self._topics = topics
+        self._meanwhile = meanwhile
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """The file's bytes.
 
         Raises DownloadHTTPError when there is none, DownloadLengthMismatchError when it is longer
-        than ``max_length``, PeerFault when the broker is silent, gone or refuses.
+        than ``max_length``, DownloadError when it has no topic, PeerFault when the broker is
+        silent, gone or refuses.
         """
         topic = self._topic(url)
-        data = self._connect().get([topic], size_max=max_length).get(topic)
+        self._meanwhile()
+        retained = self._connect()
+        data = retained.get([topic], size_max=max_length, meanwhile=self._meanwhile).get(topic)
         if data is None or data == TOMBSTONE:
             raise DownloadHTTPError(f"nothing is retained on {topic}", _NOT_FOUND)
         if len(data) > max_length:
@@ -49,9 +68,11 @@ class MqttFetcher(FetcherInterface):
         yield self.download_bytes(url, _FETCH_MAX_BYTES)
 
     def _topic(self, url: str) -> str:
-        if url.startswith(METADATA):
-            return self._topics.metadata(url.removeprefix(METADATA))
-        return self._topics.target(url.removeprefix(TARGETS))
+        if url.startswith(METADATA) and _FILE.fullmatch(name := url.removeprefix(METADATA)):
+            return self._topics.metadata(name)
+        if url.startswith(TARGETS) and _PATH.fullmatch(path := url.removeprefix(TARGETS)):
+            return self._topics.target(path)
+        raise DownloadError(f"metadata names a file that no topic can have: {url[:120]!r}")
 
 
 class StandingFetcher(FetcherInterface):
@@ -74,3 +95,26 @@ class StandingFetcher(FetcherInterface):
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         yield self.download_bytes(url, _FETCH_MAX_BYTES)
+
+
+def download_target(
+    fetcher: FetcherInterface, info: TargetFile, *, size_max: int, prefixed: bool = True
+) -> bytes:
+    """A target's bytes, of the length and digest that its role signed.
+
+    Args:
+        prefixed: the file's name begins with its digest, as consistent snapshots have it.
+
+    Raises PeerFault when it may not be that large or names no digest, python-tuf's DownloadError
+    and LengthOrHashMismatchError.
+    """
+    if info.length > size_max:
+        raise PeerFault(f"{info.path} is {info.length} bytes, over the limit of {size_max}")
+    digest = next(iter(info.hashes.values()), "")
+    if not _DIGEST.fullmatch(digest):
+        raise PeerFault(f"{info.path} is signed with {digest[:80]!r} where a digest belongs")
+    folder, slash, name = info.path.rpartition("/")
+    path = f"{folder}{slash}{digest}.{name}" if prefixed else info.path
+    data = fetcher.download_bytes(f"{TARGETS}{path}", info.length)
+    info.verify_length_and_hashes(data)
+    return data

@@ -1,6 +1,7 @@
 """Pulling chunks from a broker into the chunk store: the shell around ``window``.
 
-Guards: a chunk on disk is never fetched again; no chunk is kept before its size (8) and then its
+Guards: a chunk on disk is never fetched again; none is asked for before the pace has room for it;
+no chunk is kept before its size (8) and then its
 digest (9) were checked; memory holds one window, whatever the size of the bundle.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from edge_agent.delivery import window as windows
+from edge_agent.delivery.pace import Pace, Paused, Unlimited
 from edge_agent.delivery.store import ChunkStore
 from edge_contract.chunks import CHUNK_BYTES, DIGEST_BYTES, Chunk, chunk_count, plan
 from edge_contract.errors import EdgeError, PeerFault
@@ -48,6 +50,7 @@ class Pull:
         connect: the download connection, made when the first chunk has to be asked for.
         progress: called with stored bytes on disk and in all.
         stop: ends the pull with ``Stopped``.
+        pace: asked before each batch of chunks; what came is counted by the connection.
         patience_s: how long the first silence may be.
     """
 
@@ -59,6 +62,7 @@ class Pull:
         *,
         progress: Progress,
         stop: Event,
+        pace: Pace | None = None,
         patience_s: float = windows.PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,6 +71,7 @@ class Pull:
         self._store = store
         self._progress = progress
         self._stop = stop
+        self._pace = pace or Unlimited()
         self._patience_s = patience_s
         self._clock = clock
         self._probes: set[int] = set()
@@ -77,7 +82,7 @@ class Pull:
         """Have every chunk of ``files`` on disk; returns each member's chunks in order.
 
         Raises PeerFault naming the chunk that is missing, wrong or oversized, or when the broker
-        falls silent; Stopped; MachineFault when the disk refuses.
+        falls silent; Stopped; Paused; MachineFault when the disk refuses.
         """
         files = tuple(files)
         self._total = sum(file.size for file in files)
@@ -125,10 +130,33 @@ class Pull:
                 missing.append(chunk.sha256)
             elif counted:
                 self._count(chunk.size)
-        if missing:
-            self._run(tuple(missing), sizes, counted=counted)
+        for batch in self._batches(missing, sizes):
+            self._run(batch, sizes, counted=counted)
         if counted:
             self._count(sum(repeated.values()))
+
+    def _batches(self, missing: list[str], sizes: dict[str, int]) -> Iterator[tuple[str, ...]]:
+        """As many chunks at once as the pace has room for; waits for the rate, else ``Paused``."""
+        at = 0
+        while at < len(missing):
+            room = self._pace.room(sizes[missing[at]])
+            if room.wait == "rate":
+                self._sleep(room.wait_s)
+                continue
+            if room.wait:
+                raise Paused(room)
+            end, size = at, 0
+            while end < len(missing) and size + sizes[missing[end]] <= room.size_bytes:
+                size += sizes[missing[end]]
+                end += 1
+            yield tuple(missing[at:end])
+            at = end
+
+    def _sleep(self, wait_s: float) -> None:
+        deadline = self._clock() + wait_s
+        while (left := deadline - self._clock()) > 0:
+            self._check_stop()
+            self._stop.wait(min(_STOP_POLL_S, left))
 
     def _run(self, missing: tuple[str, ...], sizes: dict[str, int], *, counted: bool) -> None:
         retained = self._connect()

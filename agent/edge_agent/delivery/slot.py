@@ -1,20 +1,20 @@
 """Turning verified members into a slot: a folder that is there whole or not at all.
 
 Guards: every file in a slot has the raw digest that the manifest names (10); the folder gets its
-name only after everything in it is on disk.
+name only after everything in it is on disk; members are decoded in blocks, a bundle of any size
+in the same memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from edge_contract import manifest as manifests
-from edge_contract.bundle import MANIFEST_MEMBER, decode_member
+from edge_contract.bundle import MANIFEST_MEMBER, decode_pieces
 from edge_contract.errors import InputFault, MachineFault, PeerFault
 from edge_contract.manifest import MANIFEST_MAX_BYTES, File, Manifest
 from edge_contract.ports.disk import read_bounded, sync_directory
@@ -85,7 +85,7 @@ def build(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(partial / MANIFEST_MEMBER, manifest_bytes)
+        _write(partial / MANIFEST_MEMBER, [manifest_bytes])
         for file in manifest.files:
             if file.name in reuse:
                 shutil.copyfile(reuse[file.name], partial / file.name)
@@ -108,20 +108,18 @@ def build(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _decoded(file: File, pieces: Iterable[bytes]) -> bytes:
-    buffer = io.BytesIO()
-    for piece in pieces:
-        buffer.write(piece)
+def _decoded(file: File, pieces: Iterable[bytes]) -> Iterator[bytes]:
     # 10. stored and decoded digests are the manifest's
     try:
-        return decode_member(file, buffer.getvalue())
+        yield from decode_pieces(file, pieces)
     except InputFault as error:
         raise PeerFault(f"{error.what}", advice=error.advice) from error
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
     with path.open("xb") as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 

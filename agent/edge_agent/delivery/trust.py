@@ -32,7 +32,6 @@ from msgspec import Struct
 from tuf.api.exceptions import (
     DownloadError,
     ExpiredMetadataError,
-    LengthOrHashMismatchError,
     RepositoryError,
 )
 from tuf.api.metadata import TargetFile
@@ -54,6 +53,7 @@ from edge_contract.ports.disk import read_bounded, write_atomic
 log = logging.getLogger(__name__)
 
 _STATE_MAX_BYTES = 256 * 1024
+_ERROR_MAX_CHARS = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ADVICE = (
     "Nothing was changed. If the publisher renewed its keys or repository, enroll this device"
@@ -62,14 +62,39 @@ _ADVICE = (
 
 
 class _Trusted(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What the last refresh left: the time floor, the time it judged at, and the pointer."""
+    """What the last refresh left: the time floor, the time it judged at, and the pointer.
+
+    ``floor_keys``: digest of the timestamp keys that vouched for the floor.
+    """
 
     schema: int = 1
     floor_s: int
+    floor_keys: str = ""
     judged_s: int
     pointer_sha256: str
     pointer: Pointer
     word: Word = "verified"
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """This machine's clock, whether it may be believed, and what expiry means here."""
+
+    now: datetime
+    synchronised: bool
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one look verified, by whom, and the time and the floor that it was judged at."""
+
+    pointer: Pointer
+    sha256: str
+    updater: DurableUpdater
+    at: datetime
+    word: Word
+    floor: datetime
 
 
 @dataclass(frozen=True)
@@ -145,45 +170,65 @@ class Trust:
         """
         self._anchor()
         before = self._state()
-        floor = _EPOCH + timedelta(seconds=before.floor_s) if before else BUILT_AT
-        rule = freshness.freshness(
-            now, synchronised=synchronised, floor=floor, profile=self._profile
-        )
-        at, word = rule.at, rule.word
+        clock = _Clock(now, synchronised, self._profile)
         with _peer_faults():
             try:
-                pointer, sha256, updater = self._verify(fetcher, at, before)
+                seen = self._judge(fetcher, clock, before, _floor(before))
             except ExpiredMetadataError as error:
-                if rule.lenient_at is None:
-                    return self._expired(before, error)
-                log.warning("metadata expired (%s); used all the same at home", error)
-                at, word = rule.lenient_at, "expired"
-                pointer, sha256, updater = self._verify(fetcher, at, before)
+                return self._expired(before, error)
         floor = freshness.raised(
-            floor,
-            updater.signed_at,
+            seen.floor,
+            seen.updater.signed_at,
             now=now,
             synchronised=synchronised,
-            limit=updater.root_expires,
+            limit=seen.updater.first_end,
         )
         after = _Trusted(
             floor_s=int((floor - _EPOCH).total_seconds()),
-            judged_s=int((at - _EPOCH).total_seconds()),
-            pointer_sha256=sha256,
-            pointer=pointer,
-            word=word,
+            floor_keys=seen.updater.timestamp_keys,
+            judged_s=int((seen.at - _EPOCH).total_seconds()),
+            pointer_sha256=seen.sha256,
+            pointer=seen.pointer,
+            word=seen.word,
         )
         self._write(before, after)
-        changed = before is None or before.pointer != pointer
-        return Refreshed(pointer, word, changed)
+        changed = before is None or before.pointer != seen.pointer
+        return Refreshed(seen.pointer, seen.word, changed)
+
+    def _judge(
+        self, fetcher: FetcherInterface, clock: _Clock, before: _Trusted | None, floor: datetime
+    ) -> _Seen:
+        """What is published, judged by the rules of ``freshness``.
+
+        Raises ExpiredMetadataError when it has expired and may not be used all the same.
+        """
+        rule = freshness.freshness(
+            clock.now, synchronised=clock.synchronised, floor=floor, profile=clock.profile
+        )
+        at, word = rule.at, rule.word
+        while True:
+            # Made offline; only its refresh asks.
+            updater = DurableUpdater(self._metadata, self._anchor(), fetcher, at)
+            try:
+                pointer, sha256 = self._verify(updater, fetcher, before)
+                kept = BUILT_AT if _rotated(before, updater) else floor
+                return _Seen(pointer, sha256, updater, at=at, word=word, floor=kept)
+            except ExpiredMetadataError as error:
+                if floor > BUILT_AT and _rotated(before, updater):
+                    # Who said that it was so late is not believed any more.
+                    return self._judge(fetcher, clock, before, BUILT_AT)
+                if rule.lenient_at is None or word == "expired":
+                    raise
+                log.warning("metadata expired (%s); used all the same at home", _plain(error))
+                at, word = rule.lenient_at, "expired"
 
     def _expired(self, before: _Trusted | None, error: ExpiredMetadataError) -> Refreshed:
         if before is None:
             raise PeerFault(
-                f"the published metadata has expired: {error}",
+                f"the published metadata has expired: {_plain(error)}",
                 advice="Have the publisher sign anew: `edge-pack publish` does.",
             ) from error
-        log.warning("metadata expired (%s); nothing new is installed", error)
+        log.warning("metadata expired (%s); nothing new is installed", _plain(error))
         return Refreshed(before.pointer, "expired")
 
     def _write(self, before: _Trusted | None, after: _Trusted) -> None:
@@ -192,10 +237,9 @@ class Trust:
             write_atomic(self._folder / "trusted.json", wire.encode_json(after))
 
     def _verify(
-        self, fetcher: FetcherInterface, at: datetime, before: _Trusted | None
-    ) -> tuple[Pointer, str, DurableUpdater]:
+        self, updater: DurableUpdater, fetcher: FetcherInterface, before: _Trusted | None
+    ) -> tuple[Pointer, str]:
         # 1. roots, 2. timestamp, 3. snapshot, 4. targets
-        updater = DurableUpdater(self._metadata, self._anchor(), fetcher, at)
         updater.refresh()
         # 4. rollout, 5. pointer
         path = messages.pointer_path(self._fleet, self._channel)
@@ -205,16 +249,18 @@ class Trust:
                 f"nothing is published for channel {self._channel} of fleet {self._fleet}",
                 advice="Publish with `edge-pack publish`, or mend the channel in agent.toml.",
             )
-        if before is not None and info.hashes.get("sha256") == before.pointer_sha256:
+        if "sha256" not in info.hashes:
+            raise PeerFault(f"{path} is signed without a SHA-256", advice=_ADVICE)
+        if before is not None and info.hashes["sha256"] == before.pointer_sha256:
             pointer, sha256 = before.pointer, before.pointer_sha256
         else:
-            data = _download(fetcher, info, MAX_BYTES[Pointer])
+            data = fetchers.download_target(fetcher, info, size_max=MAX_BYTES[Pointer])
             pointer, sha256 = self._pointer(data), hashlib.sha256(data).hexdigest()
         # 6. each release is a genuine one
         for name, track in pointer.models.items():
             for release in track.releases():
                 _genuine(updater, name, release)
-        return pointer, sha256, updater
+        return pointer, sha256
 
     def _pointer(self, data: bytes) -> Pointer:
         pointer = messages.decode(data, Pointer)
@@ -254,7 +300,7 @@ class Trust:
             if kept is not None and hashlib.sha256(kept).hexdigest() == release.sha256:
                 data = kept
             else:
-                data = _download(fetcher, info, MANIFEST_MAX_BYTES)
+                data = fetchers.download_target(fetcher, info, size_max=MANIFEST_MAX_BYTES)
             manifest = manifests.decode(data)
         if (manifest.name, manifest.version) != (name, release.version):
             raise PeerFault(
@@ -284,6 +330,15 @@ class Trust:
         return trusted if same else None
 
 
+def _floor(trusted: _Trusted | None) -> datetime:
+    return _EPOCH + timedelta(seconds=trusted.floor_s) if trusted else BUILT_AT
+
+
+def _rotated(before: _Trusted | None, updater: DurableUpdater) -> bool:
+    """Whether the floor was vouched for by other timestamp keys than the root names now."""
+    return before is not None and before.floor_keys not in {"", updater.timestamp_keys}
+
+
 def _genuine(updater: Updater, name: str, release: Release) -> TargetFile:
     """The signed manifest that ``release`` names; PeerFault when the models role has no such."""
     path = messages.manifest_path(name, release.version)
@@ -297,23 +352,20 @@ def _genuine(updater: Updater, name: str, release: Release) -> TargetFile:
     return info
 
 
-def _download(fetcher: FetcherInterface, info: TargetFile, size_max: int) -> bytes:
-    """A target's bytes, of the length and digest that its role signed."""
-    if info.length > size_max:
-        raise PeerFault(f"{info.path} is {info.length} bytes, over the limit of {size_max}")
-    folder, _, name = info.path.rpartition("/")
-    url = f"{fetchers.TARGETS}{folder}/{info.hashes['sha256']}.{name}"
-    data = fetcher.download_bytes(url, info.length)
-    info.verify_length_and_hashes(data)
-    return data
-
-
 @contextmanager
 def _peer_faults() -> Iterator[None]:
     """python-tuf's errors, and what a decoder says of the other side's bytes, as PeerFault."""
     try:
         yield
-    except (DownloadError, LengthOrHashMismatchError, RepositoryError) as error:
-        raise PeerFault(f"the published metadata was refused: {error}", advice=_ADVICE) from error
+    except (DownloadError, RepositoryError, ValueError) as error:
+        # ValueError: a signed role name that no file can have, such as half a surrogate pair.
+        raise PeerFault(
+            f"the published metadata was refused: {_plain(error)}", advice=_ADVICE
+        ) from error
     except InputFault as error:
         raise PeerFault(error.what, advice=error.advice) from error
+
+
+def _plain(error: Exception) -> str:
+    """What may stand in a log and a message: an error can carry a role's name, whatever it is."""
+    return str(error)[:_ERROR_MAX_CHARS].encode("ascii", "backslashreplace").decode()

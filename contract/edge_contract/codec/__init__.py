@@ -3,7 +3,7 @@
 Pure: bytes in, bytes out, without the onnx library. The format: docs/formats/codec.md.
 """
 
-from edge_contract.codec._container import decode, encode
+from edge_contract.codec._container import decode, decode_pieces, encode
 from edge_contract.codec._error import CodecError
 
-__all__ = ["CodecError", "decode", "encode"]
+__all__ = ["CodecError", "decode", "decode_pieces", "encode"]

@@ -20,10 +20,13 @@ _KEEP = 0x10
 _STORED_MAX = 1 << 48
 
 
-def encode_columns(data: bytes) -> bytes | None:
-    """``data`` as columns; None when there is no array worth taking out."""
+def encode_columns(data: bytes, *, forests_only: bool = False) -> bytes | None:
+    """``data`` as columns; None when there is no array worth taking out.
+
+    ``forests_only``: None as well when none of the arrays is of a tree ensemble.
+    """
     columns = gather(find_holes(data))
-    if not columns:
+    if not columns or (forests_only and not any(column.family for column in columns)):
         return None
     plan, body = bytearray(uvarint(len(columns))), bytearray()
     for column in columns:

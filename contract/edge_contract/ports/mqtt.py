@@ -15,6 +15,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,8 @@ PACKET_MAX_BYTES = 1024 * 1024
 """Without it 100 MB of junk on one topic took a client to 423 MB; with it, 35 MB."""
 KEEPALIVE_S = 30
 RECONNECT_MIN_S = 1
+MEANWHILE_S = 0.2
+"""While waiting for the broker, the caller is asked this often whether to go on."""
 RECONNECT_MAX_S = 60
 FILTERS_MAX = 8
 """Filters in one SUBSCRIBE (AWS IoT Core's limit)."""
@@ -174,8 +177,13 @@ class Link:
 
     # -- life ------------------------------------------------------------------------------
 
-    def start(self, timeout_s: float | None = None) -> None:
+    def start(
+        self, timeout_s: float | None = None, *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Begin to connect; with ``timeout_s``, wait for it.
+
+        Args:
+            meanwhile: called several times a second while waiting; what it raises ends the wait.
 
         Raises PeerFault at once when the broker refused, or when none was there in time.
         """
@@ -190,7 +198,11 @@ class Link:
         self._client.loop_start()
         if timeout_s is None:
             return
-        self._answered.wait(timeout_s)
+        try:
+            self._await_answer(timeout_s, meanwhile)
+        except BaseException:
+            self.stop()
+            raise
         if not self._up.is_set():
             self.stop()
             if self._answered.is_set():
@@ -202,6 +214,14 @@ class Link:
                 f"no connection to {broker} within {timeout_s:g} s",
                 advice="Check the address and that a broker runs there.",
             )
+
+    def _await_answer(self, timeout_s: float, meanwhile: Callable[[], None] | None) -> None:
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            if self._answered.wait(left if meanwhile is None else min(left, MEANWHILE_S)):
+                return
+            if meanwhile is not None:
+                meanwhile()
 
     def stop(self) -> None:
         """Disconnect properly (no last will) and end the network thread."""

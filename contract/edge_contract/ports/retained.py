@@ -13,13 +13,14 @@ subscription identifier of its packet, says that the topics before it had their 
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from edge_contract.errors import PeerFault
-from edge_contract.ports.mqtt import FILTERS_MAX, Link, LinkConfig, Message, Ticket
+from edge_contract.ports.mqtt import FILTERS_MAX, MEANWHILE_S, Link, LinkConfig, Message, Ticket
 
 TOPICS_MAX = FILTERS_MAX - 1
 """Topics in one asking: the sentinel takes the last filter."""
@@ -29,6 +30,8 @@ TOMBSTONE = b'{"absent":true}'
 SILENCE_S = 2.0
 """After this long without a word the SUBSCRIBE is repeated; doubled at each repetition."""
 SILENCES_MAX = 3
+RETURNS_MAX = 8
+"""A broker that was lost and came back this often during one question is given up."""
 ABSENCES = 2
 """A topic is absent when this many sentinels came without it: one may overtake it."""
 
@@ -69,6 +72,10 @@ class Refused:
 Answer = Heard | Probed | Lost | Restored | Refused
 
 
+def _go_on() -> None:
+    """Nothing ends the wait before its time."""
+
+
 class Retained:
     """A connection of its own for reading retained messages. Used as a context manager.
 
@@ -76,9 +83,18 @@ class Retained:
         config: how to connect; its session ends with the connection.
         sentinel: a topic that is known to be retained.
         silence_s: how long the first silence of ``get`` may be.
+        on_bytes: told the size of each message that comes, asked for or not, before it is handed
+            on; in the network's thread.
     """
 
-    def __init__(self, config: LinkConfig, *, sentinel: str, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        config: LinkConfig,
+        *,
+        sentinel: str,
+        silence_s: float = SILENCE_S,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
         self.link = Link(
             replace(config, quick_ack=True),
             on_message=self._received,
@@ -87,15 +103,20 @@ class Retained:
         )
         self._sentinel = sentinel
         self._silence_s = silence_s
+        self._on_bytes = on_bytes
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._asked: dict[str, int] = {}
         self._probes: set[int] = set()
         self._number = 0
         self._began = False
 
-    def start(self, timeout_s: float) -> None:
-        """Connect. Raises PeerFault when the broker is not there or refuses."""
-        self.link.start(timeout_s)
+    def start(self, timeout_s: float, *, meanwhile: Callable[[], None] = _go_on) -> None:
+        """Connect. Raises PeerFault when the broker is not there or refuses.
+
+        Args:
+            meanwhile: called every ``MEANWHILE_S`` while waiting; what it raises ends the wait.
+        """
+        self.link.start(timeout_s, meanwhile=meanwhile)
 
     def stop(self) -> None:
         """Disconnect."""
@@ -114,20 +135,22 @@ class Retained:
 
     # -- one question at a time, answered whole ---------------------------------------------
 
-    def get(self, topics: Sequence[str], *, size_max: int) -> dict[str, bytes]:
+    def get(
+        self, topics: Sequence[str], *, size_max: int, meanwhile: Callable[[], None] = _go_on
+    ) -> dict[str, bytes]:
         """What is retained on up to ``TOPICS_MAX`` topics; those without a message are left out.
 
         A message over ``size_max`` bytes is cut to ``size_max + 1``, so that it can neither be
-        taken for a good one nor fill the memory.
+        taken for a good one nor fill the memory. ``meanwhile`` as in ``start``.
 
         Raises PeerFault when the broker refuses, stays silent or goes away.
         """
         found: dict[str, bytes] = {}
         missing = set(topics)
-        absences = silences = 0
+        absences = silences = returns = 0
         own = {self.ask(topics, size_max=size_max)}
         while missing:
-            match self.next(self._silence_s * 2**silences):
+            match self._attend(self._silence_s * 2**silences, meanwhile):
                 case Heard(topic, payload) if topic in missing:
                     found[topic] = payload
                     missing.discard(topic)
@@ -140,6 +163,10 @@ class Retained:
                     self.forget(topics)
                     raise PeerFault(reason, advice="Check this user's rights on the topic.")
                 case Restored():
+                    returns += 1
+                    if returns >= RETURNS_MAX:
+                        self.forget(topics)
+                        raise silent(sorted(missing)[0])
                     own.add(self.ask(sorted(missing), size_max=size_max))
                 case None:
                     silences += 1
@@ -149,6 +176,16 @@ class Retained:
                     own.add(self.ask(sorted(missing), size_max=size_max))
         self.forget(topics)
         return found
+
+    def _attend(self, timeout_s: float, meanwhile: Callable[[], None]) -> Answer | None:
+        """``next``, with the caller asked in between whether to go on."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            meanwhile()
+            left = deadline - time.monotonic()
+            answer = self.next(max(0.0, min(MEANWHILE_S, left)))
+            if answer is not None or left <= MEANWHILE_S:
+                return answer
 
     # -- the parts, for a window of questions -----------------------------------------------
 
@@ -186,6 +223,8 @@ class Retained:
     # -- in the network thread ---------------------------------------------------------------
 
     def _received(self, message: Message) -> None:
+        if self._on_bytes:
+            self._on_bytes(len(message.payload))
         if message.topic == self._sentinel:
             for number in self._probes.intersection(message.subscriptions):
                 self._probes.discard(number)
