@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from edge_contract import wire
 from edge_contract.errors import InputFault
+from edge_contract.messages import Mismatch
 
 GOLDEN_MAX_BYTES = 16 * 1024**2
 ROWS_MAX = 256
+ROWS_SHOWN = 8
+NAME_SHOWN = 60
+"""Of what is off, so many rows, and so many characters of a tensor's name, are reported."""
 
 
 class Array(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -94,39 +98,91 @@ def unpack(array: Array) -> NDArray[Any]:
 def compare(golden: Golden, outputs: Mapping[str, NDArray[Any]], machine: str) -> Sequence[str]:
     """What differs beyond tolerance: one sentence a finding, empty when all is well.
 
+    Args: as ``mismatches``.
+    """
+    return [str_of(found) for found in mismatches(golden, outputs, machine)]
+
+
+def str_of(found: Mismatch) -> str:
+    """The finding as a sentence."""
+    return f"output {found.output!r} {found.said}"
+
+
+def mismatches(
+    golden: Golden, outputs: Mapping[str, NDArray[Any]], machine: str
+) -> tuple[Mismatch, ...]:
+    """What differs beyond tolerance, a tensor each; empty when all is well.
+
     Args:
         outputs: tensors by name as this machine computed them from ``golden.inputs``.
         machine: instruction set as ``platform.machine()`` names it.
     """
     tolerance = golden.tolerance.get(machine, golden.tolerance["default"])
-    findings: list[str] = []
-    for array in golden.outputs:
-        expected = unpack(array)
-        got = outputs.get(array.name)
-        if got is None:
-            findings.append(f"output {array.name!r} is missing")
-        elif got.shape != expected.shape:
-            findings.append(f"output {array.name!r} has shape {got.shape}, not {expected.shape}")
-        elif expected.dtype.kind == "f":
-            finding = _differs(np.asarray(got, dtype=np.float64), expected, tolerance)
-            if finding:
-                findings.append(f"output {array.name!r} {finding}")
-        elif not np.array_equal(got.astype(expected.dtype), expected):
-            rows = int(np.count_nonzero(got.astype(expected.dtype) != expected))
-            findings.append(f"output {array.name!r} differs in {rows} of {expected.size} values")
-    return findings
+    found = (
+        _mismatch(array.name, unpack(array), outputs.get(array.name), tolerance)
+        for array in golden.outputs
+    )
+    return tuple(mismatch for mismatch in found if mismatch)
 
 
-def _differs(got: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance) -> str:
+def _mismatch(
+    name: str, expected: NDArray[Any], got: NDArray[Any] | None, tolerance: Tolerance
+) -> Mismatch | None:
+    name = name[:NAME_SHOWN]
+    if got is None:
+        return Mismatch(output=name, said="is missing")
+    if got.shape != expected.shape:
+        return Mismatch(output=name, said=f"has shape {got.shape}, not {expected.shape}"[:200])
+    if expected.dtype.kind == "f":
+        return _differs(name, np.asarray(got, dtype=np.float64), expected, tolerance)
+    wrong = np.asarray(got.astype(expected.dtype) != expected)
+    if not wrong.any():
+        return None
+    count = int(np.count_nonzero(wrong))
+    return Mismatch(
+        output=name,
+        said=f"differs in {count} of {expected.size} values",
+        wrong=count,
+        values=expected.size,
+        rows=_rows(wrong),
+    )
+
+
+def _differs(
+    name: str, got: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance
+) -> Mismatch | None:
+    expected = expected.astype(np.float64)
+    wrong = ~np.isclose(
+        got, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
+    )
+    if not wrong.any():
+        return None
+    with np.errstate(invalid="ignore"):
+        off = np.nan_to_num(np.abs(got - expected), nan=-1.0, posinf=np.inf)
+    at = int(np.argmax(off))
+    worst, allowed = float(off.flat[at]), float(expected.flat[at])
     if np.array_equal(np.isnan(got), np.isnan(expected)):
-        close = np.isclose(
-            got, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
-        )
-        if close.all():
-            return ""
-        worst = float(np.nanmax(np.abs(got - expected)))
-        return (
+        said = (
             f"differs by up to {worst:.3g}, tolerance {tolerance.absolute:.3g} "
             f"+ {tolerance.relative:.3g} of the value"
         )
-    return "has NaN in other places"
+    else:
+        said = "has NaN in other places"
+    allowed = tolerance.absolute + tolerance.relative * abs(allowed)
+    return Mismatch(
+        output=name,
+        said=said,
+        wrong=int(np.count_nonzero(wrong)),
+        values=expected.size,
+        rows=_rows(wrong),
+        worst=worst if 0 <= worst < np.inf else None,
+        allowed=allowed if np.isfinite(allowed) else None,
+    )
+
+
+def _rows(wrong: NDArray[Any]) -> tuple[int, ...]:
+    """The first rows, along the first axis, in which something is wrong."""
+    if wrong.ndim == 0:
+        return (0,)
+    rows = wrong.reshape(wrong.shape[0], -1).any(axis=1)
+    return tuple(int(row) for row in np.flatnonzero(rows)[:ROWS_SHOWN])

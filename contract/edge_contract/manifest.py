@@ -114,6 +114,9 @@ class Runtime(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The least runtime that can run this bundle; an agent refuses before the first chunk.
 
     ``ram_bytes`` is an estimate from the graph (deterministic), not a measurement.
+    ``ram_bytes_max``, ``latency_ms_max``: budgets that the user gave: the most resident memory that
+    the model may cost, and the longest p99 for one row. A device that finds it over them does not
+    keep the version. 0: none was given.
     ``proven``: the release under which the golden samples were run at build time, or "".
     """
 
@@ -124,6 +127,8 @@ class Runtime(Struct, frozen=True, omit_defaults=True, kw_only=True):
     ram_bytes: int
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     proven: str = ""
+    ram_bytes_max: int = 0
+    latency_ms_max: float = 0.0
 
 
 class Compression(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -98,8 +98,65 @@ class Hardware(Struct, frozen=True, omit_defaults=True, kw_only=True):
     onnxruntime: Short
 
 
+class Mismatch(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Golden values of one output tensor that a machine computes otherwise.
+
+    Attributes:
+        output: the tensor. said: what is wrong with it, in words.
+        wrong, values: so many of so many. rows: the first of them.
+        worst: greatest absolute difference; allowed: the tolerance at that value.
+    """
+
+    output: Short
+    said: Short
+    wrong: Count = 0
+    values: Count = 0
+    rows: Annotated[tuple[Count, ...], Meta(max_length=8)] = ()
+    worst: float | None = None
+    allowed: float | None = None
+
+
+class Findings(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a self-test or a trial saw of a version. A limit of 0: none was set.
+
+    Attributes:
+        golden: of the outputs that were off. ended: how the test's process ended, if not in order.
+        latency_p50_ms, latency_p99_ms: of one row; in a trial the p99 of requests, to within 1.42.
+        ram_bytes: resident memory that the version costs.
+        requests, failures: rows in the trial, and those that the model failed on.
+        slow: rows that took longer than the limit. stalled: requests that had to be ended.
+        seconds: of the trial.
+    """
+
+    golden: Annotated[tuple[Mismatch, ...], Meta(max_length=4)] = ()
+    ended: Short = ""
+    latency_p50_ms: float = 0.0
+    latency_p99_ms: float = 0.0
+    latency_limit_ms: float = 0.0
+    ram_bytes: Count = 0
+    ram_limit_bytes: Count = 0
+    requests: Count = 0
+    failures: Count = 0
+    slow: Count = 0
+    stalled: Count = 0
+    seconds: float = 0.0
+
+
+class Failure(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A version that is not tried again until it is named anew, and why."""
+
+    version: Short
+    digest: Sha256
+    reason: Text = ""
+    findings: Findings | None = None
+
+
 class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The state of one model on a device. Versions are "" where there is none."""
+    """The state of one model on a device. Versions are "" where there is none.
+
+    ``factory``: version of the factory's bundle while that answers, for want of a better one.
+    ``failure``: the version that was quarantined last.
+    """
 
     phase: Phase
     active: Short = ""
@@ -109,6 +166,8 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
     reason: Text = ""
     quarantined: Annotated[tuple[Short, ...], Meta(max_length=32)] = ()
+    factory: Short = ""
+    failure: Failure | None = None
 
 
 class Reported(Struct, frozen=True, kw_only=True):
@@ -126,7 +185,10 @@ class Reported(Struct, frozen=True, kw_only=True):
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """Something happened on a device. Idempotent by (device, boot, seq)."""
+    """Something happened on a device. Idempotent by (device, boot, seq).
+
+    ``findings``: the evidence, where a version failed or proved itself.
+    """
 
     schema: int = 1
     boot: Count
@@ -136,6 +198,7 @@ class Event(Struct, frozen=True, kw_only=True):
     model: Short = ""
     version: Short = ""
     detail: Text = ""
+    findings: Findings | UnsetType = UNSET
 
 
 Scalar = int | float | str | bool | None
@@ -264,7 +327,7 @@ SCHEMA_KINDS: tuple[type[Struct], ...] = (Pointer, Status, Desired, Reported, Ev
 
 __all__ = [
     "MAX_BYTES", "REQUEST_MAX_BYTES", "ROWS_MAX", "SCHEMA_KINDS", "Answer", "Desired", "Event",
-    "Hardware", "ModelReport", "Outcome", "Phase", "Pointer", "Problem", "Release", "Reported",
-    "Request", "Scalar", "Status", "TensorData", "Track", "decode", "decode_request", "encode",
-    "manifest_path", "pointer_path", "release",
+    "Failure", "Findings", "Hardware", "Mismatch", "ModelReport", "Outcome", "Phase", "Pointer",
+    "Problem", "Release", "Reported", "Request", "Scalar", "Status", "TensorData", "Track",
+    "decode", "decode_request", "encode", "manifest_path", "pointer_path", "release",
 ]  # fmt: skip

@@ -39,6 +39,7 @@ from edge_pack.asking import Asked
 from edge_pack.compress.candidates import Candidate
 from edge_pack.compress.modes import COMPUTE
 from edge_pack.config import BuildConfig
+from edge_pack.gates.devices import MB
 from edge_pack.gates.judge import Judgement
 from edge_pack.papers import provenance
 from edge_pack.papers.provenance import Found
@@ -135,7 +136,7 @@ def manifest(
         inputs=asked.intake.tensors,
         outputs=asked.onnx.outputs,
         files=parts.files,
-        runtime=_runtime(chosen, config, proven),
+        runtime=_runtime(chosen, config, proven, judgement),
         compression=Compression(
             mode=chosen.mode,
             stock_bytes=asked.onnx.stock_bytes,
@@ -160,7 +161,10 @@ def _rows_of(asked: Asked) -> int:
     return 0 if asked.table.drawn else asked.given
 
 
-def _runtime(chosen: Candidate, config: BuildConfig, proven: str) -> Runtime:
+def _runtime(chosen: Candidate, config: BuildConfig, proven: str, judgement: Judgement) -> Runtime:
+    """The budgets of the device that the user named, less those that a forced build exceeds."""
+    budget = judgement.device
+    forced = {gate.name.partition(" ")[0] for gate in judgement.gates if not gate.passed}
     opsets, ops = graphs.opsets(chosen.proto), graphs.operators(chosen.proto)
     ir = int(chosen.proto.ir_version)
     return Runtime(
@@ -170,6 +174,10 @@ def _runtime(chosen: Candidate, config: BuildConfig, proven: str) -> Runtime:
         onnxruntime=runtimes.check_floor(config.runtime, ir, opsets, ops),
         ram_bytes=memory.estimate(chosen.proto),
         proven=proven,
+        ram_bytes_max=int(budget.ram_mb * MB) if budget and "memory" not in forced else 0,
+        latency_ms_max=(budget.latency_p99_ms or 0.0)
+        if budget and "latency" not in forced
+        else 0.0,
     )
 
 

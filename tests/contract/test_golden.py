@@ -45,6 +45,19 @@ def test_the_tolerance_is_the_machines_own() -> None:
     assert "differs by up to" in golden.compare(SAMPLES, near, "exact")[0]
 
 
+def test_the_rows_that_are_off_are_named_with_how_far() -> None:
+    off = OUTPUTS["scores"].copy()
+    off[1, 0] += np.float32(0.25)
+    (found,) = golden.mismatches(SAMPLES, OUTPUTS | {"scores": off}, "x86_64")
+    assert (found.output, found.rows, found.wrong, found.values) == ("scores", (1,), 1, 4)
+    assert found.worst == 0.25
+    assert found.allowed == 1e-5
+    (found,) = golden.mismatches(SAMPLES, OUTPUTS | {"label": np.array(["b", "a"])}, "x86_64")
+    assert (found.rows, found.wrong, found.worst) == ((0, 1), 2, None)
+    (found,) = golden.mismatches(SAMPLES, OUTPUTS | {"scores": np.full_like(off, np.inf)}, "x86_64")
+    assert found.worst is None
+
+
 @pytest.mark.parametrize(
     ("change", "finding"),
     [

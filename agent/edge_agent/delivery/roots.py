@@ -4,8 +4,8 @@ Guards: only a root signed by itself is pinned; what the updater verified is dur
 on; expiry is judged at the time it is given, never at a clock that nobody keeps; a key that is
 listed twice does not count twice.
 
-python-tuf offers no public way to give it a time or to write durably, so this reaches into five
-names of its ``Updater``, listed in ``LEANED_ON``. ``pyproject.toml`` allows the versions that were
+python-tuf offers no public way to give it a time or to write durably, so this reaches into the
+names of its ``Updater`` that ``LEANED_ON`` lists. ``pyproject.toml`` allows the versions that were
 looked at, and an updater that lacks one of them refuses to work instead of judging by the clock.
 """
 
@@ -23,19 +23,13 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_agent.delivery import fetcher as fetchers
 from edge_contract.errors import InputFault, MachineFault
-from edge_contract.ports.disk import write_atomic
+from edge_contract.ports.disk import make_folder, write_atomic
 
 ROOT_MAX_BYTES = 512_000
 ROTATIONS_MAX = 1024
 """Roots followed in one refresh; the next refresh goes on from there."""
-LEANED_ON = (
-    "_persist_file",
-    "_update_root_symlink",
-    "_trusted_set",
-    "_trusted_set.reference_time",
-    "_trusted_set.root",
-)
-"""What of python-tuf's inside is overridden or read here."""
+LEANED_ON = ("_persist_file", "_update_root_symlink", "_trusted_set")
+"""What of python-tuf's inside is overridden or read here; of the last, ``reference_time`` too."""
 
 
 def check_root(root: bytes) -> None:
@@ -76,7 +70,7 @@ class DurableUpdater(Updater):
         self, folder: Path, pinned: bytes, fetcher: FetcherInterface, at: datetime
     ) -> None:
         check_library()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "root_history")
         known = sum(1 for _ in (folder / "root_history").glob("*.root.json"))
         self._folder = folder
         self._refreshing = False
@@ -126,6 +120,11 @@ class DurableUpdater(Updater):
         return min(each.expires for each in signed)
 
     @property
+    def consistent_snapshot(self) -> bool:
+        """Whether the names of published files begin with a version or a digest."""
+        return bool(self._trusted_set.root.consistent_snapshot)
+
+    @property
     def timestamp_keys(self) -> str:
         """A digest of the keys that the trusted root lets sign timestamps."""
         root: Root = self._trusted_set.root
@@ -135,7 +134,7 @@ class DurableUpdater(Updater):
 
 def check_library() -> None:
     """Raise MachineFault when python-tuf has not got what ``DurableUpdater`` overrides."""
-    for name in ("_persist_file", "_update_root_symlink"):
+    for name in LEANED_ON[:2]:
         if not callable(getattr(Updater, name, None)):
             raise _unknown_library(name)
 

@@ -67,6 +67,8 @@ def test_gates_that_hold_are_in_the_manifest(make: Any) -> None:
     ]  # fmt: skip
     assert all(gate.passed and gate.got for gate in gates.values())
     opened = reading.open_bundle(built.config.out).manifest
+    budget = opened.runtime
+    assert (budget.ram_bytes_max, budget.latency_ms_max) == (256 * 1024**2, 100)
     assert opened.gates == built.manifest.gates and opened.slices == built.manifest.slices
     assert manifests.decode(manifests.encode(opened)) == opened
 
@@ -93,6 +95,16 @@ def test_force_seals_and_the_manifest_says_what_failed(make: Any) -> None:
         ("accuracy", False), ("roc_auc", True),
     ]  # fmt: skip
     assert any("1 gate failed" in text and "--force" in text for text in told)
+    assert (built.manifest.runtime.ram_bytes_max, built.manifest.runtime.latency_ms_max) == (0, 0)
+
+
+def test_a_budget_that_a_forced_build_exceeds_does_not_bind_devices(
+    make: Any, tmp_path: Path
+) -> None:
+    tight = tmp_path / "tight.toml"
+    tight.write_text('arch = "x"\nram_mb = 1\nruntime = ">=1.17"\nlatency_p99_ms = 50\n')
+    built = make(device=str(tight), force=True)
+    assert (built.manifest.runtime.ram_bytes_max, built.manifest.runtime.latency_ms_max) == (0, 50)
 
 
 @pytest.mark.slow
