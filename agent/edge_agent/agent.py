@@ -18,7 +18,7 @@ from edge_agent import clock, hardware
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor
 from edge_agent.errands import Errands
-from edge_agent.folder import Folder, Lock, next_boot
+from edge_agent.folder import Folder, Lock, clear_up, next_boot
 from edge_agent.follow import Follower
 from edge_agent.loop import Loop
 from edge_agent.notify import Notifier
@@ -95,6 +95,7 @@ class Agent:
             raise InputFault("the agent runs already")
         lock = Lock(Folder(self.config.folder))
         try:
+            clear_up(Folder(self.config.folder))
             parts = _Parts(self.config, self._clocks, self._rng, self._notifier)
             parts.start()
         except BaseException:

@@ -24,7 +24,7 @@ from edge_contract import wire
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.messages import Count
 from edge_contract.names import check_name, check_sha256
-from edge_contract.ports.disk import read_bounded, write_atomic
+from edge_contract.ports.disk import TEMPORARY, make_folder, read_bounded, settle, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,14 @@ class Folder:
         return tuple(sorted(entry.parent.name for entry in self.models.glob("*/state.json")))
 
 
+def clear_up(folder: Folder) -> None:
+    """After what cut the former agent off. Only for the one who holds the lock."""
+    for path in (folder.boot, folder.desired, folder.status):  # who knows what else lies there
+        settle(folder.path, f".{path.name}.*{TEMPORARY}", deep=False)
+    for name in ("tuf", "chunks", "models", "slots", "spool", "outbox"):
+        settle(folder.path / name)
+
+
 class Lock:
     """One agent a folder; the kernel lets go when the process ends, however it ends.
 
@@ -105,7 +113,7 @@ class Lock:
 
     def __init__(self, folder: Folder) -> None:
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.path)
             self._handle = _open_lock(folder.lock)
         except OSError as error:
             raise MachineFault(

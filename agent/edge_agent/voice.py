@@ -24,6 +24,7 @@ from edge_agent.telemetry.recorder import Instant
 from edge_contract import wire
 from edge_contract.errors import EdgeError
 from edge_contract.messages import Event, Hardware, ModelReport, Reported
+from edge_contract.ports.disk import TEMPORARY
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ def write_status(path: Path, status: AgentStatus) -> None:
     """
     data = wire.encode_json(status)
     with contextlib.suppress(OSError):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 os.fchmod(file.fileno(), 0o644)

@@ -74,3 +74,18 @@ def test_a_bounded_read_refuses_what_is_too_large_or_not_there(tmp_path: Path) -
         disk.read_bounded(tmp_path / "file", 4)
     with pytest.raises(InputFault, match="No such file"):
         disk.read_bounded(tmp_path / "none", 4)
+
+
+def test_what_a_writer_left_that_was_cut_off_goes_and_nothing_else(tmp_path: Path) -> None:
+    disk.write_atomic(tmp_path / "deep" / "file", b"one")
+    for name in (".file.abcd1234.tmp", "deep/.file.abcd1234.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    for name in (".file", "file.tmp", "deep/.other"):
+        (tmp_path / name).write_bytes(b"somebody's")
+    disk.settle(tmp_path, ".file.*.tmp", deep=False)
+    assert not (tmp_path / ".file.abcd1234.tmp").exists()
+    assert (tmp_path / "deep" / ".file.abcd1234.tmp").exists()
+    disk.settle(tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {".file", "file.tmp", "deep", "deep/file", "deep/.other"}
+    disk.settle(tmp_path / "none")

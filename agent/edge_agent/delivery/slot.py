@@ -17,7 +17,7 @@ from edge_contract import manifest as manifests
 from edge_contract.bundle import MANIFEST_MEMBER, decode_pieces
 from edge_contract.errors import InputFault, MachineFault, PeerFault
 from edge_contract.manifest import MANIFEST_MAX_BYTES, File, Manifest
-from edge_contract.ports.disk import read_bounded, sync_directory
+from edge_contract.ports.disk import make_folder, read_bounded, sync_directory
 
 _BLOCK_BYTES = 256 * 1024
 
@@ -84,7 +84,7 @@ def build(
     partial = into.with_name(f".{into.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        make_folder(partial)
         _write(partial / MANIFEST_MEMBER, [manifest_bytes])
         for file in manifest.files:
             if file.name in reuse:

@@ -24,7 +24,13 @@ from edge_contract import manifest as manifests
 from edge_contract.chunks import CHUNK_BYTES, DIGEST_BYTES, chunk_count
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.manifest import MANIFEST_MAX_BYTES, File, Manifest
-from edge_contract.ports.disk import read_bounded, sync_directory, write_atomic
+from edge_contract.ports.disk import (
+    TEMPORARY,
+    make_folder,
+    read_bounded,
+    sync_directory,
+    write_atomic,
+)
 
 SYNC_EVERY_S = 5.0
 """What a power cut may cost, in time of downloading."""
@@ -54,9 +60,9 @@ class ChunkStore:
     def write(self, sha256: str, data: bytes) -> None:
         """Keep a chunk whose digest was checked. Raises MachineFault when the disk refuses."""
         path = self._folder / sha256
-        temporary = path.with_name(f".{sha256}")
+        temporary = path.with_name(f".{sha256}{TEMPORARY}")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             temporary.write_bytes(data)
             temporary.replace(path)
         except OSError as error:

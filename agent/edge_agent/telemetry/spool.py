@@ -133,7 +133,7 @@ class Spool:
 
     def _open(self) -> None:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            disk.make_folder(self._folder)
             for path in sorted(self._folder.iterdir()):
                 found = _NAME.fullmatch(path.name)
                 if found:

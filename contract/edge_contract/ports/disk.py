@@ -1,7 +1,9 @@
 """Writing that survives a power cut: write, fsync, rename, fsync the directory.
 
 On ext4 and xfs, without the last step a cut after ``write_atomic`` returned brought back the OLD
-file; with it, the new one. Nothing in this project writes a file in place.
+file; with it, the new one. A folder that was made is a name in the one above it, and is lost with
+all that is in it until that one was flushed too: POSIX says no more, and not every file system
+does. Nothing in this project writes a file in place.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from pathlib import Path
 
 from edge_contract.errors import InputFault, MachineFault
 
+TEMPORARY = ".tmp"
+"""How the names of files end that are being written; they begin with a dot."""
 _ADVICE = "Check free space, permissions and that the disk is not read-only."
 
 
@@ -25,8 +29,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     temporary = ""
     try:
         _check_regular(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        make_folder(path.parent)
+        handle, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(data)
@@ -77,6 +81,32 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Have the folder ``path`` on disk, and those above it that are missing. Raises OSError."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
+def settle(folder: Path, pattern: str = f".*{TEMPORARY}", *, deep: bool = True) -> None:
+    """After a start, while nobody else writes here: clear up after a writer that was cut off.
+
+    Its temporary files go; its renames become durable, which it did not live to see to. Nothing
+    here that cannot be done is worth more than the start.
+
+    Args:
+        deep: in the folders below as well. pattern: of the names of temporary files.
+    """
+    for place in (folder, *(path for path in folder.rglob("*") if deep and path.is_dir())):
+        with contextlib.suppress(OSError):
+            for path in list(place.glob(pattern)):
+                if path.is_file():
+                    path.unlink()
+            sync_directory(place)
 
 
 def read_bounded(path: Path, size_max: int) -> bytes:
