@@ -8,12 +8,19 @@ sandbox forbids the question, systemd-timesyncd leaves a file once it is synchro
 from __future__ import annotations
 
 import ctypes
+import logging
+from collections.abc import Mapping
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import ClassVar
+from zoneinfo import ZoneInfo
+
+log = logging.getLogger(__name__)
 
 STA_UNSYNC = 0x0040
 TIME_ERROR = 5
 TIMESYNCD = Path("/run/systemd/timesync/synchronized")
+LOCALTIME = Path("/etc/localtime")
 
 
 class _Timex(ctypes.Structure):
@@ -41,3 +48,16 @@ def synchronised() -> bool:
     if state < 0:
         return TIMESYNCD.exists()
     return state < TIME_ERROR and not timex.status & STA_UNSYNC
+
+
+def zone(environment: Mapping[str, str]) -> tzinfo:
+    """The zone of this machine's local time: ``TZ``, else ``/etc/localtime``, else UTC."""
+    name = environment.get("TZ", "").removeprefix(":")
+    try:
+        if name:
+            return ZoneInfo(name)
+        with LOCALTIME.open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("local time is taken as UTC: %s", error)
+        return UTC

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +18,12 @@ import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
+from edge_agent import units
+from edge_agent.policy import Policy, hours
 from edge_agent.steps import Rules, TrialRules
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
+from edge_contract.chunks import CHUNK_BYTES
 from edge_contract.errors import InputFault
 from edge_contract.messages import Labels, Name
 from edge_contract.ports.disk import read_bounded
@@ -101,6 +105,40 @@ class Update(Struct, frozen=True, kw_only=True):
     stall_s: Annotated[float, Meta(gt=0, le=86400)] = 30.0
 
 
+class Download(Struct, frozen=True, kw_only=True):
+    """``[download]``: what the network and the disk may be used for; "" and empty: no limit.
+
+    Attributes:
+        rate_max: bytes a second, as ``512 kB/s``.
+        daily_max: bytes a day of the device's zone, as ``50 MB``: all that the download
+            connection brings. Only bundles wait for it; metadata is counted, and never held back.
+        slot: hours of the local day in which bundles are fetched, each as ``01:00-05:00``.
+        start_delay_max_s: a start is put off by a random part of this.
+        disk_max: most that slots, chunks and spooled telemetry take together.
+    """
+
+    rate_max: str = ""
+    daily_max: str = ""
+    slot: Annotated[tuple[str, ...], Meta(max_length=24)] = ()
+    start_delay_max_s: Annotated[float, Meta(ge=0, le=86400)] = 0.0
+    disk_max: str = ""
+
+    @property
+    def policy(self) -> Policy:
+        """What downloads are held to. Raises InputFault for what ``load`` would have refused."""
+        return Policy(
+            rate_max=units.read_bytes(self.rate_max, per="/s"),
+            daily_max=units.read_bytes(self.daily_max),
+            slot=tuple(hours(each) for each in self.slot),
+            start_delay_max_s=self.start_delay_max_s,
+        )
+
+    @property
+    def disk_max_bytes(self) -> int:
+        """``disk_max`` in bytes; 0 for none."""
+        return units.read_bytes(self.disk_max)
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All settings of one agent; see each section."""
 
@@ -109,6 +147,7 @@ class Config(Struct, frozen=True, kw_only=True):
     telemetry: Telemetry = Telemetry()
     trial: TrialRules = TrialRules()
     update: Update = Update()
+    download: Download = Download()
     password: str = field(default="", name="-")
 
     @property
@@ -147,6 +186,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "telemetry": Telemetry,
     "trial": TrialRules,
     "update": Update,
+    "download": Download,
 }
 _REQUIRED = ("agent", "broker")
 _PATHS: dict[type, tuple[str, ...]] = {
@@ -264,11 +304,26 @@ def _check(section: Struct | None) -> list[str]:
             return faults
         case Broker():
             return _check_broker(section)
+        case Download():
+            return _check_download(section)
         case Update() if section.backoff_min_s > section.backoff_max_s:
             return ["[update] backoff_min_s is over backoff_max_s"]
         case TrialRules() if section.seconds > section.deadline_s:
             return ["[trial] seconds is over deadline_s"]
     return []
+
+
+def _check_download(download: Download) -> list[str]:
+    faults = [
+        *_said("[download] rate_max", lambda: units.read_bytes(download.rate_max, per="/s")),
+        *_said("[download] daily_max", lambda: units.read_bytes(download.daily_max)),
+        *_said("[download] disk_max", lambda: units.read_bytes(download.disk_max)),
+    ]
+    for each in download.slot:
+        faults.extend(_said("[download] slot", functools.partial(hours, each)))
+    if not faults and 0 < download.policy.daily_max < CHUNK_BYTES:
+        faults.append(f"[download] daily_max is under one chunk of {CHUNK_BYTES} bytes")
+    return faults
 
 
 def _check_broker(broker: Broker) -> list[str]:

@@ -47,11 +47,11 @@ def test_the_example_is_complete_valid_and_shows_the_defaults(tmp_path: Path) ->
     text = example.read_text()
     config = load(tmp_path, text)
     short = load(tmp_path, GOOD)
-    assert (config.telemetry, config.trial, config.update) == (
-        short.telemetry, short.trial, short.update,
+    assert (config.telemetry, config.trial, config.update, config.download) == (
+        short.telemetry, short.trial, short.update, short.download,
     )  # fmt: skip
     for kind in (configs.Identity, configs.Broker, configs.Telemetry, configs.Update,
-                 configs.TrialRules):  # fmt: skip
+                 configs.TrialRules, configs.Download):  # fmt: skip
         for name in kind.__struct_fields__:
             assert f"\n{name} =" in text or f"\n# {name} =" in text, name
 
