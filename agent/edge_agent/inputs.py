@@ -259,6 +259,10 @@ class Inputs:
             tensor.name: columns.whole(tensor, given[tensor.name])
             for tensor in self._tensors.values()
         }
+        if self.row is not None:
+            matrix = feeds[self.row.tensor]
+            _check_count(len(matrix))
+            return self._from_matrix(matrix, single=False)
         counts = {len(feeds[t.name]) for t in self._tensors.values() if t.features}
         if len(counts) > 1:
             raise InputFault(f"tensors of different numbers of rows: {sorted(counts)}")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge_agent import quick
 from edge_agent.inputs import Batch, Inputs, row_count
 from edge_agent.outputs import Outputs, Prediction, Reading
-from edge_agent.runtime import Session
+from edge_agent.runtime import Session, TensorInfo
 from edge_contract import bundle as bundles
 from edge_contract import golden as goldens
 from edge_contract import manifest as manifests
@@ -62,6 +62,7 @@ class Model:
         profile, golden: its reference distributions and sample outputs, where the bundle has
             them.
         observer: counts every call, when set.
+        tensors: names of the output tensors. outputs: with their types and shapes.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class Model:
         self._read = inputs.read
         self._one_answer = manifest.task == "tensors"
         self._check_tensors()
-        self._outputs = Outputs(manifest, [output.name for output in session.outputs])
+        self.tensors = tuple(output.name for output in session.outputs)
+        self._outputs = Outputs(manifest, self.tensors)
         self._quick = quick.plan(inputs, session, self._outputs)
 
     @classmethod
@@ -126,6 +128,11 @@ class Model:
         session = Session(folder / MODEL_FILE, threads=threads)
         return cls(manifest, manifests.digest(data), session, profile=profile, golden=golden)
 
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The output tensors: name, type as numpy names it (or ``string``), shape."""
+        return self._session.outputs
+
     @overload
     def predict(self, rows: Mapping[str, Scalar]) -> Prediction: ...
     @overload
@@ -146,14 +153,9 @@ class Model:
         observer = self.observer
         try:
             answered = self._quick(rows) if self._quick is not None else None
-            batch, reading = answered or self._answer(rows)
-        except InputFault:
-            if observer is not None:
-                observer.refused(row_count(rows))
-            raise
-        except EdgeError:
-            if observer is not None:
-                observer.failed(row_count(rows))
+            batch, reading = answered or self._answer(rows)[:2]
+        except EdgeError as error:
+            _count_fault(observer, rows, error)
             raise
         if observer is not None:
             observer.observe(batch, reading.labels, reading.scores, _now_ns() - begin)
@@ -161,10 +163,26 @@ class Model:
             return reading.predictions[0]
         return reading.predictions
 
-    def _answer(self, rows: object) -> tuple[Batch, Reading]:
+    def infer(self, rows: object) -> dict[str, NDArray[Any]]:
+        """The model's own output tensors by name for what ``predict`` takes, checked and counted.
+
+        Raises as ``predict``.
+        """
+        begin = _now_ns()
+        observer = self.observer
+        try:
+            batch, reading, outputs = self._answer(rows)
+        except EdgeError as error:
+            _count_fault(observer, rows, error)
+            raise
+        if observer is not None:
+            observer.observe(batch, reading.labels, reading.scores, _now_ns() - begin)
+        return dict(zip(self.tensors, outputs, strict=True))
+
+    def _answer(self, rows: object) -> tuple[Batch, Reading, list[NDArray[Any]]]:
         batch = self._read(rows)
         outputs = self._session.call(batch.feeds)
-        return batch, self._outputs.read(outputs, batch.rows)
+        return batch, self._outputs.read(outputs, batch.rows), outputs
 
     async def apredict(self, rows: object) -> Prediction | list[Prediction]:
         """As ``predict``, without holding up the event loop."""
@@ -223,6 +241,16 @@ class Model:
                     f"input {tensor.name!r} is {info.dtype} {info.shape} in the model, "
                     f"{tensor.dtype} {tensor.shape} in the manifest"
                 )
+
+
+def _count_fault(observer: Observer | None, rows: object, error: EdgeError) -> None:
+    """Whose fault it was decides what is counted."""
+    if observer is None:
+        return
+    if isinstance(error, InputFault):
+        observer.refused(row_count(rows))
+    else:
+        observer.failed(row_count(rows))
 
 
 def one_row(manifest: Manifest, whole: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:

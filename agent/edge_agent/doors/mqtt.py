@@ -8,22 +8,19 @@ the fleet or the publisher may (its response topic is checked); no row is ever l
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from edge_agent.doors import plain
 from edge_agent.live import Live
 from edge_agent.model import Model
-from edge_agent.outputs import Prediction
 from edge_contract import messages
 from edge_contract.errors import EdgeError, InputFault, MachineFault
-from edge_contract.messages import Answer, Outcome, Problem, Request, TensorData
+from edge_contract.messages import Answer, Problem
 from edge_contract.ports.mqtt import Message, Ticket
 from edge_contract.topics import Topics
 
@@ -251,51 +248,9 @@ def check_response_topic(topic: str, topics: Topics, device: str) -> None:
 def _predict(model: Model, payload: bytes) -> Answer:
     try:
         request = messages.decode_request(payload)
-        rows = _rows_of(request)
+        rows = plain.rows_of(request)
     except InputFault:
         if model.observer is not None:
             model.observer.refused(1)
         raise
-    found = model.predict(rows)
-    predictions = found if isinstance(found, list) else [found]
-    return Answer(
-        model=model.manifest.name,
-        version=model.manifest.version,
-        predictions=[_outcome(prediction) for prediction in predictions],
-    )
-
-
-def _rows_of(request: Request) -> object:
-    if request.tensors:
-        return {name: _tensor(name, given) for name, given in request.tensors.items()}
-    return request.rows[0] if request.single else request.rows
-
-
-def _tensor(name: str, given: TensorData) -> NDArray[Any]:
-    if math.prod(given.shape) != len(given.data):
-        raise InputFault(
-            f"tensor {name[:80]!r}: {len(given.data)} elements for the shape {list(given.shape)}"
-        )
-    text = any(isinstance(item, str) for item in given.data)
-    try:
-        array = np.array(given.data, dtype=object if text else None)
-    except OverflowError as error:
-        raise InputFault(f"tensor {name[:80]!r} holds an integer that is too large") from error
-    return array.reshape(given.shape)
-
-
-def _outcome(prediction: Prediction) -> Outcome:
-    return Outcome(
-        label=prediction.label,
-        probabilities=prediction.probabilities,
-        value=prediction.value,
-        outputs={name: _listed(name, array) for name, array in prediction.outputs.items()},
-    )
-
-
-def _listed(name: str, array: NDArray[Any]) -> TensorData:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise MachineFault(f"the model answered NaN or infinity in {name!r}, which JSON has not")
-    data: Sequence[Any] = array.ravel().tolist()
-    dtype = "string" if array.dtype.kind in "OUS" else array.dtype.name
-    return TensorData(dtype=dtype, shape=array.shape, data=list(data))
+    return plain.answer_of(model.manifest.name, model.manifest.version, model.predict(rows))

@@ -1,0 +1,340 @@
+"""What each path answers: the Open Inference Protocol, ``/predict``, ``/metrics``, a description.
+
+Guards: a fault of the client is a 4xx that says what and, where there is something to do, what to
+do; a page of a browser that comes from elsewhere is refused; a model that takes long never holds
+up other requests; more work than can be done is turned away at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from edge_agent.doors import oip, plain
+from edge_agent.doors.http import describe, metrics
+from edge_agent.doors.http.protocol import Request, Response
+from edge_agent.live import Live
+from edge_agent.model import Model
+from edge_contract import messages
+from edge_contract.errors import EdgeError, InputFault
+
+log = logging.getLogger(__name__)
+
+INLINE_MAX_NS = 1_000_000
+INLINE_MAX_BYTES = 64 * 1024
+"""Answered in the loop: a model that takes less than a millisecond, on a small request."""
+QUEUE_MAX = 64
+SERVER = "edge-agent"
+EXTENSIONS = ("binary_tensor_data",)
+
+_encode = msgspec.json.Encoder().encode
+_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready))?")
+_PREDICT = re.compile(r"/predict/([^/]+)")
+
+Work = Callable[[Model], Response]
+
+
+class Config(NamedTuple):
+    """What the API needs to know beside the models.
+
+    Attributes:
+        token: of the ``Authorization: Bearer`` header, "" for none.
+        threads: models that take long run in so many. queue_max: requests that wait for one.
+    """
+
+    version: str
+    token: str = ""
+    threads: int = 1
+    queue_max: int = QUEUE_MAX
+
+
+class Api:
+    """Answers requests. In one event loop.
+
+    Args:
+        models: the live models by name; looked up anew at each request.
+        families: further figures for ``/metrics``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        models: Mapping[str, Live],
+        families: Callable[[], list[metrics.Family]] = list,
+    ) -> None:
+        self._config = config
+        self._models = models
+        self._families = families
+        self._pool = ThreadPoolExecutor(config.threads, "http-model")
+        self._under_way = 0
+        self._took_ns: dict[str, int] = {}
+        self._counts: dict[int, int] = {}
+        self._latencies = metrics.Latencies()
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def handle(self, request: Request) -> Response | Awaitable[Response]:
+        """Answer one request. Never raises."""
+        begin = time.perf_counter_ns()
+        try:
+            found = self._route(request)
+        except Exception as error:  # noqa: BLE001 - the client gets a word, the log the rest
+            found = fault_of(error)
+        if isinstance(found, Response):
+            return self._counted(found, begin)
+        return self._awaited(found, begin)
+
+    def fault(self, status: int, what: str) -> Response:
+        """The answer for a request that could not be read."""
+        return self._counted(_error(status, what), time.perf_counter_ns())
+
+    async def _awaited(self, found: Awaitable[Response], begin: int) -> Response:
+        try:
+            response = await found
+        except Exception as error:  # noqa: BLE001 - as in ``handle``
+            response = fault_of(error)
+        return self._counted(response, begin)
+
+    def _counted(self, response: Response, begin: int) -> Response:
+        self._counts[response.status] = self._counts.get(response.status, 0) + 1
+        self._latencies.add(time.perf_counter_ns() - begin)
+        return response
+
+    # -- routes ------------------------------------------------------------------------------
+
+    def _route(self, request: Request) -> Response | Awaitable[Response]:
+        path = request.path
+        if path in _OPEN and request.method in ("GET", "HEAD"):
+            return self._health(path)
+        self._check_caller(request)
+        if match := _MODEL.fullmatch(path):
+            return self._model(request, *(unquote(part) if part else "" for part in match.groups()))
+        if match := _PREDICT.fullmatch(path):
+            _check_method(request, "POST")
+            return self._run(request, unquote(match[1]), "", lambda model: _predict(model, request))
+        page = self._pages.get(path)
+        if page is None:
+            raise _Status(404, f"there is nothing at {path[:120]}; GET / lists what there is")
+        _check_method(request, "POST" if path == "/v2/repository/index" else "GET")
+        return page()
+
+    @property
+    def _pages(self) -> Mapping[str, Callable[[], Response]]:
+        return {
+            "/": lambda: Response(200, describe.page(self._live()), "text/html; charset=utf-8"),
+            "/openapi.json": lambda: Response(200, _encode(self._document())),
+            "/metrics": lambda: Response(200, self._metrics(), metrics.CONTENT_TYPE),
+            "/v2": self._server,
+            "/v2/": self._server,
+            "/v2/models": lambda: Response(200, _encode({"models": sorted(self._live())})),
+            "/v2/repository/index": self._index,
+        }
+
+    def _health(self, path: str) -> Response:
+        ready = path != "/v2/health/ready" or bool(self._live())
+        key = "live" if path.endswith("live") else "ready"
+        return Response(200 if ready else 503, _encode({key: ready}))
+
+    def _server(self) -> Response:
+        about = {"name": SERVER, "version": self._config.version, "extensions": EXTENSIONS}
+        return Response(200, _encode(about))
+
+    def _index(self) -> Response:
+        every = [
+            {"name": name, "version": model.manifest.version, "state": "READY", "reason": ""}
+            for name, model in sorted(self._live().items())
+        ]
+        return Response(200, _encode(every))
+
+    def _model(
+        self, request: Request, name: str, version: str, action: str
+    ) -> Response | Awaitable[Response]:
+        _check_method(request, "POST" if action == "infer" else "GET")
+        if action == "infer":
+            return self._run(request, name, version, lambda model: _infer(model, request))
+        with self._seat(name).use() as model:
+            _check_version(model, version)
+            if action == "ready":
+                return Response(200, _encode({"name": name, "ready": True}))
+            return Response(200, _encode(oip.metadata(model.manifest, model.outputs)))
+
+    # -- work --------------------------------------------------------------------------------
+
+    def _run(
+        self, request: Request, name: str, version: str, work: Work
+    ) -> Response | Awaitable[Response]:
+        """Answer with a model: here when that is quick, else in a thread."""
+        seat = self._seat(name)
+        quick = self._took_ns.get(name, INLINE_MAX_NS + 1) <= INLINE_MAX_NS
+        if quick and len(request.body) <= INLINE_MAX_BYTES:
+            return self._timed(seat, name, version, work)
+        if self._under_way >= self._config.threads + self._config.queue_max:
+            raise _Status(
+                503, "overloaded: too many requests wait on this device; send fewer at once"
+            )
+        return self._in_thread(seat, name, version, work)
+
+    async def _in_thread(self, seat: Live, name: str, version: str, work: Work) -> Response:
+        self._under_way += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self._timed, seat, name, version, work)
+        finally:
+            self._under_way -= 1
+
+    def _timed(self, seat: Live, name: str, version: str, work: Work) -> Response:
+        begin = time.perf_counter_ns()
+        with seat.use() as model:
+            _check_version(model, version)
+            response = work(model)
+        took = time.perf_counter_ns() - begin
+        self._took_ns[name] = (7 * self._took_ns.get(name, took) + took) // 8
+        return response
+
+    def _seat(self, name: str) -> Live:
+        seat = self._models.get(name)
+        if seat is None or seat.model is None:
+            known = ", ".join(sorted(self._live())) or "none"
+            raise _Status(404, f"this device has no model {name[:120]!r}; it has: {known}")
+        return seat
+
+    def _live(self) -> dict[str, Model]:
+        found = {name: seat.model for name, seat in list(self._models.items())}
+        return {name: model for name, model in found.items() if model is not None}
+
+    # -- papers ------------------------------------------------------------------------------
+
+    def _document(self) -> dict[str, Any]:
+        return describe.document(
+            self._live(), self._config.version, bearer=bool(self._config.token)
+        )
+
+    def _metrics(self) -> bytes:
+        answers = [
+            metrics.Sample(count, {"status": str(status)})
+            for status, count in sorted(self._counts.items())
+        ]
+        models = [
+            metrics.Sample(
+                1, {"model": name, "version": model.manifest.version, "digest": model.digest}
+            )
+            for name, model in sorted(self._live().items())
+        ]
+        own = [
+            metrics.Family(
+                "edge_agent_http_responses_total", "counter", "Answers by status.", answers
+            ),
+            metrics.Family(
+                "edge_agent_http_waiting", "gauge", "Requests that wait for or are with a model's "
+                "thread.", [metrics.Sample(self._under_way)],
+            ),
+            metrics.Family("edge_agent_model_info", "gauge", "What answers.", models),
+        ]  # fmt: skip
+        took = self._latencies.family(
+            "edge_agent_http_request_seconds", "From a whole request to its answer."
+        )
+        return metrics.render([*own, *self._families()], took)
+
+    # -- who may -----------------------------------------------------------------------------
+
+    def _check_caller(self, request: Request) -> None:
+        origin = request.headers.get("origin", "")
+        if origin and urlsplit(origin).netloc != request.headers.get("host", ""):
+            raise _Status(403, "a page from elsewhere may not ask this device")
+        if not self._config.token or request.local:
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip().encode("latin-1")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(
+            given, self._config.token.encode()
+        ):
+            raise _Status(401, "a bearer token is needed", (("www-authenticate", "Bearer"),))
+
+
+_OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+"""What a probe may ask without a token."""
+
+
+class _Status(InputFault):
+    """A fault whose status is known."""
+
+    def __init__(self, status: int, what: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(what)
+        self.status = status
+        self.headers = headers
+
+
+def fault_of(error: Exception) -> Response:
+    """The answer for an error: whose fault it is decides the status."""
+    if isinstance(error, _Status):
+        return _error(error.status, error.what, error.headers)
+    if isinstance(error, EdgeError):
+        said = f"{error.what}. {error.advice}" if error.advice else error.what
+        return _error(400 if isinstance(error, InputFault) else 500, said)
+    log.error("a request could not be answered", exc_info=error)
+    return _error(500, "an internal error of the agent; its log has the details")
+
+
+def _error(status: int, what: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    again = (("retry-after", "1"),) if status == 503 else ()
+    return Response(status, _encode({"error": what}), headers=(*headers, *again))
+
+
+def _check_method(request: Request, method: str) -> None:
+    allowed = (method, "HEAD") if method == "GET" else (method,)
+    if request.method not in allowed:
+        raise _Status(
+            405,
+            f"{request.method} is not for {request.path[:120]}",
+            (("allow", ", ".join(allowed)),),
+        )
+
+
+def _check_version(model: Model, version: str) -> None:
+    if version and version != model.manifest.version:
+        raise _Status(
+            404,
+            f"version {version[:80]!r} of {model.manifest.name} does not answer here;"
+            f" {model.manifest.version} does",
+        )
+
+
+def _predict(model: Model, request: Request) -> Response:
+    try:
+        rows = plain.rows_of(messages.decode_request(request.body))
+    except InputFault:
+        if model.observer is not None:
+            model.observer.refused(1)
+        raise
+    manifest = model.manifest
+    answer = plain.answer_of(manifest.name, manifest.version, model.predict(rows))
+    return Response(200, messages.encode(answer))
+
+
+def _infer(model: Model, request: Request) -> Response:
+    length = request.headers.get(oip.HEADER_LENGTH)
+    if length is not None and not (length.isascii() and length.isdigit()):
+        raise InputFault(f"{oip.HEADER_LENGTH} is {length[:40]!r}, expected a number of bytes")
+    try:
+        infer = oip.decode(request.body, None if length is None else int(length))
+        rows = oip.rows_of(infer, model.manifest)
+    except InputFault:
+        if model.observer is not None:
+            model.observer.refused(1)
+        raise
+    body, json_size = oip.encode(model.manifest, infer, model.infer(rows))
+    if json_size is None:
+        return Response(200, body)
+    header = ((oip.HEADER_LENGTH, str(json_size)),)
+    return Response(200, body, "application/octet-stream", header)

@@ -1,0 +1,363 @@
+"""One HTTP/1.1 connection: bytes in, requests to a handler, answers out in their order.
+
+Guards: nothing is kept that is larger than its bound; a client that sends or reads slowly loses
+its connection, not others theirs; a message that two parsers could read differently is refused
+(llhttp, strict), and nothing behind a faulty message is looked at.
+
+The parser is httptools'. Sources: RFC 9110, RFC 9112.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import NamedTuple, cast
+
+import httptools
+
+HEAD_MAX_BYTES = 16 * 1024
+PIPELINE_MAX = 8
+"""Requests of one connection that wait for the answer to the one before."""
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Limits(NamedTuple):
+    """What one client may take.
+
+    Attributes:
+        body_max_bytes: of a request, after decompression too.
+        connections_max: at once, over all listeners.
+        arrive_s: a request has to be here, and an answer to be taken, within this time.
+        idle_s: a connection without a request is closed after this time.
+    """
+
+    body_max_bytes: int = 8 * 1024**2
+    connections_max: int = 256
+    arrive_s: float = 20.0
+    idle_s: float = 120.0
+
+
+class Request(NamedTuple):
+    """One whole request; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    local: bool = False
+    """It came through the Unix socket, whose file's mode says who may."""
+
+
+class Response(NamedTuple):
+    """One whole answer."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[Request], Response | Awaitable[Response]]
+Fault = Callable[[int, str], Response]
+"""The answer for a request that never got as far as the handler."""
+
+
+class Connections:
+    """All connections of a server. In its loop."""
+
+    def __init__(self, limits: Limits, handler: Handler, fault: Fault) -> None:
+        self.limits = limits
+        self.handler = handler
+        self.fault = fault
+        self.all: set[Connection] = set()
+        self.answered = 0
+
+    def make(self, *, local: bool) -> Connection:
+        """A connection that was accepted."""
+        return Connection(self, local=local)
+
+    def sweep(self, now: float) -> None:
+        """Close what has been slow or idle for too long. To be called about once a second."""
+        for connection in list(self.all):
+            connection.check(now)
+
+    def close(self) -> None:
+        """Let each connection end after the answer that is under way."""
+        for connection in list(self.all):
+            connection.finish()
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, server: Connections, *, local: bool) -> None:
+        self._server = server
+        self._local = local
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._ending = False
+        self._writable = True
+        self._since = self._loop.time()
+        self._begin()
+
+    def _begin(self) -> None:
+        """No request is under way."""
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._head_bytes = 0
+        self._in_head = True
+        self._idle = True
+
+    # -- transport ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The client is here."""
+        self._transport = cast("asyncio.Transport", transport)
+        if len(self._server.all) >= self._server.limits.connections_max:
+            self._refuse(503, "too many connections")
+            return
+        self._server.all.add(self)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """The client is gone: what it waited for is not wanted any more."""
+        self._server.all.discard(self)
+        self._transport = None
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of requests."""
+        if self._ending:
+            return
+        if self._idle:
+            self._idle = False
+            self._since = self._loop.time()
+        try:
+            self._feed(data)
+        except _Refused as error:
+            self._refuse(error.status, error.what)
+
+    def _feed(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.finish()  # the request was answered as if it had not asked
+        except httptools.HttpParserCallbackError as error:
+            raise error.__context__ or error from error
+        except httptools.HttpParserError as error:
+            raise _Refused(400, f"not a valid HTTP/1.1 message: {error}") from error
+        if self._in_head and self._head_bytes > HEAD_MAX_BYTES:
+            raise _Refused(431, f"the headers are over {HEAD_MAX_BYTES} bytes")
+
+    def eof_received(self) -> bool:
+        """The client sends no more; it still reads what is under way."""
+        if self._task is None and not self._waiting:
+            return False
+        self._ending = True
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: read no more of it."""
+        self._writable = False
+        self._since = self._loop.time()
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._writable = True
+        self._resume()
+
+    # -- parser ------------------------------------------------------------------------------
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request target."""
+        self._idle = False
+        self._url += url
+        if len(self._url) > HEAD_MAX_BYTES:
+            raise _Refused(414, "the path is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field."""
+        key = name.decode("latin-1").lower()
+        if key in self._headers:
+            if key in _SINGLE:
+                raise _Refused(400, f"the header {key} is there twice")
+            self._headers[key] += ", " + value.decode("latin-1")
+        else:
+            self._headers[key] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """The body follows, if there is one."""
+        self._in_head = False
+        if self._parser.get_http_version() == "1.1" and "host" not in self._headers:
+            raise _Refused(400, "the header host is missing")
+        length = self._headers.get("content-length", "")
+        limit = self._server.limits.body_max_bytes
+        if length.isdigit() and int(length) > limit:
+            raise _Refused(413, f"a body of {length} bytes, the limit is {limit}")
+        if self._headers.get("expect", "").lower() == "100-continue" and self._transport:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body_bytes += len(body)
+        limit = self._server.limits.body_max_bytes
+        if self._body_bytes > limit:
+            raise _Refused(413, f"the body is over the limit of {limit} bytes")
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        coding = self._headers.get("content-encoding", "identity").lower()
+        if coding != "identity":
+            body = _decompressed(body, coding, self._server.limits.body_max_bytes)
+        request = Request(
+            self._parser.get_method().decode("latin-1"),
+            self._url.partition(b"?")[0].decode("latin-1"),
+            self._headers,
+            body,
+            self._local,
+        )
+        keep = self._parser.should_keep_alive()
+        self._begin()
+        self._head_bytes = 0
+        if self._task is None and not self._waiting:
+            self._answer(request, keep=keep)
+            return
+        self._waiting.append((request, keep))
+        if len(self._waiting) >= PIPELINE_MAX and self._transport is not None:
+            self._transport.pause_reading()
+
+    # -- answers -----------------------------------------------------------------------------
+
+    def _answer(self, request: Request, *, keep: bool) -> None:
+        found = self._server.handler(request)
+        if isinstance(found, Response):
+            self._write(found, keep=keep, head=request.method == "HEAD")
+        else:
+            self._task = self._loop.create_task(self._later(request, found, keep=keep))
+
+    async def _later(self, request: Request, found: Awaitable[Response], *, keep: bool) -> None:
+        response = await found
+        self._task = None
+        self._write(response, keep=keep, head=request.method == "HEAD")
+        while self._waiting and self._task is None and self._transport is not None:
+            following, keep = self._waiting.popleft()
+            self._answer(following, keep=keep)
+        self._resume()
+
+    def _write(self, response: Response, *, keep: bool, head: bool = False) -> None:
+        if self._transport is None:
+            return
+        self._server.answered += 1
+        keep = keep and not self._ending
+        lines = [
+            f"HTTP/1.1 {response.status} {_REASONS[response.status]}",
+            f"date: {_date(self._loop.time())}",
+            f"content-type: {response.content_type}",
+            f"content-length: {len(response.body)}",
+            *(f"{name}: {value}" for name, value in response.headers),
+        ]
+        if not keep:
+            lines.append("connection: close")
+        self._since = self._loop.time()
+        block = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        self._transport.write(block if head else block + response.body)
+        if not keep:
+            self._ending = True
+            self._waiting.clear()
+            self._transport.close()
+
+    def _refuse(self, status: int, what: str) -> None:
+        """Answer what cannot be read and read no more: where the next message begins is unknown."""
+        self._ending = True
+        if self._task is None:
+            self._write(self._server.fault(status, what), keep=False)
+        elif self._transport is not None:
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        open_ = self._transport is not None and not self._ending and self._writable
+        if open_ and len(self._waiting) < PIPELINE_MAX:
+            cast("asyncio.Transport", self._transport).resume_reading()
+
+    # -- time --------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Close the connection when its client is too slow, or has nothing to say."""
+        if self._transport is None or (self._task is not None and self._writable):
+            return
+        waited, limits = now - self._since, self._server.limits
+        if not self._writable:
+            if waited > limits.arrive_s:
+                self._transport.abort()
+        elif self._idle:
+            if waited > limits.idle_s:
+                self._transport.close()
+        elif waited > limits.arrive_s:
+            self._refuse(408, f"the request did not arrive within {limits.arrive_s:g} s")
+
+    def finish(self) -> None:
+        """End after the answer that is under way."""
+        self._ending = True
+        if self._task is None and self._transport is not None:
+            self._transport.close()
+
+
+class _Refused(Exception):
+    """A request that is answered without being read to its end."""
+
+    def __init__(self, status: int, what: str) -> None:
+        super().__init__(what)
+        self.status = status
+        self.what = what
+
+
+_SINGLE = frozenset(
+    {"authorization", "content-encoding", "content-length", "content-type", "host",
+     "inference-header-content-length", "origin"}
+)  # fmt: skip
+"""Fields that mean one thing or nothing."""
+
+
+def _decompressed(body: bytes, coding: str, limit: int) -> bytes:
+    """A compressed body, bounded. RFC 9110, 8.4.1."""
+    bits = {"gzip": 31, "x-gzip": 31, "deflate": 15}.get(coding)
+    if bits is None:
+        raise _Refused(415, f"content-encoding {coding[:40]!r} is not known; gzip and deflate are")
+    inflate = zlib.decompressobj(bits)
+    try:
+        found = inflate.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise _Refused(400, f"the body is not valid {coding}: {error}") from error
+    if len(found) > limit:
+        raise _Refused(413, f"the body is over the limit of {limit} bytes")
+    if not inflate.eof or inflate.unused_data:
+        raise _Refused(400, f"the body is not one whole {coding} stream")
+    return found
+
+
+_stamp: tuple[int, str] = (-1, "")
+
+
+def _date(now: float) -> str:
+    """The date header's value, made once a second."""
+    global _stamp  # noqa: PLW0603 - a cache of one entry
+    second = int(now)
+    if _stamp[0] != second:
+        _stamp = (second, formatdate(usegmt=True))
+    return _stamp[1]
