@@ -17,10 +17,11 @@ from threading import Event
 from tuf.api.exceptions import DownloadError
 
 from edge_agent.delivery import slot as slots
+from edge_agent.delivery.download import Download, Progress
 from edge_agent.delivery.fetcher import METADATA, MqttFetcher
 from edge_agent.delivery.freshness import Profile
 from edge_agent.delivery.pace import Pace, Unlimited
-from edge_agent.delivery.pull import Progress, Pull
+from edge_agent.delivery.pull import Broker
 from edge_agent.delivery.roots import ROOT_MAX_BYTES, fingerprint
 from edge_agent.delivery.store import ChunkStore
 from edge_agent.delivery.trust import Refreshed, Trust
@@ -163,28 +164,28 @@ class Delivery:
                 raise InputFault(f"a member may not be called {MANIFEST_MEMBER}")
             if not slots.complete(into, manifest, manifest_bytes):
                 self._store.begin(release.sha256, manifest_bytes)
-                pull = Pull(
-                    connect,
-                    self.config.topics,
+                download = Download(
                     self._store,
+                    [Broker(connect, self.config.topics, patience_s=self.config.silence_s)],
                     progress=progress,
                     stop=stop,
                     pace=self._pace,
-                    patience_s=self.config.silence_s,
                 )
-                self._build(pull, manifest, manifest_bytes, into)
+                self._build(download, manifest, manifest_bytes, into)
             self._store.clear(keep=self._unfinished() - {release.sha256})
             return manifest
 
-    def _build(self, pull: Pull, manifest: Manifest, manifest_bytes: bytes, into: Path) -> None:
+    def _build(
+        self, download: Download, manifest: Manifest, manifest_bytes: bytes, into: Path
+    ) -> None:
         reuse = slots.reusable(into.parent, manifest.files)
-        plans = pull.members(file for file in manifest.files if file.name not in reuse)
+        plans = download.members(file for file in manifest.files if file.name not in reuse)
         slots.build(
             into,
             manifest,
             manifest_bytes,
             reuse=reuse,
-            stored=lambda file: pull.read(plans[file.name]),
+            stored=lambda file: download.read(plans[file.name]),
         )
 
     def _kept(self, release: Release, into: Path) -> bytes | None:
