@@ -28,7 +28,8 @@ from edge_contract.topics import DEFAULT_PREFIX, Topics
 
 if TYPE_CHECKING:
     from edge_release.publication import Synced
-    from edge_release.repository import Published, RoleStatus
+    from edge_release.keyring import RoleStatus
+    from edge_release.repository import Published
 
 PASSWORD_VARIABLE = "EDGE_PACK_PASSWORD"  # noqa: S105 - the name of a variable
 
@@ -104,12 +105,12 @@ def _init(
 
 
 def _status(folder: _Keys, *, as_json: _Json = False) -> None:
-    from edge_release import fingerprint  # noqa: PLC0415
+    from edge_release import fingerprint, keyring  # noqa: PLC0415
     from edge_release.repository import Repository  # noqa: PLC0415
 
     now = datetime.now(UTC)
     repository = Repository(folder)
-    rows = repository.status(now=now)
+    rows = list(keyring.status(repository, now=now).roles)
     root = fingerprint(repository.shelf.first_root())
     if as_json:
         found = {"fingerprint": _digits(root), "profile": repository.profile}
@@ -216,7 +217,7 @@ def _role_json(row: RoleStatus, now: datetime) -> dict[str, Any]:
         "expires": row.expires.isoformat(),
         "days_left": (row.expires - now).days,
         "threshold": row.threshold,
-        "keys": list(row.keys),
+        "keys": [key.name for key in row.keys],
         "key_here": row.present,
         "renew": row.renew,
     }
