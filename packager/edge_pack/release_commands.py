@@ -27,8 +27,8 @@ from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 
 if TYPE_CHECKING:
-    from edge_release.publication import Synced
     from edge_release.keyring import RoleStatus
+    from edge_release.publication import Synced
     from edge_release.repository import Published
 
 PASSWORD_VARIABLE = "EDGE_PACK_PASSWORD"  # noqa: S105 - the name of a variable

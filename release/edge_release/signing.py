@@ -9,8 +9,8 @@ To verify, in this order:
  1. the root is signed by itself, or comes from the user's own repository;
  2. the targets metadata is signed by the root's targets key;
  3. the envelope is signed by the models key that targets delegates to;
- 4. with a repository: the targets metadata that the bundle carries is signed by its targets key too,
-    or by one that it had before: `verify --root` and others would go by it;
+ 4. with a repository: the targets metadata that the bundle carries is signed by its targets key
+    too, or by one that it had before: `verify --root` and others would go by it;
  5. the statement is about this manifest, by name, version and SHA-256, and names its materials.
 """
 
@@ -93,9 +93,10 @@ def verify_bundle(bundle: Bundle, *, root: bytes | None, keys_dir: Path | None) 
         raise InputFault(
             f"the bundle is not signed by the models key of this root: {error}", advice=_ADVICE
         ) from error
-    # 4. with a repository: the targets metadata that the bundle carries is signed by its targets key too,
-    or by one that it had before: `verify --root` and others would go by it;
- 5. the statement is about this manifest
+    # 4. what the bundle carries is of this repository too
+    if keys_dir is not None:
+        _check_carried(carried, keys_dir)
+    # 5. the statement is about this manifest
     if envelope.payload_type != PAYLOAD_TYPE:
         raise InputFault(f"the signature is over a {envelope.payload_type}", advice=_ADVICE)
     try:
