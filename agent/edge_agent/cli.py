@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ import typer
 from edge_agent import config as configs
 from edge_agent import enrol, local
 from edge_agent.config import Config
-from edge_agent.report import AgentStatus
+from edge_agent.report import AgentStatus, failure_lines
 from edge_contract import wire
 from edge_contract.errors import InputFault
 from edge_contract.ports import command
@@ -55,11 +54,15 @@ def run(
     from edge_agent.agent import Agent  # noqa: PLC0415 - `status` needs no runtime
     from edge_agent.notify import Notifier  # noqa: PLC0415
 
-    stop = threading.Event()
+    # The kernel may give a signal to any thread, which ends no wait of this one: an Event set by
+    # the handler was not seen. The pipe is written to in whichever thread it is.
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: None)
     with Agent(settings, notifier=Notifier.of(os.environ, os.getpid())):
-        stop.wait()
+        os.read(woken, 1)
         logging.getLogger(__name__).info("stopping")
 
 
@@ -184,6 +187,10 @@ def _lines(found: AgentStatus) -> list[str]:
             lines.append(f"  because   {model.reason}")
         if model.quarantined:
             lines.append(f"  not tried {', '.join(model.quarantined)}")
+        if model.failure:
+            first, *evidence = failure_lines(model.failure)
+            lines.append(f"  failed    {first}")
+            lines.extend(f"            {line}" for line in evidence)
     if found.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(found.last_error_ms / 1000))
         lines.append(f"last error  {found.last_error} ({when} UTC)")
