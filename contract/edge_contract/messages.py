@@ -155,7 +155,10 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The state of one model on a device. Versions are "" where there is none.
 
     ``factory``: version of the factory's bundle while that answers, for want of a better one.
-    ``failure``: the version that was quarantined last.
+    ``failure``: the version that was quarantined last. Of the candidate's fetch: ``done_bytes`` of
+    ``total_bytes`` are here (0 before that is known), ``bytes_per_s`` came lately. ``waits``: what
+    the phase waits for, in words; ``until_ms``: when that ends by the device's clock, 0 where it
+    is not known.
     """
 
     phase: Phase
@@ -168,6 +171,11 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     quarantined: Annotated[tuple[Short, ...], Meta(max_length=32)] = ()
     factory: Short = ""
     failure: Failure | None = None
+    done_bytes: Count = 0
+    total_bytes: Count = 0
+    bytes_per_s: Count = 0
+    waits: Short = ""
+    until_ms: Count = 0
 
 
 class Reported(Struct, frozen=True, kw_only=True):
