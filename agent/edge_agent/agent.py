@@ -9,10 +9,12 @@ This module puts the parts together and passes on what happens between them; no 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import tzinfo
 
 from edge_agent import clock, hardware
 from edge_agent.config import Config
@@ -50,11 +52,12 @@ def version() -> str:
 
 @dataclass(frozen=True)
 class Clocks:
-    """Where time comes from: seconds since 1970 UTC, a clock that never jumps, and trust."""
+    """Where time comes from: seconds since 1970 UTC, a clock that never jumps, trust, a zone."""
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     synchronised: Callable[[], bool] = clock.synchronised
+    zone: tzinfo = field(default_factory=lambda: clock.zone(os.environ))
 
     def now(self) -> Instant:
         """This moment."""
@@ -151,7 +154,7 @@ class _Parts:
         self.clocks = clocks
         device = config.agent.device
         machine = hardware.read()
-        self.puller = Puller(config, self.folder, machine, clocks.now)
+        self.puller = Puller(config, self.folder, machine, clocks.now, zone=clocks.zone, rng=rng)
         if not self.puller.enrolled:
             raise InputFault(
                 f"device {device} is not enrolled: it trusts no publisher yet",

@@ -29,13 +29,14 @@ from edge_agent.steps import (
     SelfTestFailed,
     SelfTestPassed,
 )
+from edge_agent.transfer import Transfer
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.manifest import Manifest
 from edge_contract.messages import Release
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[Transfer], None]
 
 
 class Fetcher(Protocol):

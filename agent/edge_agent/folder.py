@@ -1,6 +1,7 @@
 """The agent's folder: where what lies, whose it is, and how often the agent began.
 
     lock  boot.json  desired.json  status.json
+    download.json                 bytes spent of the daily cap
     tuf/  chunks/                 the delivery's: trusted metadata, downloaded pieces
     slots/<digest>/               one bundle, immutable
     models/<name>/state.json      the update's state; replacing it is what activates a slot
@@ -61,6 +62,11 @@ class Folder:
     def status(self) -> Path:
         """What the running agent last said of itself."""
         return self.path / "status.json"
+
+    @property
+    def download(self) -> Path:
+        """What was spent of the daily cap."""
+        return self.path / "download.json"
 
     @property
     def slots(self) -> Path:

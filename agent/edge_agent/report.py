@@ -9,10 +9,12 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from edge_agent.steps import State
+from edge_agent.transfer import Transfer
 from edge_contract.messages import Count, ModelReport
 
 STATUS_MAX_BYTES = 1024 * 1024
 _QUARANTINE_SHOWN = 32
+_WAITS_MAX_CHARS = 200
 _REASONS_MAX_CHARS = 24_000
 """Of all reasons together, so that a report of 256 models stays within its bound."""
 
@@ -52,12 +54,13 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     last_error_ms: Count = 0
 
 
-def model_report(state: State, *, progress: float = 0.0, why: str = "") -> ModelReport:
+def model_report(state: State, *, transfer: Transfer | None = None, why: str = "") -> ModelReport:
     """One model's state in the contract's words.
 
-    ``progress``: share of the candidate's bytes that are here. ``why``: why nothing is wanted;
-    the state's own reason goes first.
+    ``transfer``: of the candidate, when it is being fetched. ``why``: why nothing is wanted; the
+    state's own reason goes first.
     """
+    moving = transfer if transfer and state.candidate else Transfer("")
     quarantined = dict.fromkeys(q.version for q in state.quarantine)
     return ModelReport(
         phase=state.phase.value,
@@ -65,21 +68,26 @@ def model_report(state: State, *, progress: float = 0.0, why: str = "") -> Model
         digest=state.active.sha256 if state.active else "",
         previous=state.previous.version if state.previous else "",
         candidate=state.candidate.version if state.candidate else "",
-        progress=min(max(progress, 0.0), 1.0) if state.candidate else 0.0,
+        progress=min(max(moving.share, 0.0), 1.0),
         reason=state.reason or why,
         quarantined=tuple(quarantined)[-_QUARANTINE_SHOWN:],
+        done_bytes=moving.done_bytes,
+        total_bytes=moving.total_bytes,
+        bytes_per_s=moving.bytes_per_s,
+        waits=moving.text[:_WAITS_MAX_CHARS],
+        until_ms=moving.until_ms,
     )
 
 
 def model_reports(
-    states: Mapping[str, State], progress: Mapping[str, float], why: Mapping[str, str]
+    states: Mapping[str, State], transfers: Mapping[str, Transfer], why: Mapping[str, str]
 ) -> dict[str, ModelReport]:
     """Every model that has a state, or a reason to have none."""
     names = sorted({*states, *(name for name, reason in why.items() if reason)})
     reports = {}
     for name in names:
         whole = model_report(
-            states.get(name, State()), progress=progress.get(name, 0.0), why=why.get(name, "")
+            states.get(name, State()), transfer=transfers.get(name), why=why.get(name, "")
         )
         reports[name] = replace(
             whole,

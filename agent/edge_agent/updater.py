@@ -39,6 +39,7 @@ from edge_agent.steps import (
     TurnCame,
     Watch,
 )
+from edge_agent.transfer import Transfer
 from edge_agent.update import step, stopgap
 from edge_agent.worker import Worker
 from edge_contract.errors import EdgeError, MachineFault
@@ -61,8 +62,8 @@ class Listener(Protocol):
     def told(self, model: str, tell: Tell) -> None:
         """Something happened that the fleet should hear of."""
 
-    def progressed(self, model: str, done: int, total: int) -> None:
-        """So many bytes of the candidate are here."""
+    def progressed(self, model: str, transfer: Transfer) -> None:
+        """The fetch of the candidate got on, or waits."""
 
     def trouble(self, error: EdgeError) -> None:
         """This machine or a peer is in the way; it is tried again."""
@@ -248,9 +249,9 @@ class Updater:
 
     # -- small steps -------------------------------------------------------------------------
 
-    def _progressed(self, model: str, done: int, total: int) -> None:
+    def _progressed(self, model: str, transfer: Transfer) -> None:
         """In the fetching thread."""
-        self._loop.post(lambda: self._listener.progressed(model, done, total))
+        self._loop.post(lambda: self._listener.progressed(model, transfer))
 
     def _cancel(self, model: str, sha256: str) -> None:
         job = self._jobs.get(model)

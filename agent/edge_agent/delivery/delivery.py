@@ -175,6 +175,23 @@ class Delivery:
             self._store.clear(keep=self._unfinished() - {release.sha256})
             return manifest
 
+    def kept_bytes(self, release: Release | None = None) -> int:
+        """What unfinished downloads take on the disk; ``release``'s alone. Raises MachineFault."""
+        return self._store.size_bytes(release.sha256 if release else "")
+
+    def tidy(self, release: Release) -> int:
+        """Give back the disk of downloads that nothing wants any more, ``release`` apart.
+
+        Returns the bytes freed. For ``accept``, while ``fetch`` runs. Raises MachineFault.
+        """
+        before = self._store.size_bytes()
+        self._store.clear(keep=self._unfinished() | {release.sha256})
+        return before - self._store.size_bytes()
+
+    def probe(self) -> None:
+        """Raise MachineFault unless the disk takes a chunk now: before one is asked for."""
+        self._store.probe()
+
     def _build(
         self, download: Download, manifest: Manifest, manifest_bytes: bytes, into: Path
     ) -> None:

@@ -66,6 +66,7 @@ class Download:
         files = tuple(files)
         self._total = sum(file.size for file in files)
         self._done = 0
+        self._count(0)
         self._fetch([_index(file) for file in files if chunk_count(file.size) > 1], counted=False)
         plans = {file.name: plan(file, self._read_index(file)) for file in files}
         pieces = [
