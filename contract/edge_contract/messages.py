@@ -68,12 +68,19 @@ class Pointer(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """Retained birth and last will; one boot number pairs them."""
+    """Retained birth and last will; one boot number pairs them.
+
+    Attributes:
+        run: drawn at random at each start: two agents under one name differ in it.
+        machine: fingerprint of the hardware.
+    """
 
     schema: int = 1
     online: bool
     boot: Count
     agent: Short
+    run: Short = ""
+    machine: Short = ""
 
 
 class Desired(Struct, frozen=True, kw_only=True):
@@ -179,7 +186,10 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Reported(Struct, frozen=True, kw_only=True):
-    """Retained: what a device runs and how it is."""
+    """Retained: what a device runs and how it is.
+
+    ``twin``: what it knows of another agent under its name, "" when there was none of late.
+    """
 
     schema: int = 1
     boot: Count
@@ -190,6 +200,7 @@ class Reported(Struct, frozen=True, kw_only=True):
     freshness: Literal["verified", "unverified", "expired", "none"] = "none"
     labels: Labels = {}
     models: Annotated[dict[Name, ModelReport], Meta(max_length=256)] = {}
+    twin: Short = ""
 
 
 class Event(Struct, frozen=True, kw_only=True):
