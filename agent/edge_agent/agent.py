@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
-from edge_agent import clock, hardware
+from edge_agent import clock, hardware, identity
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor
 from edge_agent.errands import Errands
@@ -30,13 +30,14 @@ from edge_agent.pull import Puller
 from edge_agent.report import AgentStatus
 from edge_agent.selftest import Limits
 from edge_agent.serving import Serving
+from edge_agent.steps import Tell
 from edge_agent.telemetry import Recorder, Sender, Spool
 from edge_agent.telemetry.recorder import Instant
 from edge_agent.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.voice import Facts, Voice
 from edge_agent.watchdog import Watchdog
-from edge_contract.errors import InputFault, MachineFault
+from edge_contract.errors import InputFault, MachineFault, PeerFault
 from edge_contract.ports.mqtt import Message
 
 TICK_S = 1.0
@@ -171,6 +172,10 @@ class _Parts:
             on_message=self._received,
             on_up=lambda: self.loop.post(self._came),
             on_down=lambda _: self.loop.post(self.voice.publish),
+            on_twin=self._met_twin,
+            on_trouble=lambda error: self.loop.post(lambda: self.voice.trouble(error)),
+            machine=identity.fingerprint(),
+            rng=rng,
         )
         self.spool = Spool(self.folder.spool, max_bytes=config.telemetry.spool_bytes)
         self.sender = Sender(self.uplink.link, self.spool, config.topics.telemetry(device))
@@ -264,6 +269,12 @@ class _Parts:
         else:
             self.door.handle(message)
 
+    def _met_twin(self, what: str) -> None:
+        """In the network's thread."""
+        self.loop.post(lambda: self.voice.told("", Tell("duplicate-identity", "", what)))
+        self.loop.post(lambda: self.voice.trouble(PeerFault(what)))
+        self.loop.post(self.voice.publish)
+
     def _came(self) -> None:
         """The broker is there."""
         self.voice.publish()
@@ -303,6 +314,7 @@ class _Parts:
             spool_records=len(self.spool),
             spool_bytes=self.spool.size_bytes,
             events_waiting=len(self.outbox.waiting()),
+            twin=self.uplink.twin,
         )
 
 

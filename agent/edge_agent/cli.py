@@ -173,6 +173,8 @@ def _lines(found: AgentStatus) -> list[str]:
         f"metadata    {found.freshness}, desired revision {found.revision}, clock {clock}",
         f"waiting     {found.spool_records} telemetry records, {found.events_waiting} events",
     ]
+    if found.twin:
+        lines.append(f"duplicate   {found.twin}")
     for name, model in found.models.items():
         active = f"{model.active} ({model.digest[:12]})" if model.active else "no version"
         lines.append(f"model       {name}: {active} committed, {model.phase}")

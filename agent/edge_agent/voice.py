@@ -51,6 +51,7 @@ class Facts:
         freshness, revision: of the signed metadata; of the newest ``desired``.
         requests: rows answered and failed by what answers now, by model.
         spool_records, spool_bytes, events_waiting: what is not home yet.
+        twin: what is known of another agent under this name.
     """
 
     states: Mapping[str, State]
@@ -62,6 +63,7 @@ class Facts:
     spool_records: int
     spool_bytes: int
     events_waiting: int
+    twin: str = ""
 
 
 class Ears(Protocol):
@@ -170,6 +172,7 @@ class Voice:
                 freshness=facts.freshness,
                 labels=self._config.agent.labels,
                 models=self._models(facts),
+                twin=facts.twin[:200],
             )
         )
         self._write_status(now)
@@ -205,6 +208,7 @@ class Voice:
             spool_records=facts.spool_records,
             spool_bytes=facts.spool_bytes,
             events_waiting=facts.events_waiting,
+            twin=facts.twin,
             last_error=self._last_error,
             last_error_ms=self._last_error_ms,
         )
