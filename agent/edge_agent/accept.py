@@ -44,6 +44,11 @@ class Refused(MachineFault):
         self.lasting = lasting
 
 
+def strictest(*limits: float) -> float:
+    """The least of the limits that are set; 0: none is."""
+    return min((limit for limit in limits if limit > 0), default=0)
+
+
 def check(manifest: Manifest, offer: Offer) -> None:
     """Return when the bundle can run here. Raises Refused with needed and offered figures.
 

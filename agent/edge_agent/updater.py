@@ -21,6 +21,7 @@ from edge_agent.folder import Folder
 from edge_agent.loop import Loop, Timer
 from edge_agent.serving import Serving
 from edge_agent.steps import (
+    RESTING,
     Answer,
     AwaitTurn,
     Cancel,
@@ -240,11 +241,9 @@ class Updater:
         now = self._load(model)
         if now.phase is not Phase.TRIAL or now.candidate != release:
             return
-        digest, totals = self._serving.seen(model)
-        if digest == release.sha256:
-            requests = totals.answered + totals.failed
-            elapsed_s = time.monotonic() - since_s
-            self.take(model, Evidence(digest, requests, totals.failed, elapsed_s))
+        seen = self._serving.evidence(model, time.monotonic() - since_s)
+        if seen and seen.sha256 == release.sha256:
+            self.take(model, seen)
         self._loop.later(WATCH_S, lambda: self._watch(model, release, since_s))
 
     # -- small steps -------------------------------------------------------------------------
@@ -286,10 +285,14 @@ class Updater:
     def _not_saved(self, model: str, event: Event, error: MachineFault) -> None:
         """Nothing was decided; let it happen again when the disk may take it."""
         self._listener.trouble(error)
-        if isinstance(event, Started) and self._serving.seat(model).model is None:
-            for effect in stopgap(self._load(model)):
-                self._perform(model, effect)
-        if not isinstance(event, Evidence | Stopping):  # evidence comes again by itself
+        again = not isinstance(event, Evidence | Stopping)  # evidence comes again by itself
+        if isinstance(event, Started):
+            now = self._load(model)
+            again = now.phase not in RESTING  # at rest there is nothing more to do than to answer
+            if self._serving.seat(model).model is None:
+                for effect in stopgap(now):
+                    self._perform(model, effect)
+        if again:
             self._loop.later(PERSIST_RETRY_S, lambda: self.take(model, event))
 
     def _log(self, model: str, before: State, now: State) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from msgspec import UNSET
+
 from edge_agent import report
 from edge_agent.config import Config
 from edge_agent.folder import Folder
@@ -130,6 +132,7 @@ class Voice:
             model=model,
             version=tell.version,
             detail=tell.detail,
+            findings=tell.findings or UNSET,
         )
         self._seq += 1
         self._ears.tell(event)
