@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
-from edge_agent import clock, hardware, identity
+from edge_agent import clock, hardware, identity, state
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor
 from edge_agent.errands import Errands
@@ -186,8 +186,9 @@ class _Parts:
             window_s=config.telemetry.window_s,
             window_rows=config.telemetry.window_rows,
             on_record=self.sender.kick,
+            latency_max_ms=config.update.latency_max_ms,
         )
-        self.serving = Serving(self.recorder, clocks.now)
+        self.serving = Serving(self.recorder, clocks.now, limits=_limits(config))
         self.voice = Voice(
             config,
             self.folder,
@@ -234,6 +235,7 @@ class _Parts:
         self.loop.start()
         try:
             self.watchdog.start()
+            self.puller.clear_up(state.fetching(self.folder))
             self.updater.start()
             self.loop.ask(self.follower.start)
             self.loop.ask(self.updater.sweep)

@@ -105,7 +105,8 @@ class Folder:
 
 def clear_up(folder: Folder) -> None:
     """After what cut the former agent off. Only for the one who holds the lock."""
-    for path in (folder.boot, folder.desired, folder.status):  # who knows what else lies there
+    # Who knows what else lies at the top.
+    for path in (folder.boot, folder.desired, folder.download, folder.status):
         settle(folder.path, f".{path.name}.*{TEMPORARY}", deep=False)
     for name in ("tuf", "chunks", "models", "slots", "spool", "outbox"):
         settle(folder.path / name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -112,6 +112,13 @@ class Puller:
     def cached_pointer(self) -> Pointer | None:
         """The pointer that was verified last, or None."""
         return self._delivery.cached_pointer()
+
+    def clear_up(self, fetching: Iterable[str]) -> None:
+        """After a start, before the first fetch: as ``Delivery.clear_up``, as far as that goes."""
+        try:
+            self._delivery.clear_up(fetching)
+        except OSError as error:
+            log.warning("downloads are not cleared up: %s", error.strerror or error)
 
     def refresh(self) -> Refreshed:
         """Look at what is published; a download under way steps aside. As ``Delivery.refresh``."""
