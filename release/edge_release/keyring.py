@@ -60,7 +60,7 @@ class Standing:
     """All roles, and the change that waits, if one does: what it does and what it lacks."""
 
     roles: tuple[RoleStatus, ...]
-    waiting: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
     lacks: tuple[Lack, ...] = ()
 
 
@@ -111,6 +111,23 @@ def status(repository: Repository, *, now: datetime) -> Standing:
     return Standing(tuple(rows), tuple(lines), tuple(pending.lacks(waiting, state)))
 
 
+def find(repository: Repository, role: str, name: str) -> str:
+    """The id of a role's key, by its name, its id or the beginning of that. Raises InputFault."""
+    state = repository.shelf.read()
+    public, _ = metadata.keys_of(state.delegator(ceremony.check_role(role)), role)
+    found = [
+        key.keyid
+        for key in public
+        if name == repository.ring.name(key.keyid) or (len(name) > 7 and key.keyid.startswith(name))
+    ]
+    if len(found) != 1:
+        raise InputFault(
+            f"{name} does not sign for {role}",
+            advice="`edge-pack keys status` names each role's keys.",
+        )
+    return found[0]
+
+
 def rotate(
     repository: Repository,
     role: str,
@@ -129,12 +146,7 @@ def rotate(
     public, _ = metadata.keys_of(state.delegator(ceremony.check_role(role)), role)
     keyids = [key.keyid for key in public]
     if name:
-        drop = [keyid for keyid in keyids if name in (keyid, repository.ring.name(keyid))]
-        if not drop:
-            raise InputFault(
-                f"{name} does not sign for {role}",
-                advice="`edge-pack keys status` names each role's keys.",
-            )
+        drop = [find(repository, role, name)]
     else:
         drop = keyids if len(keyids) == 1 else repository.ring.held(keyids)
     if not drop:

@@ -103,7 +103,11 @@ class Repository:
         path = messages.manifest_path(place.model, version)
         known = draft.state.targets[roles.MODELS].targets.get(path)
         if known is None:
-            raise InputFault(f"{place.model} {version} was never published from here")
+            past = "was removed by gc" if path in self.shelf.retired() else "was never published"
+            raise InputFault(
+                f"{place.model} {version} {past} from here",
+                advice="Publish its bundle: `edge-pack publish`.",
+            )
         release = messages.release(place.model, version, known.hashes["sha256"])
         self._point(draft, place, lambda track: pointers.as_stable(track, release))
         return self._sign(draft, place, release, _act("promote", place, release), now)

@@ -29,7 +29,7 @@ from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.names import check_name
 from edge_contract.ports.disk import read_bounded, write_atomic
 from edge_release import keys
-from edge_release.keys import Secrets, no_secrets
+from edge_release.keys import KEY_MAX_BYTES, Secrets, no_secrets
 
 SUFFIX = ".pub"
 ED25519 = "ed25519"
@@ -144,7 +144,7 @@ class Ring:
     def _entry(self, name: str) -> Entry | None:
         file = self.folder / f"{name}{SUFFIX}"
         if file.is_file():
-            key, uri = public_of(read_bounded(file, keys.KEY_MAX_BYTES), str(file))
+            key, uri = public_of(read_bounded(file, KEY_MAX_BYTES), str(file))
             return Entry(name, key, uri, bool(uri) or keys.present(self.folder, name))
         # A folder without .pub files: an open key still says its public half itself.
         if keys.present(self.folder, name) and not keys.encrypted(self.folder, name):
@@ -177,7 +177,7 @@ def public_bytes(key: Key, uri: str = "") -> bytes:
 
 def public_of(data: bytes, where: str) -> tuple[Key, str]:
     """The key and the URI in a ``.pub`` file. Raises InputFault when it is not one."""
-    found = wire.decode_json(data, _Public, size_max=keys.KEY_MAX_BYTES)
+    found = wire.decode_json(data, _Public, size_max=KEY_MAX_BYTES)
     content: dict[str, Any] = msgspec.to_builtins(found)
     content.pop("uri", None)
     keyid = hashlib.sha256(str(encode_canonical(content)).encode()).hexdigest()
