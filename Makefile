@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test quick check bench lock clean
+.PHONY: help demo test quick check bench lock image clean
 
 help:
 	@echo "make demo    set up, then run the main job end to end on real data (a minute)"
@@ -11,6 +11,7 @@ help:
 	@echo "make quick   every test that is not marked slow"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   every benchmark, quickly"
+	@echo "make image   build the image from Debian's packages, without a daemon; keep it in build/image"
 	@echo "make lock    what the image installs, anew: versions and hashes (locks/)"
 	@echo "make clean   remove the virtual environment and what the demo left"
 
@@ -35,6 +36,11 @@ bench: $(VENV)/.installed-dev
 # Hashes of every file of every version, for any Python and processor: --universal.
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: \
   --generate-hashes --no-annotate --custom-compile-command 'make lock'
+
+image: $(VENV)/.installed-dev
+	rm -rf build/image && mkdir -p build/image
+	tests/install/image.sh build/image
+	EDGE_IMAGE=build/image $(BIN)/pytest -s tests/install/test_image.py
 
 lock: $(VENV)/.installed-dev
 	$(LOCK) -o locks/device.txt pyproject.toml

@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge_agent.delivery import Delivery, DeliveryConfig
-from edge_agent.delivery.pull import Pull
+from edge_agent.delivery.download import Download
+from edge_agent.delivery.pull import Broker
 from edge_agent.delivery.store import ChunkStore
 from edge_contract import bundle as bundles
 from edge_contract import manifest as manifests
@@ -293,7 +294,8 @@ def _chunks_alone(
     with Retained(link, sentinel=TOPICS.metadata(SENTINEL_FILE)) as retained:
         retained.start(10)
         store = ChunkStore(config.folder / "measured")
-        engine = Pull(lambda: retained, TOPICS, store, progress=_ignore, stop=threading.Event())
+        source = Broker(lambda: retained, TOPICS)
+        engine = Download(store, [source], progress=_ignore, stop=threading.Event())
         before = _reset_peak_mb()
         started = time.perf_counter()
         engine.members(manifest[0].files)

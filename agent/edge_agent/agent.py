@@ -9,12 +9,14 @@ This module puts the parts together and passes on what happens between them; no 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import tzinfo
 
-from edge_agent import clock, hardware
+from edge_agent import clock, hardware, identity, state
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor
 from edge_agent.errands import Errands
@@ -28,13 +30,14 @@ from edge_agent.pull import Puller
 from edge_agent.report import AgentStatus
 from edge_agent.selftest import Limits
 from edge_agent.serving import Serving
+from edge_agent.steps import Tell
 from edge_agent.telemetry import Recorder, Sender, Spool
 from edge_agent.telemetry.recorder import Instant
 from edge_agent.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.voice import Facts, Voice
 from edge_agent.watchdog import Watchdog
-from edge_contract.errors import InputFault, MachineFault
+from edge_contract.errors import InputFault, MachineFault, PeerFault
 from edge_contract.ports.mqtt import Message
 
 TICK_S = 1.0
@@ -50,11 +53,12 @@ def version() -> str:
 
 @dataclass(frozen=True)
 class Clocks:
-    """Where time comes from: seconds since 1970 UTC, a clock that never jumps, and trust."""
+    """Where time comes from: seconds since 1970 UTC, a clock that never jumps, trust, a zone."""
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     synchronised: Callable[[], bool] = clock.synchronised
+    zone: tzinfo = field(default_factory=lambda: clock.zone(os.environ))
 
     def now(self) -> Instant:
         """This moment."""
@@ -151,7 +155,7 @@ class _Parts:
         self.clocks = clocks
         device = config.agent.device
         machine = hardware.read()
-        self.puller = Puller(config, self.folder, machine, clocks.now)
+        self.puller = Puller(config, self.folder, machine, clocks.now, zone=clocks.zone, rng=rng)
         if not self.puller.enrolled:
             raise InputFault(
                 f"device {device} is not enrolled: it trusts no publisher yet",
@@ -168,6 +172,10 @@ class _Parts:
             on_message=self._received,
             on_up=lambda: self.loop.post(self._came),
             on_down=lambda _: self.loop.post(self.voice.publish),
+            on_twin=self._met_twin,
+            on_trouble=lambda error: self.loop.post(lambda: self.voice.trouble(error)),
+            machine=identity.fingerprint(),
+            rng=rng,
         )
         self.spool = Spool(self.folder.spool, max_bytes=config.telemetry.spool_bytes)
         self.sender = Sender(self.uplink.link, self.spool, config.topics.telemetry(device))
@@ -178,8 +186,9 @@ class _Parts:
             window_s=config.telemetry.window_s,
             window_rows=config.telemetry.window_rows,
             on_record=self.sender.kick,
+            latency_max_ms=config.update.latency_max_ms,
         )
-        self.serving = Serving(self.recorder, clocks.now)
+        self.serving = Serving(self.recorder, clocks.now, limits=_limits(config))
         self.voice = Voice(
             config,
             self.folder,
@@ -226,6 +235,7 @@ class _Parts:
         self.loop.start()
         try:
             self.watchdog.start()
+            self.puller.clear_up(state.fetching(self.folder))
             self.updater.start()
             self.loop.ask(self.follower.start)
             self.loop.ask(self.updater.sweep)
@@ -260,6 +270,12 @@ class _Parts:
             self.loop.post(self.follower.ring)
         else:
             self.door.handle(message)
+
+    def _met_twin(self, what: str) -> None:
+        """In the network's thread."""
+        self.loop.post(lambda: self.voice.told("", Tell("duplicate-identity", "", what)))
+        self.loop.post(lambda: self.voice.trouble(PeerFault(what)))
+        self.loop.post(self.voice.publish)
 
     def _came(self) -> None:
         """The broker is there."""
@@ -300,6 +316,7 @@ class _Parts:
             spool_records=len(self.spool),
             spool_bytes=self.spool.size_bytes,
             events_waiting=len(self.outbox.waiting()),
+            twin=self.uplink.twin,
         )
 
 

@@ -6,17 +6,15 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edge_agent import clock, enrol, local, show
 from edge_agent import config as configs
-from edge_agent import enrol, local
 from edge_agent.config import Config
-from edge_agent.report import AgentStatus
 from edge_contract import wire
 from edge_contract.errors import InputFault
 from edge_contract.ports import command
@@ -55,11 +53,15 @@ def run(
     from edge_agent.agent import Agent  # noqa: PLC0415 - `status` needs no runtime
     from edge_agent.notify import Notifier  # noqa: PLC0415
 
-    stop = threading.Event()
+    # The kernel may give a signal to any thread, which ends no wait of this one: an Event set by
+    # the handler was not seen. The pipe is written to in whichever thread it is.
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: None)
     with Agent(settings, notifier=Notifier.of(os.environ, os.getpid())):
-        stop.wait()
+        os.read(woken, 1)
         logging.getLogger(__name__).info("stopping")
 
 
@@ -136,6 +138,14 @@ def status(
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 unless the agent runs and is well.")
     ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="Show what moves, live, until Ctrl-C; with --json a line a change.",
+        ),
+    ] = False,
 ) -> None:
     """What this device runs, and how it is; also while no agent runs.
 
@@ -143,13 +153,20 @@ def status(
 
       edge-agent status --config agent.toml
 
+      edge-agent status --follow
+
       edge-agent status --json | jq .models
     """
-    found = local.read(_load(config))
+    settings = _load(config)
+    if follow:
+        if check:
+            raise InputFault("--follow never ends, so that --check has nothing to say")
+        show.follow(lambda: local.read(settings), sys.stdout, as_json=as_json)
+    found = local.read(settings)
     if as_json:
         typer.echo(wire.encode_json(found).decode())
     else:
-        for line in _lines(found):
+        for line in show.lines(found, clock.zone(os.environ)):
             typer.echo(line)
     if check and not local.healthy(found, time.time()):
         raise typer.Exit(1)
@@ -157,37 +174,6 @@ def status(
 
 def _load(path: Path) -> Config:
     return configs.load(path, os.environ)
-
-
-def _lines(found: AgentStatus) -> list[str]:
-    state = f"running, pid {found.pid}" if found.running else "not running"
-    link = "connected" if found.connected else "not connected"
-    clock = "synchronised" if found.clock_synchronised else "not synchronised"
-    lines = [
-        f"device      {found.device} of fleet {found.fleet}, channel {found.channel}",
-        f"agent       {state}, boot {found.boot}",
-        f"broker      {found.broker}: {link}",
-        f"metadata    {found.freshness}, desired revision {found.revision}, clock {clock}",
-        f"waiting     {found.spool_records} telemetry records, {found.events_waiting} events",
-    ]
-    for name, model in found.models.items():
-        active = f"{model.active} ({model.digest[:12]})" if model.active else "no version"
-        lines.append(f"model       {name}: {active} committed, {model.phase}")
-        if model.candidate:
-            share = f", {model.progress:.0%} fetched" if model.phase == "fetching" else ""
-            trial = ", answers on trial" if model.phase == "trial" else ""
-            lines.append(f"  candidate {model.candidate}{share}{trial}")
-        if name in found.requests:
-            answered, failed = found.requests[name]
-            lines.append(f"  answered  {answered} rows, {failed} failed")
-        if model.reason:
-            lines.append(f"  because   {model.reason}")
-        if model.quarantined:
-            lines.append(f"  not tried {', '.join(model.quarantined)}")
-    if found.last_error:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(found.last_error_ms / 1000))
-        lines.append(f"last error  {found.last_error} ({when} UTC)")
-    return lines
 
 
 command.add_version(app, "edge-agent")

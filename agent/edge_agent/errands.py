@@ -29,13 +29,14 @@ from edge_agent.steps import (
     SelfTestFailed,
     SelfTestPassed,
 )
+from edge_agent.transfer import Transfer
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.manifest import Manifest
 from edge_contract.messages import Release
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[Transfer], None]
 
 
 class Fetcher(Protocol):
@@ -100,19 +101,20 @@ class Errands:
     def _test(self, model: str, sha256: str, stop: threading.Event) -> Event | None:
         folder = self._folder.slot(sha256)
         try:
-            slot.verify(folder, sha256)
+            limits = self._limits.within(slot.verify(folder, sha256).runtime)
         except InputFault as error:
             log.warning("%s: %s", model, error.what)
             return Damaged(sha256)
         try:
-            report = selftest.prove(folder, self._limits, stop)
+            report = selftest.prove(folder, limits, stop)
         except selftest.Stopped:
             return None
         except MachineFault as error:
             return SelfTestFailed(sha256, error.what, lasting=False)
         if report.passed:
-            return SelfTestPassed(sha256, str(report))
-        return SelfTestFailed(sha256, f"the self-test failed: {report}")
+            return SelfTestPassed(sha256, str(report), report.seen(limits))
+        reason = f"the self-test failed: {report}"
+        return SelfTestFailed(sha256, reason, findings=report.seen(limits))
 
     def _answer(self, model: str, sha256: str) -> Event:
         try:

@@ -1,6 +1,7 @@
 """The agent's folder: where what lies, whose it is, and how often the agent began.
 
     lock  boot.json  desired.json  status.json
+    download.json                 bytes spent of the daily cap
     tuf/  chunks/                 the delivery's: trusted metadata, downloaded pieces
     slots/<digest>/               one bundle, immutable
     models/<name>/state.json      the update's state; replacing it is what activates a slot
@@ -63,6 +64,11 @@ class Folder:
         return self.path / "status.json"
 
     @property
+    def download(self) -> Path:
+        """What was spent of the daily cap."""
+        return self.path / "download.json"
+
+    @property
     def slots(self) -> Path:
         """One folder a bundle, named by its digest."""
         return self.path / "slots"
@@ -99,7 +105,8 @@ class Folder:
 
 def clear_up(folder: Folder) -> None:
     """After what cut the former agent off. Only for the one who holds the lock."""
-    for path in (folder.boot, folder.desired, folder.status):  # who knows what else lies there
+    # Who knows what else lies at the top.
+    for path in (folder.boot, folder.desired, folder.download, folder.status):
         settle(folder.path, f".{path.name}.*{TEMPORARY}", deep=False)
     for name in ("tuf", "chunks", "models", "slots", "spool", "outbox"):
         settle(folder.path / name)

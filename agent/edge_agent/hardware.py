@@ -49,6 +49,24 @@ def total_bytes(folder: Path) -> int:
     return stat.f_blocks * stat.f_frsize
 
 
+def available_bytes() -> int:
+    """Memory that can be had without pushing anything out, by the kernel's estimate (proc(5))."""
+    total = ram_bytes()
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        total = min(total, int(line.split()[1]) * 1024)
+    return total
+
+
+def data_bytes() -> int:
+    """Private writable memory of this process, or 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
 def rss_bytes() -> int:
     """Resident memory of this process, or 0 where the system does not say."""
     with contextlib.suppress(OSError, ValueError, IndexError):

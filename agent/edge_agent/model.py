@@ -27,9 +27,10 @@ from edge_contract import golden as goldens
 from edge_contract import manifest as manifests
 from edge_contract import profile as profiles
 from edge_contract.bundle import Bundle
-from edge_contract.errors import EdgeError, InputFault
+from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.golden import Golden
 from edge_contract.manifest import GOLDEN_FILE, MODEL_FILE, PROFILE_FILE, Manifest
+from edge_contract.messages import Mismatch
 from edge_contract.ports import disk
 from edge_contract.profile import Profile
 
@@ -202,8 +203,34 @@ class Model:
         """
         if self.golden is None:
             return ("the bundle has no golden samples",)
+        return [goldens.str_of(mismatch) for mismatch in self.golden_mismatches(machine)]
+
+    def golden_mismatches(self, machine: str | None = None) -> tuple[Mismatch, ...]:
+        """As ``check_golden``, with rows and figures. Raises InputFault without golden samples."""
+        if self.golden is None:
+            raise InputFault("the bundle has no golden samples")
         feeds = {array.name: goldens.unpack(array) for array in self.golden.inputs}
-        return goldens.compare(self.golden, self.run(feeds), machine or platform.machine())
+        outputs = self.run(feeds)
+        return goldens.mismatches(self.golden, outputs, machine or platform.machine())
+
+    def check_answers(self) -> None:
+        """At least one golden sample is answered: NaN for all of them is no answer.
+
+        Raises MachineFault that says what is wrong with the answers.
+        """
+        if self.golden is None:
+            raise InputFault("the bundle has no golden samples")
+        whole = {array.name: goldens.unpack(array) for array in self.golden.inputs}
+        fault = MachineFault("the bundle's golden samples are empty")
+        for feeds in one_row(self.manifest, whole):
+            rows = next(iter(feeds.values())).shape[:1] or (1,)
+            try:
+                self._outputs.read(self._session.call(feeds), 1 if self._one_answer else rows[0])
+            except MachineFault as error:
+                fault = error
+            else:
+                return
+        raise MachineFault(f"no golden sample is answered: {fault.what}")
 
     def probe(self) -> None:
         """Run one golden sample, uncounted and unjudged: does the model come back at all?

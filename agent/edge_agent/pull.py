@@ -1,31 +1,41 @@
 """The agent's use of the delivery: what is published, and slots of it on disk.
 
-Guards: nothing is fetched that this machine cannot run; a look at what is published interrupts a
-download, which then goes on where it was, so that a version that was withdrawn is not fetched to
-its end; bytes that an earlier attempt left count as room for this one.
+Guards: nothing is fetched that this machine cannot run or has no room for; a look at what is
+published interrupts a download, which then goes on where it was, so that a version that was
+withdrawn is not fetched to its end; a download that must wait holds no connection, says what it
+waits for, and ends at once when it is called off.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
-from edge_agent import accept, hardware
-from edge_agent.accept import Offer
+from edge_agent import accept, hardware, slot
+from edge_agent.accept import Offer, Refused
 from edge_agent.config import Config
 from edge_agent.delivery import Delivery, DeliveryConfig, Refreshed, Stopped
+from edge_agent.delivery.pace import Now, Pace, Paused, Room
+from edge_agent.delivery.pacer import Pacer
 from edge_agent.folder import Folder
 from edge_agent.telemetry.recorder import Instant
+from edge_agent.transfer import Meter, Transfer
+from edge_contract.chunks import CHUNK_BYTES
 from edge_contract.errors import MachineFault
 from edge_contract.manifest import Manifest
 from edge_contract.messages import Hardware, Pointer, Release
 
 log = logging.getLogger(__name__)
 
+ASK_AGAIN_S = 1.0
+"""A download that waits looks at the clock this often: it may be set meanwhile."""
+_WALL_MAX_S = 250_000_000_000
+"""In the year 9892: a clock beyond it is taken for this."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,8 +47,8 @@ def enroll(config: Config, root: bytes | None, fingerprint: str) -> str:
     return delivery_of(config).enroll(root, None if root is not None else fingerprint)
 
 
-def delivery_of(config: Config) -> Delivery:
-    """The delivery to this device."""
+def delivery_of(config: Config, pace: Pace | None = None) -> Delivery:
+    """The delivery to this device, held to ``pace``."""
     return Delivery(
         DeliveryConfig(
             folder=config.folder,
@@ -50,7 +60,8 @@ def delivery_of(config: Config) -> Delivery:
             ca_file=config.broker.ca,
             cert_file=config.broker.cert,
             key_file=config.broker.key,
-        )
+        ),
+        pace=pace,
     )
 
 
@@ -69,17 +80,26 @@ class Puller:
     """Looks and fetches for one agent. One thread may look while another fetches.
 
     Args:
-        now: this moment by both clocks.
+        now: this moment by both clocks. zone: of the device's local time. rng: spreads starts.
     """
 
     def __init__(
-        self, config: Config, folder: Folder, machine: Hardware, now: Callable[[], Instant]
+        self,
+        config: Config,
+        folder: Folder,
+        machine: Hardware,
+        now: Callable[[], Instant],
+        *,
+        zone: tzinfo,
+        rng: random.Random,
     ) -> None:
         self._config = config
         self._folder = folder
         self._machine = machine
         self._now = now
-        self._delivery = delivery_of(config)
+        self._zone = zone
+        self._pacer = Pacer(config.download.policy, folder.download, now=self._local_now, rng=rng)
+        self._delivery = delivery_of(config, self._pacer)
         self._turn = threading.Condition()
         self._looking = False
         self._interrupt = threading.Event()
@@ -93,19 +113,29 @@ class Puller:
         """The pointer that was verified last, or None."""
         return self._delivery.cached_pointer()
 
+    def clear_up(self, fetching: Iterable[str]) -> None:
+        """After a start, before the first fetch: as ``Delivery.clear_up``, as far as that goes."""
+        try:
+            self._delivery.clear_up(fetching)
+        except OSError as error:
+            log.warning("downloads are not cleared up: %s", error.strerror or error)
+
     def refresh(self) -> Refreshed:
         """Look at what is published; a download under way steps aside. As ``Delivery.refresh``."""
         now = self._now()
         with self._look():
-            return self._delivery.refresh(
-                now=_EPOCH + timedelta(milliseconds=now.wall_ms), synchronised=now.synchronised
-            )
+            try:
+                return self._delivery.refresh(
+                    now=_EPOCH + timedelta(milliseconds=now.wall_ms), synchronised=now.synchronised
+                )
+            finally:
+                self._pacer.rest()
 
     def fetch(
         self,
         model: str,
         release: Release,
-        progress: Callable[[int, int], None],
+        progress: Callable[[Transfer], None],
         stop: threading.Event,
     ) -> Manifest:
         """Have the release's slot on disk; what is there already is not fetched again.
@@ -113,20 +143,62 @@ class Puller:
         Raises Refused when this machine cannot run it, Stopped once ``stop`` is set, and as
         ``Delivery.fetch``.
         """
-        while True:
-            self._let_look(stop)
-            try:
-                return self._delivery.fetch(
-                    release,
-                    name=model,
-                    into=self._folder.slot(release.sha256),
-                    accept=lambda manifest: accept.check(manifest, self._offer()),
-                    progress=progress,
-                    stop=_Either(stop, self._interrupt),
-                )
-            except Stopped:
-                if stop.is_set():
-                    raise
+        self._pacer.begin(release.sha256)
+        moment, meter = Transfer(release.version), Meter()
+
+        def moved(done: int, total: int) -> None:
+            nonlocal moment
+            rate = meter.rate(self._now().monotonic_s, self._pacer.came_bytes)
+            moment = moment.moving(done, total, rate)
+            progress(moment)
+
+        try:
+            while True:
+                self._let_look(stop)
+                try:
+                    return self._fetch(model, release, moved, _Either(stop, self._interrupt))
+                except Paused as paused:
+                    moment = self._wait(moment, paused.room, progress, stop)
+                except Stopped:
+                    if stop.is_set():
+                        raise
+        finally:
+            self._pacer.rest()
+
+    def _fetch(
+        self, model: str, release: Release, moved: Callable[[int, int], None], stop: _Either
+    ) -> Manifest:
+        return self._delivery.fetch(
+            release,
+            name=model,
+            into=self._folder.slot(release.sha256),
+            accept=lambda manifest: self._accept(manifest, release),
+            progress=moved,
+            stop=stop,
+        )
+
+    def _wait(
+        self,
+        moment: Transfer,
+        room: Room,
+        progress: Callable[[Transfer], None],
+        stop: threading.Event,
+    ) -> Transfer:
+        """Until there is room: asked for again and again, for a clock may be set meanwhile."""
+        self._pacer.rest()
+        said = ""
+        while room.wait not in ("", "rate"):
+            moment = moment.waiting(room.wait, room.text, room.until)
+            if room.text != said:
+                said = room.text
+                log.info("%s: %s", moment.version, said)
+                progress(moment)
+            if stop.wait(min(room.wait_s, ASK_AGAIN_S)):
+                raise Stopped("the download was called off")
+            room = self._pacer.room(CHUNK_BYTES)
+        moment = moment.moving(moment.done_bytes, moment.total_bytes, 0)
+        progress(moment)
+        return moment
 
     @contextmanager
     def _look(self) -> Iterator[None]:
@@ -149,21 +221,48 @@ class Puller:
         if stop.is_set():
             raise Stopped("the download was called off")
 
-    def _offer(self) -> Offer:
-        """What this machine has for a bundle now."""
+    # -- room on this machine ----------------------------------------------------------------
+
+    def _accept(self, manifest: Manifest, release: Release) -> None:
+        """Raise Refused unless this machine can run the bundle and has room for it now."""
+        if self._folder.slot(release.sha256).is_dir():
+            return  # it was accepted and takes no more
+        try:
+            accept.check(manifest, self._offer(release))
+        except Refused as refused:
+            if refused.lasting or not self._delivery.tidy(release):
+                raise
+            accept.check(manifest, self._offer(release))
+        self._delivery.probe()
+
+    def _offer(self, release: Release) -> Offer:
+        """What this machine has for a bundle now; what it has of it already is room for it."""
         folder = self._folder.path
         allowed = self._config.update.ram_bytes_max
+        quota = self._config.download.disk_max_bytes
+        spool = self._config.telemetry.spool_bytes
         try:
-            here = sum(path.stat().st_size for path in _files(folder / "chunks"))
+            here = self._delivery.kept_bytes(release)
+            used = _size_bytes(self._folder.slots) + self._delivery.kept_bytes() - here
             return Offer(
                 onnxruntime=self._machine.onnxruntime,
                 ram_bytes=min(allowed or self._machine.ram_bytes, self._machine.ram_bytes),
                 disk_bytes=hardware.total_bytes(folder),
                 free_bytes=hardware.free_bytes(folder) + here,
+                quota_bytes=quota,
+                quota_free_bytes=quota - spool - used if quota else 0,
+                held=slot.held(self._folder.slots),
             )
         except OSError as error:
             raise MachineFault(f"cannot look at {folder}: {error.strerror}") from error
 
+    def _local_now(self) -> Now:
+        """This moment as the policy of downloads sees it."""
+        now = self._now()
+        wall_s = min(max(now.wall_ms / 1000, 0), _WALL_MAX_S)
+        return Now(now.monotonic_s, datetime.fromtimestamp(wall_s, self._zone), now.synchronised)
 
-def _files(folder: Path) -> Iterator[Path]:
-    return folder.iterdir() if folder.is_dir() else iter(())
+
+def _size_bytes(folder: Path) -> int:
+    """All that lies below ``folder``. Raises OSError."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

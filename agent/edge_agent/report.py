@@ -9,10 +9,14 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from edge_agent.steps import State
-from edge_contract.messages import Count, ModelReport
+from edge_agent.transfer import Transfer
+from edge_contract.messages import Count, Failure, ModelReport
 
 STATUS_MAX_BYTES = 1024 * 1024
 _QUARANTINE_SHOWN = 32
+_FAILURES_SHOWN = 8
+_FAILURE_REASON_MAX_CHARS = 300
+_WAITS_MAX_CHARS = 200
 _REASONS_MAX_CHARS = 24_000
 """Of all reasons together, so that a report of 256 models stays within its bound."""
 
@@ -26,6 +30,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
         revision: of the newest ``desired``. clock_synchronised: a time service keeps the clock.
         requests: rows answered, and failed, by what answers now, by model.
         spool_records, spool_bytes: telemetry not home yet. events_waiting: the same of events.
+        twin: what is known of another agent under this name; "" when there was none of late.
         last_error: what last went wrong, at ``last_error_ms``; it may be long over.
     """
 
@@ -48,16 +53,18 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     spool_records: Count = 0
     spool_bytes: Count = 0
     events_waiting: Count = 0
+    twin: str = ""
     last_error: Annotated[str, Meta(max_length=4000)] = ""
     last_error_ms: Count = 0
 
 
-def model_report(state: State, *, progress: float = 0.0, why: str = "") -> ModelReport:
+def model_report(state: State, *, transfer: Transfer | None = None, why: str = "") -> ModelReport:
     """One model's state in the contract's words.
 
-    ``progress``: share of the candidate's bytes that are here. ``why``: why nothing is wanted;
-    the state's own reason goes first.
+    ``transfer``: of the candidate, when it is being fetched. ``why``: why nothing is wanted; the
+    state's own reason goes first.
     """
+    moving = transfer if transfer and state.candidate else Transfer("")
     quarantined = dict.fromkeys(q.version for q in state.quarantine)
     return ModelReport(
         phase=state.phase.value,
@@ -65,25 +72,79 @@ def model_report(state: State, *, progress: float = 0.0, why: str = "") -> Model
         digest=state.active.sha256 if state.active else "",
         previous=state.previous.version if state.previous else "",
         candidate=state.candidate.version if state.candidate else "",
-        progress=min(max(progress, 0.0), 1.0) if state.candidate else 0.0,
+        progress=min(max(moving.share, 0.0), 1.0),
         reason=state.reason or why,
         quarantined=tuple(quarantined)[-_QUARANTINE_SHOWN:],
+        failure=_failure(state),
+        done_bytes=moving.done_bytes,
+        total_bytes=moving.total_bytes,
+        bytes_per_s=moving.bytes_per_s,
+        waits=moving.text[:_WAITS_MAX_CHARS],
+        until_ms=moving.until_ms,
     )
 
 
+def _failure(state: State) -> Failure | None:
+    if not state.quarantine:
+        return None
+    last = state.quarantine[-1]
+    return Failure(
+        version=last.version,
+        digest=last.sha256,
+        reason=last.reason[:_FAILURE_REASON_MAX_CHARS],
+        findings=last.findings,
+    )
+
+
+def failure_lines(failure: Failure) -> list[str]:
+    """Why a version is not tried again, and the evidence, for a person."""
+    lines = [f"{failure.version} ({failure.digest[:12]}): {failure.reason}"]
+    seen = failure.findings
+    if seen is None:
+        return lines
+    for off in seen.golden:
+        rows = f" in rows {', '.join(map(str, off.rows))}" if off.rows else ""
+        more = " ..." if off.wrong > len(off.rows) > 0 else ""
+        far = f", by up to {off.worst:.3g}" if off.worst is not None else ""
+        allowed = f" ({off.allowed:.3g} is allowed)" if off.allowed is not None else ""
+        count = f"{off.wrong} of {off.values} values off{rows}{more}" if off.values else off.said
+        lines.append(f"golden output {off.output}: {count}{far}{allowed}")
+    if seen.ended:
+        lines.append(f"self-test: {seen.ended}")
+    measured = []
+    if seen.latency_p99_ms:
+        measured.append(f"p99 {seen.latency_p99_ms:.3g} ms{_limit(seen.latency_limit_ms, 'ms')}")
+    if seen.ram_bytes:
+        limit = _limit(seen.ram_limit_bytes / 1e6, "MB")
+        measured.append(f"memory {seen.ram_bytes / 1e6:.1f} MB{limit}")
+    if seen.requests:
+        measured.append(
+            f"{seen.requests} requests in {seen.seconds:.0f} s: {seen.failures} failed, "
+            f"{seen.slow} too slow, {seen.stalled} without an end"
+        )
+    return lines + ([f"measured: {'; '.join(measured)}"] if measured else [])
+
+
+def _limit(figure: float, unit: str) -> str:
+    return f" (limit {figure:.4g} {unit})" if figure else ""
+
+
 def model_reports(
-    states: Mapping[str, State], progress: Mapping[str, float], why: Mapping[str, str]
+    states: Mapping[str, State], transfers: Mapping[str, Transfer], why: Mapping[str, str]
 ) -> dict[str, ModelReport]:
     """Every model that has a state, or a reason to have none."""
     names = sorted({*states, *(name for name, reason in why.items() if reason)})
     reports = {}
+    failures = _FAILURES_SHOWN
     for name in names:
         whole = model_report(
-            states.get(name, State()), progress=progress.get(name, 0.0), why=why.get(name, "")
+            states.get(name, State()), transfer=transfers.get(name), why=why.get(name, "")
         )
         reports[name] = replace(
             whole,
             reason=whole.reason[: max(_REASONS_MAX_CHARS // len(names), 40)],
             quarantined=whole.quarantined[-max(_QUARANTINE_SHOWN // len(names), 1) :],
+            failure=whole.failure if failures > 0 else None,
         )
+        failures -= whole.failure is not None
     return reports

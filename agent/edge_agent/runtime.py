@@ -202,6 +202,8 @@ class Session:
                 return InputFault(f"input tensor {name!r} {finding}")
         if said.startswith(_CLOSED):
             return MachineFault(said)
+        if any(words in said for words in _NO_MEMORY):
+            return MachineFault("not enough memory to run the model")
         if _TERMINATED in said:
             return MachineFault(_INTERRUPTED)
         return MachineFault(f"the model failed at run time: {_first_line(said)}")
@@ -304,6 +306,8 @@ def _not_loadable(error: Exception) -> InputFault | MachineFault:
 
 
 _CLOSED = "the session is closed"
+_NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc")
+"""What it says where memory runs out: of its arena, and of anything else."""
 _TERMINATED = "terminate flag being set"
 """What ONNX Runtime says of a run that was ended by its ``RunOptions.terminate``."""
 _INTERRUPTED = "the model did not come to an end, and was interrupted"

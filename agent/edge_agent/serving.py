@@ -1,7 +1,8 @@
 """The models that answer on this device, by name: loaded from verified slots, swapped in place.
 
 Guards: a slot is compared byte by byte with its digest before it is loaded; a swap to what
-answers already does nothing; every request is counted for the version that answered it.
+answers already does nothing; every request is counted for the version that answered it, and what
+the version costs is measured while it answers.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from edge_agent import slot
+from edge_agent import hardware, slot
 from edge_agent.live import Live
 from edge_agent.model import Model
 from edge_agent.outputs import Prediction
+from edge_agent.selftest import Limits
+from edge_agent.steps import Evidence
 from edge_agent.telemetry import Recorder, Totals
 from edge_agent.telemetry.recorder import Instant
 from edge_contract.errors import InputFault
@@ -29,11 +32,24 @@ class Serving:
     Args:
         recorder: counts what is answered.
         now: this moment by both clocks.
+        limits: what a version may cost, besides what its manifest says.
+        rss_bytes: resident memory of this process.
     """
 
-    def __init__(self, recorder: Recorder, now: Callable[[], Instant]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        now: Callable[[], Instant],
+        *,
+        limits: Limits | None = None,
+        rss_bytes: Callable[[], int] = hardware.rss_bytes,
+    ) -> None:
         self._recorder = recorder
         self._now = now
+        self._limits = limits or Limits()
+        self._rss_bytes = rss_bytes
+        self._without: dict[str, int] = {}
+        """This process's memory before each model was loaded, and what others gained since."""
         self._lock = threading.Lock()
         self._seats: dict[str, Live] = {}
 
@@ -61,7 +77,12 @@ class Serving:
             slot.verify(folder, sha256)
         except InputFault as error:
             raise DamagedSlot(error.what) from error
+        before = self._rss_bytes()
         self._recorder.swap(seat, Model.from_slot(folder), self._now())
+        gained = self._rss_bytes() - before
+        for other in self._without:
+            self._without[other] += gained
+        self._without[name] = before
 
     def clear(self, name: str) -> None:
         """Let nothing answer under ``name``."""
@@ -73,6 +94,30 @@ class Serving:
         """What answers under ``name`` ("" for nothing), and its requests since it was put there."""
         model = self.seat(name).model
         return (model.digest if model else ""), self._recorder.totals(name)
+
+    def evidence(self, name: str, elapsed_s: float) -> Evidence | None:
+        """What a trial of the version that answers under ``name`` has seen; None for nothing.
+
+        Memory is what this process gained since before the load: too little by what the version
+        before it gave back.
+        """
+        seat = self.seat(name)
+        model, totals, stalled = seat.model, self._recorder.totals(name), seat.stalled
+        if model is None:
+            return None
+        limits = self._limits.within(model.manifest.runtime)
+        return Evidence(
+            sha256=model.digest,
+            requests=totals.answered + totals.failed,
+            failures=totals.failed,
+            elapsed_s=elapsed_s,
+            slow=totals.slow,
+            stalled=stalled,
+            latency_p99_ms=self._recorder.latency_p99_ms(name),
+            latency_limit_ms=limits.latency_max_ms,
+            ram_bytes=max(self._rss_bytes() - self._without.get(name, 0), 0),
+            ram_limit_bytes=limits.ram_bytes_max,
+        )
 
     def predict(self, name: str, rows: object) -> Prediction | list[Prediction]:
         """As ``Model.predict``, by what answers under ``name`` now.

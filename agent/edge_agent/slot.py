@@ -48,6 +48,16 @@ def verify(folder: Path, sha256: str) -> Manifest:
     return manifest
 
 
+def held(slots: Path) -> frozenset[str]:
+    """Digests of the decoded files that slots hold, by their manifests; no file is read."""
+    found: set[str] = set()
+    for path in slots.glob(f"*/{MANIFEST_MEMBER}"):
+        with contextlib.suppress(InputFault):
+            manifest = manifests.decode(read_bounded(path, MANIFEST_MAX_BYTES))
+            found.update(file.raw_sha256 for file in manifest.files)
+    return frozenset(found)
+
+
 def remove(folder: Path) -> None:
     """Make a slot disappear in one step, then free its bytes. Raises OSError."""
     if not folder.exists():

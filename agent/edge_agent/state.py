@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 from edge_agent.folder import Folder
-from edge_agent.steps import RESTING, SCHEMA, State
+from edge_agent.steps import RESTING, SCHEMA, Phase, State
 from edge_contract import messages, wire
 from edge_contract.errors import InputFault
 from edge_contract.messages import MAX_BYTES, Desired
@@ -56,6 +56,12 @@ def load(folder: Folder, model: str) -> State:
 def save(folder: Folder, model: str, state: State) -> None:
     """Have the state on disk when this returns. Raises MachineFault when that cannot be."""
     write_atomic(folder.state(model), encode(state))
+
+
+def fetching(folder: Folder) -> set[str]:
+    """Digests of the releases whose fetch is not finished, by what is on disk."""
+    states = [load(folder, model) for model in folder.known_models()]
+    return {s.candidate.sha256 for s in states if s.candidate and s.phase is Phase.FETCHING}
 
 
 def load_desired(folder: Folder) -> Desired | None:

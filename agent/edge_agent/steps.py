@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from edge_contract.messages import Count, Release, Sha256
+from edge_contract.messages import Count, Findings, Release, Sha256
 
 SCHEMA = 1
 QUARANTINE_MAX = 32
@@ -43,12 +43,16 @@ BEFORE_TRIAL = frozenset({Phase.FETCHING, Phase.STAGED, Phase.SELF_TESTING})
 
 
 class Quarantined(Struct, frozen=True, kw_only=True):
-    """A digest that failed here; ``revision`` is that of ``desired`` at the time."""
+    """A digest that failed here; ``revision`` is that of ``desired`` at the time.
+
+    ``findings``: what was measured, where something was.
+    """
 
     sha256: Sha256
     version: str
     reason: str
     revision: Count = 0
+    findings: Findings | None = None
 
 
 class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -58,7 +62,9 @@ class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
         wanted: what the channel and the fleet want, as last heard; ``revision`` of ``desired``.
         active: the release that was proven last. previous: the one before it.
         candidate: the release under way; None exactly at rest.
+        probation: the candidate was proven once, and is proven again.
         attempts: of the present phase, counted before each is made.
+        loads: starts in a row whose load of the active release did not come to its end.
         delay_s: how long the next attempt waits.
         reason: why the state is what it is, for a person.
     """
@@ -70,7 +76,9 @@ class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
     active: Release | None = None
     previous: Release | None = None
     candidate: Release | None = None
+    probation: bool = False
     attempts: Count = 0
+    loads: Count = 0
     delay_s: Seconds = 0.0
     reason: Annotated[str, Meta(max_length=REASON_MAX_CHARS)] = ""
     quarantine: Annotated[tuple[Quarantined, ...], Meta(max_length=QUARANTINE_MAX)] = ()
@@ -165,6 +173,7 @@ class SelfTestPassed(Struct, frozen=True, tag=True):
 
     sha256: str
     evidence: str
+    findings: Findings | None = None
 
 
 class SelfTestFailed(Struct, frozen=True, tag=True):
@@ -173,6 +182,7 @@ class SelfTestFailed(Struct, frozen=True, tag=True):
     sha256: str
     reason: str
     lasting: bool = True
+    findings: Findings | None = None
 
 
 class Answering(Struct, frozen=True, tag=True):
@@ -195,12 +205,24 @@ class Damaged(Struct, frozen=True, tag=True):
 
 
 class Evidence(Struct, frozen=True, tag=True):
-    """What the trial saw so far: real requests answered, runtime failures, seconds."""
+    """What the trial saw so far: real requests answered, runtime failures, seconds.
+
+    Attributes:
+        slow: rows over ``latency_limit_ms``. stalled: requests that had to be ended.
+        ram_bytes: resident memory that the agent gained by the candidate.
+        latency_limit_ms, ram_limit_bytes: 0: any.
+    """
 
     sha256: str
     requests: int
     failures: int
     elapsed_s: float
+    slow: int = 0
+    stalled: int = 0
+    latency_p99_ms: float = 0.0
+    latency_limit_ms: float = 0.0
+    ram_bytes: int = 0
+    ram_limit_bytes: int = 0
 
 
 Event = (
@@ -255,11 +277,12 @@ class Prune(Struct, frozen=True, tag=True):
 
 
 class Tell(Struct, frozen=True, tag=True):
-    """Report that this happened."""
+    """Report that this happened; ``findings``: the evidence."""
 
     kind: str
     version: str
     detail: str = ""
+    findings: Findings | None = None
 
 
 Effect = Fetch | AwaitTurn | SelfTest | Answer | Watch | Cancel | Prune | Tell

@@ -40,5 +40,5 @@ def show_bytes(size: float) -> str:
         factor = _FACTORS[unit]
         if size >= 0.9995 * factor:
             number = size / factor
-            return f"{number:.0f} {unit}" if number >= 99.5 else f"{number:.3g} {unit}"
+            return f"{number:.0f} {unit}" if number >= 99.95 else f"{number:.3g} {unit}"
     return f"{size:.0f} B"

@@ -50,7 +50,7 @@ from edge_agent.steps import (
     Wanted,
     Watch,
 )
-from edge_contract.messages import Release
+from edge_contract.messages import Findings, Release
 
 _COUNTED = frozenset({Phase.SELF_TESTING, Phase.TRIAL})
 """Phases in which a crash may be the candidate's fault: their attempts are limited."""
@@ -58,13 +58,15 @@ _COUNTED = frozenset({Phase.SELF_TESTING, Phase.TRIAL})
 
 def step(state: State, event: Event, rules: Rules) -> Step:
     """The next state and what to do then; the same state and nothing when ``event`` is stale."""
+    if isinstance(event, Answering) and state.loads and event.sha256 == _digest(state.active):
+        state = replace(state, loads=0)
     match event:
         case Started():
             return _started(state, rules)
-        case Stopping() if state.phase in _COUNTED and state.attempts:
-            return replace(state, attempts=state.attempts - 1), ()
-        case Online() if state.candidate and state.phase is Phase.FETCHING and state.delay_s:
-            return replace(state, delay_s=0.0), (Fetch(state.candidate),)
+        case Stopping():
+            return _stopping(state), ()
+        case Online():
+            return _online(state)
         case Wanted():
             return _wanted(state, event)
         case Damaged():
@@ -73,8 +75,6 @@ def step(state: State, event: Event, rules: Rules) -> Step:
             return _rolled_back(state) if event.sha256 == _digest(state.active) else (state, ())
         case LoadFailed() if state.phase is not Phase.TRIAL and state.active:
             return _load_failed(state, state.active, event)
-        case Stopping() | Online():
-            return state, ()
         case _ if state.candidate and event.sha256 == state.candidate.sha256:
             return _of_candidate(state, state.candidate, event, rules)
         case _:
@@ -93,7 +93,7 @@ def _of_candidate(state: State, candidate: Release, event: Event, rules: Rules) 
             testing = replace(_enter(state, Phase.SELF_TESTING), attempts=1)
             return testing, (SelfTest(candidate),)
         case Phase.SELF_TESTING, SelfTestPassed():
-            told = Tell("self-test-passed", candidate.version, _cut(event.evidence))
+            told = Tell("self-test-passed", candidate.version, _cut(event.evidence), event.findings)
             trying = replace(_enter(state, Phase.TRIAL, event.evidence), attempts=1)
             return trying, (told, Answer(candidate))
         case Phase.SELF_TESTING, SelfTestFailed():
@@ -135,8 +135,12 @@ def stopgap(state: State) -> tuple[Effect, ...]:
 
 
 def _started(state: State, rules: Rules) -> Step:
-    """Count the attempt that begins now; a candidate that used them all up is condemned."""
+    """Count what begins now; what used up its attempts is condemned, or proven again."""
     candidate = state.candidate
+    if state.active and state.answering == state.active:
+        if state.loads >= rules.attempts_max:
+            return _on_probation(state, state.active)
+        state = replace(state, loads=state.loads + 1)
     if candidate is None or state.phase not in _COUNTED:
         return state, plan(state)
     if state.attempts < rules.attempts_max:
@@ -148,6 +152,35 @@ def _started(state: State, rules: Rules) -> Step:
         return _roll_back(condemned, reason)
     rested, effects = _rest(condemned, reason, Tell("self-test-failed", candidate.version, reason))
     return rested, (Answer(rested.answering), *effects)
+
+
+def _on_probation(state: State, active: Release) -> Step:
+    """The proven release may kill the process that loads it: find out in another one.
+
+    The one before it answers meanwhile. Power that fails at each start looks the same from here,
+    so that only a test or a trial condemns it.
+    """
+    reason = f"the agent ended {state.loads} times while it loaded {active.version}"
+    testing = replace(
+        _enter(state, Phase.SELF_TESTING, reason),
+        active=state.previous,
+        previous=None,
+        candidate=active,
+        probation=True,
+        attempts=1,
+        loads=1 if state.previous else 0,
+    )
+    told = Tell("probation", active.version, testing.reason)
+    return testing, (told, *plan(testing))
+
+
+def _stopping(state: State) -> State:
+    """An end in order is held against nobody."""
+    if state.loads:
+        state = replace(state, loads=state.loads - 1)
+    if state.phase in _COUNTED and state.attempts:
+        state = replace(state, attempts=state.attempts - 1)
+    return state
 
 
 # -- what is wanted ---------------------------------------------------------------------------
@@ -183,6 +216,8 @@ def _pursue(state: State) -> Step:
         return state, ()
     if candidate is None or (target and target.sha256 == candidate.sha256):
         return state, ()
+    if state.probation:
+        return state, ()  # It is what we have; what is wanted instead comes after it.
     if state.phase in BEFORE_TRIAL:
         told = Tell("superseded", candidate.version)
         rested, effects = _rest(state, f"{candidate.version} is no longer wanted", told)
@@ -198,6 +233,12 @@ def _target(state: State) -> Release | None:
 
 
 # -- before the trial -------------------------------------------------------------------------
+
+
+def _online(state: State) -> Step:
+    if state.candidate and state.phase is Phase.FETCHING and state.delay_s:
+        return replace(state, delay_s=0.0), (Fetch(state.candidate),)
+    return state, ()
 
 
 def _fetch_failed(state: State, candidate: Release, event: FetchFailed, rules: Rules) -> Step:
@@ -224,8 +265,9 @@ def _self_test_failed(
             reason=_cut(event.reason),
         )
         return again, (SelfTest(candidate, again.delay_s),)
-    told = Tell("self-test-failed", candidate.version, _cut(event.reason))
-    return _rest(_condemn(state, candidate, event.reason), event.reason, told)
+    told = Tell("self-test-failed", candidate.version, _cut(event.reason), event.findings)
+    condemned = _condemn(state, candidate, event.reason, event.findings)
+    return _rest(condemned, event.reason, told)
 
 
 # -- trial and after --------------------------------------------------------------------------
@@ -236,16 +278,26 @@ def _evidence(state: State, candidate: Release, seen: Evidence, rules: Rules) ->
         case "wait":
             return state, ()
         case "fail":
-            reason = f"the trial failed: {trial.describe(seen)}"
-            return _roll_back(_condemn(state, candidate, reason), reason)
+            reason = f"the trial failed: {trial.describe(seen, rules.trial)}"
+            found = trial.findings(seen)
+            condemned = _condemn(state, candidate, reason, found)
+            told = Tell("trial-failed", candidate.version, _cut(reason), found)
+            return _roll_back(condemned, reason, told)
         case "commit":
             committed = replace(
                 _enter(state, Phase.COMMITTED),
                 active=candidate,
                 previous=state.active,
                 candidate=None,
+                probation=False,
+                loads=0,
             )
-            told = Tell("committed", candidate.version, trial.describe(seen))
+            told = Tell(
+                "committed",
+                candidate.version,
+                trial.describe(seen, rules.trial),
+                trial.findings(seen),
+            )
             pursued, effects = _pursue(committed)
             return pursued, (told, Prune(), *effects)
 
@@ -265,14 +317,16 @@ def _load_failed(state: State, active: Release, event: LoadFailed) -> Step:
     """The proven release no longer loads: fall back to the one before it, if there is one."""
     if event.sha256 != active.sha256:
         return state, ()
+    state = replace(state, loads=0)
     reason = f"{active.version} no longer loads: {event.reason}"
     told = Tell("load-failed", active.version, _cut(reason))
     if state.previous:
         fallback = state.previous
         return _fall_back(_condemn(state, active, reason), fallback, reason, told)
     if state.phase is Phase.ROLLING_BACK:
-        return _rest(state, reason, told)
-    return replace(state, reason=_cut(reason)), (told,)
+        rested, effects = _rest(state, reason, told)
+        return rested, (Answer(None), *effects)
+    return replace(state, reason=_cut(reason)), (told, Answer(None))
 
 
 def _damaged(state: State, sha256: str) -> Step:
@@ -283,6 +337,8 @@ def _damaged(state: State, sha256: str) -> Step:
     if candidate and candidate.sha256 == sha256:
         reason = f"the slot of {candidate.version} was damaged"
         told = Tell("slot-damaged", candidate.version)
+        if state.probation and state.phase is Phase.SELF_TESTING:
+            return _rest(state, reason, told, Cancel(sha256))
         if state.phase in (Phase.STAGED, Phase.SELF_TESTING):
             fetching = _enter(state, Phase.FETCHING, reason)
             return fetching, (told, Cancel(sha256), Fetch(candidate))
@@ -296,7 +352,7 @@ def _damaged(state: State, sha256: str) -> Step:
 
 def _fall_back(state: State, fallback: Release | None, reason: str, *told: Effect) -> Step:
     """Let ``fallback`` take the place of ``active``, and answer unless a candidate does."""
-    fallen = replace(state, active=fallback, previous=None)
+    fallen = replace(state, active=fallback, previous=None, loads=0)
     candidate = state.candidate
     if state.phase in RESTING:
         rested, effects = _rest(fallen, reason, *told)
@@ -319,17 +375,21 @@ def _enter(state: State, phase: Phase, reason: str = "") -> State:
 
 def _rest(state: State, reason: str, *told: Effect) -> Step:
     """End what was under way without success, then go after what is wanted."""
-    rested, effects = _pursue(replace(_enter(state, Phase.IDLE, reason), candidate=None))
+    ended = replace(_enter(state, Phase.IDLE, reason), candidate=None, probation=False)
+    rested, effects = _pursue(ended)
     return rested, (*told, Prune(), *effects)
 
 
-def _condemn(state: State, release: Release, reason: str) -> State:
+def _condemn(
+    state: State, release: Release, reason: str, findings: Findings | None = None
+) -> State:
     """Not to be tried again until it is named anew."""
     entry = Quarantined(
         sha256=release.sha256,
         version=release.version,
         reason=_cut(reason),
         revision=state.revision,
+        findings=findings,
     )
     others = tuple(q for q in state.quarantine if q.sha256 != release.sha256)
     previous = state.previous

@@ -21,6 +21,7 @@ from edge_agent.folder import Folder
 from edge_agent.loop import Loop, Timer
 from edge_agent.serving import Serving
 from edge_agent.steps import (
+    RESTING,
     Answer,
     AwaitTurn,
     Cancel,
@@ -39,6 +40,7 @@ from edge_agent.steps import (
     TurnCame,
     Watch,
 )
+from edge_agent.transfer import Transfer
 from edge_agent.update import step, stopgap
 from edge_agent.worker import Worker
 from edge_contract.errors import EdgeError, MachineFault
@@ -61,8 +63,8 @@ class Listener(Protocol):
     def told(self, model: str, tell: Tell) -> None:
         """Something happened that the fleet should hear of."""
 
-    def progressed(self, model: str, done: int, total: int) -> None:
-        """So many bytes of the candidate are here."""
+    def progressed(self, model: str, transfer: Transfer) -> None:
+        """The fetch of the candidate got on, or waits."""
 
     def trouble(self, error: EdgeError) -> None:
         """This machine or a peer is in the way; it is tried again."""
@@ -239,18 +241,16 @@ class Updater:
         now = self._load(model)
         if now.phase is not Phase.TRIAL or now.candidate != release:
             return
-        digest, totals = self._serving.seen(model)
-        if digest == release.sha256:
-            requests = totals.answered + totals.failed
-            elapsed_s = time.monotonic() - since_s
-            self.take(model, Evidence(digest, requests, totals.failed, elapsed_s))
+        seen = self._serving.evidence(model, time.monotonic() - since_s)
+        if seen and seen.sha256 == release.sha256:
+            self.take(model, seen)
         self._loop.later(WATCH_S, lambda: self._watch(model, release, since_s))
 
     # -- small steps -------------------------------------------------------------------------
 
-    def _progressed(self, model: str, done: int, total: int) -> None:
+    def _progressed(self, model: str, transfer: Transfer) -> None:
         """In the fetching thread."""
-        self._loop.post(lambda: self._listener.progressed(model, done, total))
+        self._loop.post(lambda: self._listener.progressed(model, transfer))
 
     def _cancel(self, model: str, sha256: str) -> None:
         job = self._jobs.get(model)
@@ -285,10 +285,14 @@ class Updater:
     def _not_saved(self, model: str, event: Event, error: MachineFault) -> None:
         """Nothing was decided; let it happen again when the disk may take it."""
         self._listener.trouble(error)
-        if isinstance(event, Started) and self._serving.seat(model).model is None:
-            for effect in stopgap(self._load(model)):
-                self._perform(model, effect)
-        if not isinstance(event, Evidence | Stopping):  # evidence comes again by itself
+        again = not isinstance(event, Evidence | Stopping)  # evidence comes again by itself
+        if isinstance(event, Started):
+            now = self._load(model)
+            again = now.phase not in RESTING  # at rest there is nothing more to do than to answer
+            if self._serving.seat(model).model is None:
+                for effect in stopgap(now):
+                    self._perform(model, effect)
+        if again:
             self._loop.later(PERSIST_RETRY_S, lambda: self.take(model, event))
 
     def _log(self, model: str, before: State, now: State) -> None:

@@ -7,13 +7,17 @@ connect, since brokers lose retained messages; an event leaves the outbox only a
 from __future__ import annotations
 
 import logging
+import random
+import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.config import Config
 from edge_agent.outbox import Outbox
+from edge_agent.twin import Twins
 from edge_contract import messages
-from edge_contract.errors import PeerFault
+from edge_contract.errors import EdgeError, InputFault, PeerFault
 from edge_contract.messages import Event, Reported, Status
 from edge_contract.ports.mqtt import FILTERS_MAX, Link, LinkConfig, Message, Ticket
 
@@ -31,6 +35,9 @@ class Uplink:
     Args:
         on_message: gets what arrives on ``filters``, in the network thread.
         on_up, on_down: the broker came, the broker went; in the network thread.
+        on_twin: another agent under this name was met; in the network thread, once an hour.
+        on_trouble: the broker refuses what this side needs; in the network thread.
+        run, machine: this run's number, and the hardware's fingerprint.
     """
 
     def __init__(
@@ -43,6 +50,11 @@ class Uplink:
         on_message: Callable[[Message], None],
         on_up: Callable[[], None],
         on_down: Callable[[str], None],
+        on_twin: Callable[[str], None] = lambda _: None,
+        on_trouble: Callable[[EdgeError], None] = lambda _: None,
+        run: str = "",
+        machine: str = "",
+        rng: random.Random | None = None,
     ) -> None:
         self._topics = config.topics
         self._device = config.agent.device
@@ -50,30 +62,42 @@ class Uplink:
         self._version = version
         self._outbox = outbox
         self._sending: set[Path] = set()
+        self._machine = machine
+        self._twins = Twins(run or secrets.token_hex(8))
+        self._rng = rng or random.Random()  # noqa: S311 - spreads two agents in time
+        self._on_message = on_message
         self._on_up = on_up
+        self._on_down = on_down
+        self._on_twin = on_twin
+        self._on_trouble = on_trouble
         self.filters: list[str] = []
-        status = self._topics.status(self._device)
-        gone = messages.encode(Status(online=False, boot=boot, agent=version))
+        self._status = self._topics.status(self._device)
+        gone = messages.encode(self._birth(online=False))
         self.link = Link(
             LinkConfig(
                 broker=config.broker_url,
                 client_id=self._device,
                 session_expiry_s=SESSION_EXPIRY_S,
-                will=Message(status, gone, qos=1, retain=True),
+                will=Message(self._status, gone, qos=1, retain=True),
                 will_delay_s=WILL_DELAY_S,
                 ca_file=config.broker.ca,
                 cert_file=config.broker.cert,
                 key_file=config.broker.key,
             ),
-            on_message=on_message,
+            on_message=self._received,
             on_up=self._came,
-            on_down=on_down,
+            on_down=self._went,
         )
 
     @property
     def up(self) -> bool:
         """Connected at this moment."""
         return self.link.up
+
+    @property
+    def twin(self) -> str:
+        """What is known of another agent under this name; "" when there was none of late."""
+        return self._twins.describe(time.monotonic())
 
     def start(self) -> None:
         """Connect, and go on trying for as long as it takes."""
@@ -92,7 +116,8 @@ class Uplink:
         """Replace the retained report. Off line nothing is queued: connecting reports anew."""
         if self.up:
             topic = self._topics.reported(self._device)
-            self.link.publish(topic, messages.encode(reported), retain=True)
+            ticket = self.link.publish(topic, messages.encode(reported), retain=True)
+            self._watch(ticket, "this device's report")
 
     def tell(self, event: Event) -> None:
         """Send an event, now or when the broker is back, in this life or a later one."""
@@ -107,16 +132,61 @@ class Uplink:
                 self._send(path)
 
     def _came(self, _session_present: bool) -> None:
-        for i in range(0, len(self.filters), FILTERS_MAX):
-            self.link.subscribe(self.filters[i : i + FILTERS_MAX])
-        self._say_status(online=True)
+        filters = [*self.filters, self._status]
+        for i in range(0, len(filters), FILTERS_MAX):
+            some = filters[i : i + FILTERS_MAX]
+            self._watch(self.link.subscribe(some), f"to subscribe to {', '.join(some)}")
+        self._watch(self._say_status(online=True), "this device's status")
         self._sending.clear()
         self._on_up()
 
+    def _went(self, reason: str) -> None:
+        now_s = time.monotonic()
+        first = self._twins.dropped(reason, now_s)
+        self.link.hold_s = self._twins.hold_s(now_s, self._rng)
+        if first:
+            self._on_twin(self.twin)
+        self._on_down(reason)
+
+    def _received(self, message: Message) -> None:
+        """What is on this device's own status is for this class, all else is passed on."""
+        if message.topic != self._status:
+            self._on_message(message)
+            return
+        try:
+            status = messages.decode(message.payload, Status)
+        except InputFault as error:
+            log.warning("not a status on %s: %s", message.topic, error.what)
+            return
+        if self._twins.heard(status, time.monotonic()):
+            self._on_twin(self.twin)
+
+    def _watch(self, ticket: Ticket, what: str) -> None:
+        """Say it when the broker refuses; that a connection was lost is no news here."""
+
+        def answered(accepted: bool) -> None:
+            if not accepted and self.up:
+                self._on_trouble(
+                    PeerFault(
+                        f"the broker refuses {what}: {ticket.error}",
+                        advice="Check this account's rights: edge-pack broker-acl writes them.",
+                    )
+                )
+
+        ticket.then(answered)
+
+    def _birth(self, *, online: bool) -> Status:
+        return Status(
+            online=online,
+            boot=self._boot,
+            agent=self._version,
+            run=self._twins.run,
+            machine=self._machine,
+        )
+
     def _say_status(self, *, online: bool) -> Ticket:
-        status = Status(online=online, boot=self._boot, agent=self._version)
-        topic = self._topics.status(self._device)
-        return self.link.publish(topic, messages.encode(status), retain=True)
+        status = self._birth(online=online)
+        return self.link.publish(self._status, messages.encode(status), retain=True)
 
     def _send(self, path: Path) -> None:
         payload = self._outbox.read(path)
@@ -129,4 +199,6 @@ class Uplink:
                 self._outbox.done(path)
             self._sending.discard(path)
 
-        self.link.publish(self._topics.events(self._device), payload).then(answered)
+        ticket = self.link.publish(self._topics.events(self._device), payload)
+        ticket.then(answered)
+        self._watch(ticket, "an event")

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from msgspec import UNSET
+
 from edge_agent import report
 from edge_agent.config import Config
 from edge_agent.folder import Folder
 from edge_agent.report import AgentStatus
 from edge_agent.steps import State, Tell
 from edge_agent.telemetry.recorder import Instant
+from edge_agent.transfer import Transfer
 from edge_contract import wire
 from edge_contract.errors import EdgeError
 from edge_contract.messages import Event, Hardware, ModelReport, Reported
@@ -29,7 +32,11 @@ from edge_contract.ports.disk import TEMPORARY
 log = logging.getLogger(__name__)
 
 PROGRESS_S = 5.0
-"""Progress of a fetch is published at most this often."""
+PROGRESS_SHARE = 0.01
+PROGRESS_IDLE_S = 60.0
+"""Progress of a fetch is published at most every 5 s, for less than a hundredth every 60 s."""
+TOLD_WAITS = frozenset({"slot", "clock", "day"})
+"""Waits that are an event; a start that is put off by chance is one of thousands."""
 STATUS_S = 1.0
 """``status.json`` is written at most this often, unless an update moved on."""
 
@@ -46,6 +53,7 @@ class Facts:
         freshness, revision: of the signed metadata; of the newest ``desired``.
         requests: rows answered and failed by what answers now, by model.
         spool_records, spool_bytes, events_waiting: what is not home yet.
+        twin: what is known of another agent under this name.
     """
 
     states: Mapping[str, State]
@@ -57,6 +65,7 @@ class Facts:
     spool_records: int
     spool_bytes: int
     events_waiting: int
+    twin: str = ""
 
 
 class Ears(Protocol):
@@ -98,7 +107,8 @@ class Voice:
         self._ears = ears
         self._now = now
         self._seq = 0
-        self._progress: dict[str, float] = {}
+        self._transfers: dict[str, Transfer] = {}
+        self._shares_said: dict[str, float] = {}
         self._last_error = ""
         self._last_error_ms = 0
         self._report_due_s = 0.0
@@ -109,7 +119,7 @@ class Voice:
     def changed(self, model: str, now: State) -> None:
         """Say at once what the model is at now."""
         if now.candidate is None or now.phase.value != "fetching":
-            self._progress.pop(model, None)
+            self._transfers.pop(model, None)
         self.publish()
 
     def told(self, model: str, tell: Tell) -> None:
@@ -122,15 +132,24 @@ class Voice:
             model=model,
             version=tell.version,
             detail=tell.detail,
+            findings=tell.findings or UNSET,
         )
         self._seq += 1
         self._ears.tell(event)
 
-    def progressed(self, model: str, done: int, total: int) -> None:
-        """Keep it for the next report, which is due when the last is old enough."""
-        self._progress[model] = done / total if total else 0.0
+    def progressed(self, model: str, transfer: Transfer) -> None:
+        """Keep it for the next report; a wait is said at once, and told the fleet once."""
+        before = self._transfers.get(model)
+        self._transfers[model] = transfer
+        if transfer.wait != (before.wait if before else ""):
+            if transfer.wait in TOLD_WAITS:
+                self.told(model, Tell("waiting", transfer.version, transfer.text))
+            self.publish()
+            return
         now_s = self._now().monotonic_s
-        self._report_due_s = min(self._report_due_s, now_s + PROGRESS_S)
+        moved = abs(transfer.share - self._shares_said.get(model, 0.0)) >= PROGRESS_SHARE
+        due_s = PROGRESS_S if moved else PROGRESS_IDLE_S
+        self._report_due_s = min(self._report_due_s, now_s + due_s)
         self._status_due_s = min(self._status_due_s, now_s + STATUS_S)
 
     def trouble(self, error: EdgeError) -> None:
@@ -145,6 +164,7 @@ class Voice:
         """Say it now: to the fleet and on disk."""
         now, facts = self._now(), self._facts()
         self._report_due_s = now.monotonic_s + self._config.update.report_s
+        self._shares_said = {name: each.share for name, each in self._transfers.items()}
         self._ears.report(
             Reported(
                 boot=self._boot,
@@ -155,6 +175,7 @@ class Voice:
                 freshness=facts.freshness,
                 labels=self._config.agent.labels,
                 models=self._models(facts),
+                twin=facts.twin[:200],
             )
         )
         self._write_status(now)
@@ -190,6 +211,7 @@ class Voice:
             spool_records=facts.spool_records,
             spool_bytes=facts.spool_bytes,
             events_waiting=facts.events_waiting,
+            twin=facts.twin,
             last_error=self._last_error,
             last_error_ms=self._last_error_ms,
         )
@@ -199,7 +221,7 @@ class Voice:
         write_status(self._folder.status, self.status(running=False))
 
     def _models(self, facts: Facts) -> dict[str, ModelReport]:
-        return report.model_reports(facts.states, self._progress, facts.why)
+        return report.model_reports(facts.states, self._transfers, facts.why)
 
     def _write_status(self, now: Instant) -> None:
         self._status_due_s = now.monotonic_s + 10 * STATUS_S

@@ -68,12 +68,19 @@ class Pointer(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """Retained birth and last will; one boot number pairs them."""
+    """Retained birth and last will; one boot number pairs them.
+
+    Attributes:
+        run: drawn at random at each start: two agents under one name differ in it.
+        machine: fingerprint of the hardware.
+    """
 
     schema: int = 1
     online: bool
     boot: Count
     agent: Short
+    run: Short = ""
+    machine: Short = ""
 
 
 class Desired(Struct, frozen=True, kw_only=True):
@@ -155,7 +162,10 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The state of one model on a device. Versions are "" where there is none.
 
     ``factory``: version of the factory's bundle while that answers, for want of a better one.
-    ``failure``: the version that was quarantined last.
+    ``failure``: the version that was quarantined last. Of the candidate's fetch: ``done_bytes`` of
+    ``total_bytes`` are here (0 before that is known), ``bytes_per_s`` came lately. ``waits``: what
+    the phase waits for, in words; ``until_ms``: when that ends by the device's clock, 0 where it
+    is not known.
     """
 
     phase: Phase
@@ -168,10 +178,18 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     quarantined: Annotated[tuple[Short, ...], Meta(max_length=32)] = ()
     factory: Short = ""
     failure: Failure | None = None
+    done_bytes: Count = 0
+    total_bytes: Count = 0
+    bytes_per_s: Count = 0
+    waits: Short = ""
+    until_ms: Count = 0
 
 
 class Reported(Struct, frozen=True, kw_only=True):
-    """Retained: what a device runs and how it is."""
+    """Retained: what a device runs and how it is.
+
+    ``twin``: what it knows of another agent under its name, "" when there was none of late.
+    """
 
     schema: int = 1
     boot: Count
@@ -182,6 +200,7 @@ class Reported(Struct, frozen=True, kw_only=True):
     freshness: Literal["verified", "unverified", "expired", "none"] = "none"
     labels: Labels = {}
     models: Annotated[dict[Name, ModelReport], Meta(max_length=256)] = {}
+    twin: Short = ""
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -97,6 +97,18 @@ class Topics:
         """Telemetry windows, sharded by two hex digits of the device's hash."""
         return f"{self.root}/t/{shard(device)}/{check_name(device, 'device')}"
 
+    def enrol_request(self, token: str) -> str:
+        """The question of a device that enrols with a token; ``token`` is the token's id."""
+        return f"{self.root}/enroll/{token}/req"
+
+    def enrol_answer(self, token: str) -> str:
+        """What it is answered."""
+        return f"{self.root}/enroll/{token}/ans"
+
+    def enrol_filter(self) -> str:
+        """Every question of a device that enrols."""
+        return self.enrol_request("+")
+
     def collector_filters(self) -> tuple[str, ...]:
         """What a collector of the whole fleet subscribes to."""
         device = f"{self.root}/d/+"

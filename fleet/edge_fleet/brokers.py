@@ -18,13 +18,16 @@ from edge_fleet.broker import (
 
 
 @contextlib.contextmanager
-def running_broker(port: int, folder: Path | None, *, embedded: bool) -> Iterator[tuple[str, str]]:
+def running_broker(
+    port: int, folder: Path | None, *, embedded: bool, accounts: Path | None = None
+) -> Iterator[tuple[str, str]]:
     """A broker on the loopback for as long as the ``with`` block lasts.
 
     Args:
         port: 0 takes a free one.
         folder: what it keeps over restarts; None keeps nothing.
         embedded: take the embedded one also where there is a mosquitto.
+        accounts: a folder of `edge-pack broker-acl`; without it everyone is welcome.
 
     Yields its URL and its kind. Raises MachineFault when it does not start.
     """
@@ -32,9 +35,11 @@ def running_broker(port: int, folder: Path | None, *, embedded: bool) -> Iterato
     broker: BrokerThread | MosquittoProcess
     try:
         if kind == "mosquitto":
-            broker = MosquittoProcess(MosquittoConfig(port=port, directory=folder))
+            broker = MosquittoProcess(
+                MosquittoConfig(port=port, directory=folder, accounts=accounts)
+            )
         else:
-            broker = BrokerThread(BrokerConfig(port=port, state_dir=folder))
+            broker = BrokerThread(BrokerConfig(port=port, state_dir=folder, accounts=accounts))
         broker.start()
     except (BrokerError, OSError) as error:
         raise MachineFault(

@@ -21,6 +21,7 @@ from edge_contract import broker_url
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.names import check_name
 from edge_contract.ports import command
+from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import reports, terminal, views
 from edge_fleet import serve as serving
@@ -125,6 +126,10 @@ def broker(
     embedded: Annotated[
         bool, typer.Option("--embedded", help="The embedded broker, also where mosquitto is.")
     ] = False,
+    accounts: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Accounts of `edge-pack broker-acl`: who may do what."),
+    ] = None,
 ) -> None:
     """Run an MQTT 5 broker for this machine only, until stopped.
 
@@ -133,9 +138,13 @@ def broker(
       edge-fleet broker
 
       edge-fleet broker --port 0 --folder broker-state --embedded
+
+      edge-fleet broker --folder broker-state --accounts accounts
     """
+    if accounts is not None:
+        Accounts(accounts).read()
     serving.log_to_stderr(verbose=False)
-    serving.run_broker(port, folder, embedded=embedded)
+    serving.run_broker(port, folder, embedded=embedded, accounts=accounts)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import MachineFault
 from edge_contract.ports.mqtt import Link, LinkConfig, Message, Ticket
 from edge_contract.topics import DEFAULT_PREFIX, Topics
-from edge_fleet import intake
+from edge_fleet import intake, twins
 from edge_fleet.drift.budget import Budget
 from edge_fleet.evidence import Evidence, Outcome
 from edge_fleet.fetcher import Fetcher
@@ -127,6 +127,7 @@ class Collector:
         self._subscribed: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
         self._library = Library()
         self._evidence = Evidence(self._library, config.budget)
+        self._twins = twins.Twins()
         self._logged: set[tuple[str, str]] = set()
         self._heartbeat_s = self._rescan_s = float("-inf")
         self._link = Link(config.link(durable=True), on_message=self._received, on_up=self._up)
@@ -242,9 +243,12 @@ class Collector:
         for item in items:
             if isinstance(item, StatusSeen):
                 tx.status(item)
+                faults += filter(None, [self._twins.born(item)])
             elif isinstance(item, ReportSeen):
                 tx.report(item)
-        tx.add_events([item for item in items if isinstance(item, EventSeen)])
+        events = [item for item in items if isinstance(item, EventSeen)]
+        tx.add_events(events)
+        faults += filter(None, map(twins.told, events))
         outcome = self._evidence.count(tx, fresh, self._clock_ms())
         tx.add_faults(faults + outcome.faults)
         self._log_faults(faults + outcome.faults)

@@ -35,7 +35,14 @@ def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: 
             case "status":
                 status = messages.decode(payload, messages.Status)
                 return StatusSeen(
-                    device, status.online, status.boot, _plain(status.agent), now_ms, retained
+                    device,
+                    status.online,
+                    status.boot,
+                    _plain(status.agent),
+                    now_ms,
+                    retained,
+                    _plain(status.run),
+                    _plain(status.machine),
                 )
             case "reported":
                 messages.decode(payload, messages.Reported)

@@ -81,11 +81,13 @@ def serve(
     print_line("stopped: everything acknowledged is stored")
 
 
-def run_broker(port: int, folder: Path | None, *, embedded: bool) -> None:
+def run_broker(
+    port: int, folder: Path | None, *, embedded: bool, accounts: Path | None = None
+) -> None:
     """Run a broker until a signal comes."""
     with (
         stop_on_signal() as stop,
-        running_broker(port, folder, embedded=embedded) as (url, kind),
+        running_broker(port, folder, embedded=embedded, accounts=accounts) as (url, kind),
     ):
         print_line(f"broker {url} ({kind})")
         stop.wait()

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge_contract.errors import InputFault
 from edge_contract.ports import command
-from edge_pack import doctor, printing, reading, release_commands
+from edge_pack import broker_commands, doctor, printing, reading, release_commands
 from edge_pack.building import STAGES, Built, build
 from edge_pack.compress.modes import QUANTIZE, Optimize, Quantize
 from edge_pack.config import (
@@ -314,6 +314,7 @@ def predict(
 
 
 release_commands.register(app)
+broker_commands.register(app)
 papers.register(app)
 gates.register(app)
 doctor.register(app)

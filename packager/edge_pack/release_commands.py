@@ -1,52 +1,44 @@
-"""``edge-pack keys`` and ``edge-pack publish``: parse, call one function, print."""
+"""``edge-pack publish``, ``promote``, ``floor``, ``sync``, ``gc``, ``status`` and ``audit``."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
 
-from edge_contract import broker_url
 from edge_contract import bundle as bundles
-from edge_contract.broker_url import BrokerUrl
-from edge_contract.errors import InputFault
+from edge_contract.errors import InputFault, PeerFault
+from edge_contract.names import check_name
 from edge_contract.ports.disk import read_bounded
-from edge_contract.ports.mqtt import LinkConfig
-from edge_contract.topics import DEFAULT_PREFIX, Topics
+from edge_contract.topics import DEFAULT_PREFIX
+from edge_pack import key_commands, release_printing
+from edge_pack.broker_options import (
+    BrokerOption,
+    CaOption,
+    ChannelOption,
+    FleetOption,
+    JsonOption,
+    KeysOption,
+    LaterOption,
+    PassphraseFile,
+    PrefixOption,
+    Target,
+    bar,
+    connected,
+    put,
+    target,
+)
+from edge_pack.passphrases import Asking
 
 if TYPE_CHECKING:
-    from edge_release.publication import Synced
-    from edge_release.repository import Published, RoleStatus
+    from edge_release.repository import Repository
 
-PASSWORD_VARIABLE = "EDGE_PACK_PASSWORD"  # noqa: S105 - the name of a variable
+KEYS = Path("keys")
+_Release = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="Such as pump@1.2.")]
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-_Keys = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of keys.")]
-
-_INIT_HELP = """Make signing keys and an empty repository in DIR.
-
-Prints the root's fingerprint, which devices are enrolled with.
-
-Example: edge-pack keys init keys
-"""
-_STATUS_HELP = """Show each role's version, expiry and keys.
-
-Exit code 1 when a signature has expired.
-
-Example: edge-pack keys status keys
-"""
 _PUBLISH_HELP = """Sign BUNDLE and put it on a broker, for the devices of a fleet to pull.
 
 The same command again is harmless: it puts back what the broker lost. The broker's password may
@@ -59,195 +51,290 @@ Examples:
   edge-pack publish pump-2.edgepack --broker mqtts://me@broker.example --keys keys --fleet home
   --candidate
 """
+_PROMOTE_HELP = """Make a version that was published before the stable one of a channel.
+
+Also the way back: an older version, down to the floor.
+
+Examples:
+
+  edge-pack promote pump@2.0 --fleet home --broker mqtt://localhost
+
+  edge-pack promote pump@1.9 --fleet home --channel beta --broker mqtts://me@broker.example
+"""
+_FLOOR_HELP = """Let no device run a version older than NAME@VERSION; a floor only rises.
+
+Example: edge-pack floor set pump@1.5 --fleet home --broker mqtt://localhost
+"""
+_SYNC_HELP = """Put on a broker what it lost of what is published, and nothing else.
+
+Signs snapshot and timestamp anew when they are past half their life and their keys are here.
+
+Example: edge-pack sync --fleet home --broker mqtt://localhost
+"""
+_GC_HELP = """Remove what no version that a device may run needs, from the broker and from the disk.
+
+A channel keeps its stable version, its candidate and --keep former ones; older ones can be named no
+more, and may be published again.
+
+Examples:
+
+  edge-pack gc --fleet home --broker mqtt://localhost --dry-run
+
+  edge-pack gc --fleet home --broker mqtt://localhost --keep 2
+"""
+_STATUS_HELP = """Show what is published on each fleet and channel.
+
+With --broker and --fleet: also whether that broker holds all of it; exit code 1 when it does not.
+
+Examples:
+
+  edge-pack status --keys keys
+
+  edge-pack status --fleet home --broker mqtt://localhost --json
+"""
+_AUDIT_HELP = """Show who published, promoted, rotated what, and when.
+
+--verify: exit code 1 when an entry was altered, removed, moved or cut off.
+
+Examples:
+
+  edge-pack audit --keys keys
+
+  edge-pack audit --keys keys --verify --json
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``edge-pack``."""
-    group = typer.Typer(
-        help="Make and look at signing keys.", no_args_is_help=True, rich_markup_mode=None
-    )
-    group.command("init", help=_INIT_HELP)(_init)
-    group.command("status", help=_STATUS_HELP)(_status)
-    app.add_typer(group, name="keys")
+    key_commands.register(app)
     app.command("publish", help=_PUBLISH_HELP)(_publish)
-
-
-def _init(
-    folder: _Keys,
-    *,
-    profile: Annotated[
-        str,
-        typer.Option(help="home: signatures hold long; managed: short, two of three root keys."),
-    ] = "home",
-    as_json: _Json = False,
-) -> None:
-    from edge_release import create  # noqa: PLC0415 - needs an extra; `inspect` does not
-    from edge_release.roles import PROFILES, ROOT, key_names  # noqa: PLC0415
-
-    chosen = next((each for each in PROFILES if each == profile), None)
-    if chosen is None:
-        raise InputFault(f"profile {profile!r} is neither of {', '.join(PROFILES)}")
-    fingerprint = create(folder, chosen, now=datetime.now(UTC))
-    roots = [f"{name}.pem" for name in key_names(chosen, ROOT)]
-    first = folder / "repository" / "metadata" / "1.root.json"
-    if as_json:
-        _print_json({"fingerprint": _digits(fingerprint), "root": str(first), "profile": chosen})
-        return
-    sys.stdout.write(
-        f"keys and an empty repository are in {folder} (profile {chosen})\n"
-        f"root fingerprint: {fingerprint}\n"
-        f"enroll each device with: edge-agent enroll --root {fingerprint}\n"
-        f"The keys are NOT encrypted; only this user can read them. Keep a copy of the folder off"
-        f" line:\nwho has it can sign for your devices, and without {', '.join(roots)} nobody can"
-        " ever replace a key.\n"
+    app.command("promote", help=_PROMOTE_HELP)(_promote)
+    floor = typer.Typer(
+        help="The oldest version that devices may run.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
     )
-
-
-def _status(folder: _Keys, *, as_json: _Json = False) -> None:
-    from edge_release import fingerprint  # noqa: PLC0415
-    from edge_release.repository import Repository  # noqa: PLC0415
-
-    now = datetime.now(UTC)
-    repository = Repository(folder)
-    rows = repository.status(now=now)
-    root = fingerprint(repository.shelf.first_root())
-    if as_json:
-        found = {"fingerprint": _digits(root), "profile": repository.profile}
-        _print_json({**found, "roles": [_role_json(row, now) for row in rows]})
-    else:
-        sys.stdout.write(f"root fingerprint: {root} (profile {repository.profile})\n")
-        Console().print(_role_table(rows, now))
-    if any(row.expires <= now for row in rows):
-        raise typer.Exit(1)
+    floor.command("set", help=_FLOOR_HELP)(_floor)
+    floor.callback()(lambda: None)  # `floor set`, although it is the only one
+    app.add_typer(floor, name="floor")
+    app.command("sync", help=_SYNC_HELP)(_sync)
+    app.command("gc", help=_GC_HELP)(_gc)
+    app.command("status", help=_STATUS_HELP)(_status)
+    app.command("audit", help=_AUDIT_HELP)(_audit)
 
 
 def _publish(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An .edgepack file.")],
     *,
-    broker: Annotated[str, typer.Option(help="Such as mqtt://localhost or mqtts://me@host.")],
-    keys: Annotated[Path, typer.Option(metavar="DIR", help="The folder of keys.")],
-    fleet: Annotated[str, typer.Option(help="Whose devices it is for.")],
-    channel: Annotated[str, typer.Option(help="Which of the fleet's channels.")] = "stable",
+    broker: BrokerOption,
+    keys: KeysOption,
+    fleet: FleetOption,
+    channel: ChannelOption = "stable",
     candidate: Annotated[
         bool, typer.Option("--candidate", help="Only a rollout may choose it.")
     ] = False,
-    prefix: Annotated[str, typer.Option(help="What every topic begins with.")] = DEFAULT_PREFIX,
-    ca: Annotated[str, typer.Option(metavar="FILE", help="Authority of an mqtts broker.")] = "",
-    as_json: _Json = False,
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    ca: CaOption = "",
+    passphrase_file: PassphraseFile = None,
+    as_json: JsonOption = False,
 ) -> None:
-    from edge_release.publication import connect, sync  # noqa: PLC0415
+    chosen = target(broker, fleet, prefix, ca)
+    opened = bundles.read(read_bounded(bundle, bundles.BUNDLE_MAX_BYTES))
+    repository = _open(keys, passphrase_file)
+    started = time.monotonic()
+    with repository.locked(), connected(chosen) as link:
+        published = repository.publish(
+            opened, fleet=fleet, channel=channel, candidate=candidate, now=_now()
+        )
+        title = f"publishing {opened.manifest.name} {opened.manifest.version}"
+        synced = put(repository, chosen, link, title)
+    role = "candidate" if candidate else "stable"
+    seconds = time.monotonic() - started
+    release_printing.show_published(published, synced, seconds, role, as_json=as_json)
+
+
+def _promote(
+    release: _Release,
+    *,
+    fleet: FleetOption,
+    channel: ChannelOption = "stable",
+    keys: KeysOption = KEYS,
+    broker: LaterOption = "",
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    ca: CaOption = "",
+    passphrase_file: PassphraseFile = None,
+    as_json: JsonOption = False,
+) -> None:
+    from edge_release.pointers import Place  # noqa: PLC0415 - `inspect` needs no extra
+
+    model, version = _split(release)
+    chosen = target(broker, fleet, prefix, ca) if broker else None
+    repository = _open(keys, passphrase_file)
+    started = time.monotonic()
+    with repository.locked(), connected(chosen) as link:
+        published = repository.promote(version, Place(fleet, channel, model), now=_now())
+        synced = put(repository, chosen, link, f"promoting {release}")
+    seconds = time.monotonic() - started
+    release_printing.show_published(published, synced, seconds, "stable", as_json=as_json)
+
+
+def _floor(
+    release: _Release,
+    *,
+    fleet: FleetOption,
+    channel: ChannelOption = "stable",
+    keys: KeysOption = KEYS,
+    broker: LaterOption = "",
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    ca: CaOption = "",
+    passphrase_file: PassphraseFile = None,
+    as_json: JsonOption = False,
+) -> None:
+    from edge_release.pointers import Place  # noqa: PLC0415
+
+    model, version = _split(release)
+    chosen = target(broker, fleet, prefix, ca) if broker else None
+    repository = _open(keys, passphrase_file)
+    started = time.monotonic()
+    with repository.locked(), connected(chosen) as link:
+        published = repository.set_floor(version, Place(fleet, channel, model), now=_now())
+        synced = put(repository, chosen, link, f"floor {release}")
+    seconds = time.monotonic() - started
+    release_printing.show_published(
+        published, synced, seconds, "stable", floor=version, as_json=as_json
+    )
+
+
+def _sync(
+    *,
+    fleet: FleetOption,
+    broker: BrokerOption,
+    keys: KeysOption = KEYS,
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    ca: CaOption = "",
+    passphrase_file: PassphraseFile = None,
+    as_json: JsonOption = False,
+) -> None:
+    chosen = target(broker, fleet, prefix, ca)
+    repository = _open(keys, passphrase_file)
+    started = time.monotonic()
+    with repository.locked(), connected(chosen) as link:
+        renewed = repository.renew(now=_now())
+        synced = put(repository, chosen, link, f"syncing fleet {fleet}")
+    assert synced is not None
+    release_printing.show_synced(renewed, synced, time.monotonic() - started, as_json=as_json)
+
+
+def _gc(
+    *,
+    fleet: FleetOption,
+    broker: Annotated[
+        str, typer.Option(help="Such as mqtts://me@host. Needed, but for --dry-run.")
+    ] = "",
+    keep: Annotated[int, typer.Option(min=0, help="Former versions that stay.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    keys: KeysOption = KEYS,
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    ca: CaOption = "",
+    passphrase_file: PassphraseFile = None,
+    as_json: JsonOption = False,
+) -> None:
+    from edge_release import garbage  # noqa: PLC0415
+
+    if not broker and not dry_run:
+        raise InputFault("gc removes from a broker: name it with --broker, or pass --dry-run")
+    chosen = target(broker or "mqtt://localhost", fleet, prefix, ca)
+    repository = _open(keys, passphrase_file)
+    with repository.locked():
+        dropped = garbage.forgettable(repository, fleet, keep)
+        if dry_run:
+            found = garbage.find(repository, chosen.topics, keep=keep)
+            release_printing.show_garbage(found, dropped, dry_run=True, as_json=as_json)
+            return
+        with connected(chosen) as link:
+            assert link is not None
+            repository.trim(keep, [fleet], now=_now())
+            put(repository, chosen, link, f"syncing fleet {fleet}")
+            found = garbage.find(repository, chosen.topics)
+            with bar("removing from the broker", in_bytes=False) as progress:
+                garbage.clear(link, found, progress=progress)
+        garbage.remove(found)
+    release_printing.show_garbage(found, dropped, dry_run=False, as_json=as_json)
+
+
+def _status(
+    *,
+    keys: KeysOption = KEYS,
+    fleet: Annotated[str, typer.Option(help="Only this fleet.")] = "",
+    broker: Annotated[str, typer.Option(help="See whether it holds all of the fleet.")] = "",
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    ca: CaOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    from edge_release import overview  # noqa: PLC0415
+
+    if broker and not fleet:
+        raise InputFault("--broker needs --fleet: each fleet may have a broker of its own")
+    repository = _open(keys, None)
+    lines = [line for line in overview.lines(repository) if fleet in ("", line.fleet)]
+    held = None
+    if broker:
+        held = _compared(repository, target(broker, fleet, prefix, ca))
+    release_printing.show_overview(lines, held, as_json=as_json)
+    if held is not None and not held.in_sync:
+        raise typer.Exit(1)
+
+
+def _compared(repository: Repository, chosen: Target) -> release_printing.Held:
+    from edge_release.publication import compare  # noqa: PLC0415
+
+    with connected(chosen) as link, bar("comparing") as progress:
+        assert link is not None
+        try:
+            missing = compare(repository, chosen.topics, link, progress=progress)
+        except PeerFault as fault:
+            return release_printing.Held(False, fault.what)
+    if not missing.put_messages:
+        return release_printing.Held(True)
+    return release_printing.Held(
+        False,
+        f"{missing.put_messages} messages, {missing.put_bytes:,} bytes are missing or different",
+        missing.put_messages,
+        missing.put_bytes,
+    )
+
+
+def _audit(
+    *,
+    keys: KeysOption = KEYS,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Exit code 1 when the log was altered.")
+    ] = False,
+    last: Annotated[int, typer.Option(min=1, help="Show that many of the newest.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    from edge_release import audit  # noqa: PLC0415
+
+    shelf = _open(keys, None).shelf
+    state = shelf.read()
+    checked = audit.check(shelf.log(), shelf.head(state.timestamp))
+    release_printing.show_audit(checked, last, verify=verify, as_json=as_json)
+    if verify and checked.faults:
+        raise typer.Exit(1)
+
+
+def _open(keys: Path, passphrase_file: Path | None) -> Repository:
     from edge_release.repository import Repository  # noqa: PLC0415
 
-    topics = Topics(fleet, prefix)
-    link = LinkConfig(
-        broker=_with_password(broker_url.parse(broker)),
-        client_id=f"edge-pack-{secrets.token_hex(4)}",
-        ca_file=ca,
-    )
-    opened = bundles.read(read_bounded(bundle, bundles.BUNDLE_MAX_BYTES))
-    repository = Repository(keys)
-    started = time.monotonic()
-    with repository.locked(), connect(link, topics) as connected:
-        published = repository.publish(
-            opened, fleet=fleet, channel=channel, candidate=candidate, now=datetime.now(UTC)
-        )
-        with _bar(f"publishing {opened.manifest.name} {opened.manifest.version}") as progress:
-            synced = sync(repository, topics, connected, progress=progress)
-    summary = _summary(published, synced, time.monotonic() - started, candidate=candidate)
-    if as_json:
-        _print_json(summary)
-    else:
-        sys.stdout.write(_sentence(summary))
+    return Repository(keys, secrets=Asking(passphrase_file))
 
 
-def _with_password(url: BrokerUrl) -> BrokerUrl:
-    password = os.environ.get(PASSWORD_VARIABLE, "")
-    if not password or url.password:
-        return url
-    return BrokerUrl(url.host, url.port, url.tls, url.user, password)
+def _split(release: str) -> tuple[str, str]:
+    model, sign, version = release.partition("@")
+    if not sign:
+        raise InputFault(f"{release!r} is not NAME@VERSION", advice="Such as pump@1.2.")
+    return check_name(model, "model"), check_name(version, "version")
 
 
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, on a terminal only."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _summary(
-    published: Published, synced: Synced, seconds: float, *, candidate: bool
-) -> dict[str, Any]:
-    return {
-        "model": published.place.model,
-        "version": published.release.version,
-        "sha256": published.release.sha256,
-        "fleet": published.place.fleet,
-        "channel": published.place.channel,
-        "candidate": candidate,
-        "pointer_version": published.pointer_version,
-        "timestamp_version": published.timestamp_version,
-        "signed": published.changed,
-        "messages": synced.put_messages,
-        "bytes": synced.put_bytes,
-        "kept_bytes": synced.kept_bytes,
-        "seconds": round(seconds, 3),
-    }
-
-
-def _sentence(summary: dict[str, Any]) -> str:
-    role = "candidate" if summary["candidate"] else "stable"
-    return (
-        f"{summary['model']} {summary['version']} is {role} in channel {summary['channel']} of"
-        f" fleet {summary['fleet']} (pointer version {summary['pointer_version']})\n"
-        f"put {summary['messages']} messages, {summary['bytes']:,} bytes in"
-        f" {summary['seconds']:.1f} s; {summary['kept_bytes']:,} bytes were there already\n"
-    )
-
-
-def _role_json(row: RoleStatus, now: datetime) -> dict[str, Any]:
-    return {
-        "role": row.role,
-        "version": row.version,
-        "expires": row.expires.isoformat(),
-        "days_left": (row.expires - now).days,
-        "threshold": row.threshold,
-        "keys": list(row.keys),
-        "key_here": row.present,
-        "renew": row.renew,
-    }
-
-
-def _role_table(rows: list[RoleStatus], now: datetime) -> Table:
-    table = Table(box=None, header_style="")
-    for column in ("role", "version", "expires", "days left", "keys", "key here", "note"):
-        table.add_column(column)
-    for row in rows:
-        if row.expires <= now:
-            note = "EXPIRED"
-        elif row.renew:
-            note = "sign anew: past half its life"
-        else:
-            note = ""
-        table.add_row(
-            row.role,
-            str(row.version),
-            row.expires.strftime("%Y-%m-%d"),
-            str((row.expires - now).days),
-            f"{row.threshold} of {len(row.keys)}",
-            "yes" if row.present else "no",
-            note,
-        )
-    return table
-
-
-def _digits(fingerprint: str) -> str:
-    return fingerprint.removeprefix("sha256:")
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -44,6 +44,7 @@ from edge_pack.gates.judge import Judgement
 from edge_pack.papers import provenance
 from edge_pack.papers.provenance import Found
 from edge_pack.parity import Budget
+from edge_pack.passphrases import Asking
 from edge_release import signing
 
 
@@ -185,4 +186,4 @@ def sign(manifest_bytes: bytes, config: BuildConfig) -> bytes:
     """The signature's envelope, or b"" where no keys were named."""
     if config.keys is None:
         return b""
-    return signing.sign_bundle(manifest_bytes, config.keys)
+    return signing.sign_bundle(manifest_bytes, config.keys, Asking())

@@ -12,12 +12,13 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner, Key
+from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Targets
 
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.disk import sync_directory
 from edge_release import keys, metadata, roles
+from edge_release.ring import Ring
 from edge_release.roles import Profile
 from edge_release.shelf import Shelf, versioned
 
@@ -27,14 +28,17 @@ def fingerprint(root: bytes) -> str:
     return f"sha256:{hashlib.sha256(root).hexdigest()}"
 
 
-def create(folder: Path, profile: Profile, *, now: datetime) -> str:
+def create(folder: Path, profile: Profile, *, now: datetime, passphrase: str = "") -> str:
     """Make keys and a repository in ``folder``; returns the root's fingerprint.
 
     Args:
         folder: does not exist yet, or is empty. now: time of signing, aware.
+        passphrase: encrypts the private keys; "": they lie open.
 
     Raises InputFault when there is something in the folder, MachineFault when the disk refuses.
     """
+    if passphrase:
+        keys.check_passphrase(passphrase)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputFault(
             f"{folder} is there already and not empty; keys are never overwritten",
@@ -46,7 +50,7 @@ def create(folder: Path, profile: Profile, *, now: datetime) -> str:
     except OSError as error:
         raise MachineFault(f"cannot write beside {folder}: {error.strerror}") from error
     try:
-        root = _fill(partial, profile, now)
+        root = _fill(partial, profile, now, passphrase)
         os.replace(partial, folder)  # noqa: PTH105 - over an empty folder too
         sync_directory(folder.parent)
     except OSError as error:
@@ -56,14 +60,14 @@ def create(folder: Path, profile: Profile, *, now: datetime) -> str:
     return fingerprint(root)
 
 
-def _fill(folder: Path, profile: Profile, now: datetime) -> bytes:
-    signers: dict[str, list[CryptoSigner]] = {}
+def _fill(folder: Path, profile: Profile, now: datetime, passphrase: str) -> bytes:
+    ring = Ring(folder, lambda what: passphrase)
+    signers: dict[str, list[Signer]] = {}
     for role in roles.ROLES:
         signers[role] = []
         for name in roles.key_names(profile, role):
-            signer = keys.generate()
-            keys.write(folder, name, signer)
-            signers[role].append(signer)
+            entry = ring.generate(name, passphrase)
+            signers[role].append(ring.signer(entry.key.keyid))
     public: dict[str, list[Key]] = {
         role: [signer.public_key for signer in pairs] for role, pairs in signers.items()
     }
@@ -80,8 +84,10 @@ def _fill(folder: Path, profile: Profile, now: datetime) -> bytes:
     expires = metadata.expiry(profile, roles.SNAPSHOT, now)
     snapshot = metadata.seal(metadata.snapshot(1, listed, expires), signers[roles.SNAPSHOT])
     expires = metadata.expiry(profile, roles.TIMESTAMP, now)
+    extra = {metadata.ROOT_VERSION: 1}
     timestamp = metadata.seal(
-        metadata.timestamp(1, 1, snapshot, expires=expires, now=now), signers[roles.TIMESTAMP]
+        metadata.timestamp(1, 1, snapshot, expires=expires, now=now, extra=extra),
+        signers[roles.TIMESTAMP],
     )
     shelf = Shelf(folder)
     shelf.write_metadata(

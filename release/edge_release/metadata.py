@@ -5,13 +5,14 @@ Equal content gives equal bytes: canonical order, no white space, Ed25519 signat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import Key, Signer
-from tuf.api.exceptions import RepositoryError
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -26,12 +27,19 @@ from tuf.api.metadata import (
 from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
-from edge_contract.errors import InputFault
+from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_release import roles
 from edge_release.roles import Profile
 
 SIGNED_AT = "signed_at"
 """Extra field of a timestamp: a device without a clock learns from it that it is later."""
+ROOT_VERSION = "root_version"
+"""Extra field of a timestamp: the root it was signed under. It makes writing ``timestamp.json`` the
+one moment at which a new root counts, on the publisher's disk."""
+AUDIT = "audit"
+"""Extra field of a timestamp: entries and head of the audit log, so that a cut is seen."""
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 AnySigned = Signed
@@ -40,10 +48,27 @@ _SERIALIZER = JSONSerializer(compact=True)
 
 
 def seal(signed: T, signers: Sequence[Signer]) -> bytes:
-    """The bytes of metadata signed by all ``signers``."""
-    wrapped = Metadata[T](signed)
+    """The bytes of metadata signed by all ``signers``, as ``add_signatures``."""
+    return add_signatures(Metadata[T](signed), signers)
+
+
+def add_signatures(wrapped: Metadata[Any], signers: Sequence[Signer]) -> bytes:
+    """The bytes of metadata with a signature of each of ``signers`` added.
+
+    Raises MachineFault when a token or key service does not sign.
+    """
     for signer in signers:
-        wrapped.sign(signer, append=True)
+        try:
+            wrapped.sign(signer, append=True)
+        except UnsignedMetadataError as error:
+            if isinstance(error.__cause__, EdgeError):
+                raise error.__cause__ from error
+            said = str(error.__cause__) or type(error.__cause__).__name__
+            raise MachineFault(
+                f"key {signer.public_key.keyid[:8]} does not sign: {said}",
+                advice="Check that its token or service can be reached, and the PIN or"
+                " credentials.",
+            ) from error
     return bytes(wrapped.to_bytes(_SERIALIZER))
 
 
@@ -61,6 +86,18 @@ def parse_signed(data: bytes, kind: type[T], where: str) -> Metadata[T]:
     if not isinstance(wrapped.signed, kind):
         raise InputFault(f"{where} is {wrapped.signed.type} metadata, not {kind.type}")
     return wrapped
+
+
+def parse_role(data: bytes, role: str, where: str) -> Metadata[Any]:
+    """Metadata of whichever kind ``role`` has, not verified. Raises InputFault as ``parse``."""
+    match role:
+        case roles.ROOT:
+            return parse_signed(data, Root, where)
+        case roles.SNAPSHOT:
+            return parse_signed(data, Snapshot, where)
+        case roles.TIMESTAMP:
+            return parse_signed(data, Timestamp, where)
+    return parse_signed(data, Targets, where)
 
 
 def expiry(profile: Profile, role: str, now: datetime) -> datetime:
@@ -113,14 +150,20 @@ def snapshot(version: int, files: dict[str, tuple[int, bytes]], expires: datetim
 
 
 def timestamp(
-    version: int, snapshot_version: int, data: bytes, *, expires: datetime, now: datetime
+    version: int,
+    snapshot_version: int,
+    data: bytes,
+    *,
+    expires: datetime,
+    now: datetime,
+    extra: Mapping[str, object] = MappingProxyType({}),
 ) -> Timestamp:
-    """A timestamp over a snapshot's bytes, with the time of signing."""
+    """A timestamp over a snapshot's bytes, with the time of signing and ``extra`` fields."""
     return Timestamp(
         version=version,
         expires=expires,
         snapshot_meta=MetaFile.from_data(snapshot_version, data, ["sha256"]),
-        unrecognized_fields={SIGNED_AT: now.strftime("%Y-%m-%dT%H:%M:%SZ")},
+        unrecognized_fields={SIGNED_AT: now.strftime(TIME_FORMAT), **extra},
     )
 
 
@@ -137,10 +180,25 @@ def verify(delegator: Root | Targets, role: str, data: bytes, kind: type[T], whe
     return wrapped.signed
 
 
-def delegation_keys(targets: Targets, role: str) -> tuple[list[Key], int]:
-    """The public keys of a delegated role and how many must sign."""
-    found = targets.delegations
+def keys_of(delegator: Root | Targets, role: str) -> tuple[list[Key], int]:
+    """The public keys of a role and how many of them must sign. InputFault: no such role."""
+    if isinstance(delegator, Root):
+        listed, entry = delegator.keys, delegator.roles[role]
+        return [listed[keyid] for keyid in entry.keyids], entry.threshold
+    found = delegator.delegations
     if found is None or found.roles is None or role not in found.roles:
         raise InputFault(f"the targets metadata delegates nothing to {role}")
-    entry = found.roles[role]
-    return [found.keys[keyid] for keyid in entry.keyids if keyid in found.keys], entry.threshold
+    delegated = found.roles[role]
+    listed = found.keys
+    return [listed[keyid] for keyid in delegated.keyids if keyid in listed], delegated.threshold
+
+
+def signed_by(
+    delegator: Root | Targets, role: str, wrapped: Metadata[Any]
+) -> tuple[set[str], bool]:
+    """Key ids of the role whose signatures hold, and whether they are enough."""
+    try:
+        result = delegator.get_verification_result(role, wrapped.signed_bytes, wrapped.signatures)
+    except ValueError as error:
+        raise InputFault(f"no such role: {role}") from error
+    return set(result.signed), result.verified

@@ -86,6 +86,12 @@ def with_floor(track: Track, floor: str) -> Track:
     return msgspec.structs.replace(track, candidate=candidate, others=others, floor=floor)
 
 
+def trimmed(track: Track | None, keep: int) -> Track:
+    """The track with its ``keep`` newest former versions; stable and candidate stay."""
+    assert track is not None
+    return msgspec.structs.replace(track, others=track.others[:keep])
+
+
 def replaced(pointer: Pointer | None, place: Place, track: Track) -> Pointer:
     """The channel's pointer with a model's new track."""
     models = dict(pointer.models) if pointer else {}

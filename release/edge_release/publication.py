@@ -6,7 +6,8 @@ acknowledged, with its reason codes, before the next one begins.
 
 What the broker retains already is read first and only what differs is put: brokers lose retained
 messages, and anybody with the right could have changed them, so nothing is taken from memory. The
-same publication again therefore mends a broker.
+same publication again therefore mends a broker. What was put is read again before the next stage: a
+broker that acknowledges and does not keep is found out here, not by the devices.
 
 A manifest is also put as a chunk under its own digest: a collector finds profiles by digest.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from tuf.api.metadata import Timestamp
+from tuf.api.metadata import Signed
 
 from edge_contract import chunks
 from edge_contract import manifest as manifests
@@ -36,6 +37,8 @@ IN_FLIGHT_MAX = 16
 """Messages published and not acknowledged yet: 2 MB of chunks."""
 ACK_S = 30.0
 CONNECT_S = 5.0
+
+_COPY = "Another copy of this key folder published since: publish from that one."
 
 Progress = Callable[[int, int], None]
 Item = tuple[str, bytes]
@@ -80,12 +83,30 @@ def sync(
     return _Sync(repository, topics, broker, progress).run()
 
 
+def compare(
+    repository: Repository,
+    topics: Topics,
+    broker: Retained,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Synced:
+    """What ``sync`` would put, putting nothing; raises as it does."""
+    return _Sync(repository, topics, broker, progress, look_only=True).run()
+
+
 class _Sync:
     """One run of ``sync``."""
 
     def __init__(
-        self, repository: Repository, topics: Topics, retained: Retained, progress: Progress
+        self,
+        repository: Repository,
+        topics: Topics,
+        retained: Retained,
+        progress: Progress,
+        *,
+        look_only: bool = False,
     ) -> None:
+        self._look_only = look_only
         self._shelf = repository.shelf
         self._state = repository.shelf.read()
         self._pointers = repository.pointers(self._state, topics.fleet)
@@ -100,11 +121,13 @@ class _Sync:
         self._seen: set[str] = set()
         self._done = self._kept = self._put = self._messages = 0
         self._total = self._count()
+        self._shelf.check_roots(self._state)
 
     def run(self) -> Synced:
         """All stages, each acknowledged before the next."""
-        self._publish(self._topics.metadata(SENTINEL_FILE), SENTINEL)
-        self._settle(0)
+        if not self._look_only:
+            self._publish(self._topics.metadata(SENTINEL_FILE), SENTINEL)
+            self._settle(0)
         self._check_newest()
         state = self._state
         for stage in (self._content(), self._roots(), self._roles()):
@@ -163,25 +186,43 @@ class _Sync:
 
     def _check_newest(self) -> None:
         """Refuse to put an older state over a newer one that the same keys signed."""
-        topic = self._topics.metadata("timestamp.json")
-        data = self._retained.get([topic], size_max=METADATA_MAX_BYTES).get(topic, b"")
-        try:
-            there = metadata.verify(
-                self._state.root, roles.TIMESTAMP, data, Timestamp, "the broker's timestamp"
-            )
-        except InputFault:
-            return
-        ours = self._state.timestamp.version
-        if there.version > ours:
+        ours, number = self._state.timestamp.version, self._state.root.version + 1
+        timestamp = self._topics.metadata("timestamp.json")
+        root = self._topics.metadata(versioned(roles.ROOT, number))
+        there = self._retained.get([timestamp, root], size_max=METADATA_MAX_BYTES)
+        if self._genuine(there.get(root, b""), roles.ROOT) is not None:
             raise PeerFault(
-                f"the broker holds metadata version {there.version}, signed by these keys; this"
+                f"the broker holds root version {number}, signed by these keys; this repository is"
+                f" at {number - 1}",
+                advice=_COPY,
+            )
+        found = self._genuine(there.get(timestamp, b""), roles.TIMESTAMP)
+        version = found.version if found else 0
+        if version > ours:
+            raise PeerFault(
+                f"the broker holds metadata version {version}, signed by these keys; this"
                 f" repository is at {ours}",
-                advice="Another copy of this key folder published since: publish from that one.",
+                advice=_COPY,
+            )
+        if version == ours and there[timestamp] != self._state.files["timestamp.json"]:
+            raise PeerFault(
+                f"the broker holds another metadata version {ours} than this repository, signed by"
+                " these keys too",
+                advice=_COPY,
             )
 
+    def _genuine(self, data: bytes, role: str) -> Signed | None:
+        """What the broker holds, if our keys signed it."""
+        try:
+            wrapped = metadata.parse_role(data, role, "the broker's " + role)
+        except InputFault:
+            return None
+        return wrapped.signed if metadata.signed_by(self._state.root, role, wrapped)[1] else None
+
     def _mend(self, stage: Iterable[Item]) -> None:
-        """Have every item of a stage retained and acknowledged."""
+        """Have every item of a stage retained and acknowledged, and see that it is there."""
         items = iter(stage)
+        put: dict[str, tuple[int, str]] = {}
         while batch := dict(islice(items, TOPICS_MAX)):
             fresh = {topic: data for topic, data in batch.items() if topic not in self._seen}
             self._seen.update(fresh)
@@ -189,11 +230,29 @@ class _Sync:
             for topic, data in batch.items():
                 if topic in fresh and there.get(topic) != data:
                     self._publish(topic, data)
+                    put[topic] = len(data), hashlib.sha256(data).hexdigest()
                 else:
                     self._kept += len(data)
                 self._done += len(data)
                 self._progress(min(self._done, self._total), self._total)
         self._settle(0)
+        if not self._look_only:
+            self._prove(put)
+
+    def _prove(self, put: dict[str, tuple[int, str]]) -> None:
+        """Raise PeerFault when the broker does not keep what it acknowledged."""
+        topics = iter(put)
+        while batch := list(islice(topics, TOPICS_MAX)):
+            there = self._retained.get(batch, size_max=max(put[topic][0] for topic in batch))
+            for topic in batch:
+                if hashlib.sha256(there.get(topic, b"")).hexdigest() != put[topic][1]:
+                    raise PeerFault(
+                        f"the broker acknowledged {topic} ({put[topic][0]} bytes) and does not keep"
+                        " it",
+                        advice="Allow retained messages of that size, and enough of them; in"
+                        " mosquitto: retain_available, message_size_limit; or another publisher is"
+                        " at work on this broker: then run `edge-pack sync` again.",
+                    )
 
     def _there(self, wanted: dict[str, bytes]) -> dict[str, bytes]:
         if not wanted:
@@ -201,9 +260,11 @@ class _Sync:
         return self._retained.get(list(wanted), size_max=max(map(len, wanted.values())))
 
     def _publish(self, topic: str, data: bytes) -> None:
-        self._under_way.append(self._retained.link.publish(topic, data, retain=True))
         self._messages += 1
         self._put += len(data)
+        if self._look_only:
+            return
+        self._under_way.append(self._retained.link.publish(topic, data, retain=True))
         self._settle(IN_FLIGHT_MAX - 1)
 
     def _settle(self, left: int) -> None:

@@ -1,28 +1,34 @@
 """The signing repository: bundles in, signed metadata out.
 
 Guards: a version that was published never changes its bytes; versions of metadata only rise;
-the same publication again signs nothing anew. Time is an argument; the disk is ``shelf``'s.
+the same publication again signs nothing anew. Time is an argument; the disk is ``shelf``'s, the
+signing ``commit``'s, what concerns keys ``keyring``'s.
 """
 
 from __future__ import annotations
 
+import getpass
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
-from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import TargetFile, Targets
+from tuf.api.metadata import TargetFile
 
 from edge_contract import messages
 from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault
 from edge_contract.messages import Pointer, Release, Track
-from edge_release import keys, metadata, pointers, roles
+from edge_release import pointers, roles
+from edge_release.commit import Act, Desk, Draft, commit, held, stale
+from edge_release.keys import Secrets, no_secrets
 from edge_release.pointers import Place
-from edge_release.shelf import Shelf, State, versioned
+from edge_release.ring import Ring
+from edge_release.shelf import Shelf, State
 
 ONLINE = (roles.SNAPSHOT, roles.TIMESTAMP)
 
@@ -42,34 +48,26 @@ class Published:
 
 
 @dataclass(frozen=True)
-class RoleStatus:
-    """One role: ``present`` says whether enough of its keys are in the folder to sign."""
+class Renewed:
+    """Roles that were signed for another lifetime, and those that are due but have no key here."""
 
-    role: str
-    version: int
-    expires: datetime
-    threshold: int
-    keys: tuple[str, ...]
-    present: bool
-    renew: bool
-
-
-@dataclass
-class _Draft:
-    """A change under way: roles to sign anew, targets to keep."""
-
-    state: State
-    touched: set[str] = field(default_factory=set)
-    targets: dict[str, bytes] = field(default_factory=dict)
+    renewed: tuple[str, ...]
+    due: tuple[str, ...]
 
 
 class Repository:
-    """A folder made by ``create``. Every change is made under its lock, by ``locked``."""
+    """A folder made by ``create``. Every change is made under its lock, by ``locked``.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        secrets: asked for passphrases and PINs when signing. who: for the audit log; user@host.
+    """
+
+    def __init__(self, folder: Path, *, secrets: Secrets = no_secrets, who: str = "") -> None:
         self.folder = folder
         self.shelf = Shelf(folder)
         self.profile = self.shelf.profile()
+        self.ring = Ring(folder, secrets)
+        self.desk = Desk(self.shelf, self.ring, self.profile, who or _user())
 
     @contextmanager
     def locked(self, wait_s: float = 30.0) -> Iterator[None]:
@@ -91,27 +89,32 @@ class Repository:
         release = messages.release(manifest.name, manifest.version, bundle.digest)
         place = Place(fleet, channel, manifest.name)
         move = pointers.as_candidate if candidate else pointers.as_stable
-        draft = _Draft(self.shelf.read())
+        draft = Draft(self.shelf.read())
         self._add_manifest(draft, release, bundle.manifest_bytes)
         self._point(draft, place, lambda track: move(track, release))
         for file in manifest.files:
             self.shelf.write_member(file.sha256, bundle.stored[file.name])
-        return self._sign(draft, place, release, now)
+        role = "candidate" if candidate else "stable"
+        return self._sign(draft, place, release, _act("publish", place, release, role=role), now)
 
     def promote(self, version: str, place: Place, *, now: datetime) -> Published:
         """Make a version stable that was signed before. Raises InputFault when none was."""
-        draft = _Draft(self.shelf.read())
+        draft = Draft(self.shelf.read())
         path = messages.manifest_path(place.model, version)
         known = draft.state.targets[roles.MODELS].targets.get(path)
         if known is None:
-            raise InputFault(f"{place.model} {version} was never published from here")
+            past = "was removed by gc" if path in self.shelf.retired() else "was never published"
+            raise InputFault(
+                f"{place.model} {version} {past} from here",
+                advice="Publish its bundle: `edge-pack publish`.",
+            )
         release = messages.release(place.model, version, known.hashes["sha256"])
         self._point(draft, place, lambda track: pointers.as_stable(track, release))
-        return self._sign(draft, place, release, now)
+        return self._sign(draft, place, release, _act("promote", place, release), now)
 
     def set_floor(self, floor: str, place: Place, *, now: datetime) -> Published:
         """Let no device run a version older than ``floor``. Raises InputFault when it may not."""
-        draft = _Draft(self.shelf.read())
+        draft = Draft(self.shelf.read())
 
         def raised(track: Track | None) -> Track:
             if track is None:
@@ -119,7 +122,46 @@ class Repository:
             return pointers.with_floor(track, floor)
 
         track = self._point(draft, place, raised)
-        return self._sign(draft, place, track.stable, now)
+        act = _act("floor", place, track.stable, floor=floor)
+        return self._sign(draft, place, track.stable, act, now)
+
+    def trim(self, keep: int, fleets: Sequence[str], *, now: datetime) -> int:
+        """Let the fleets' channels name ``keep`` former versions at most, and sign that.
+
+        Returns how many releases are nameable no more. The timestamp is signed in any case, over
+        an entry in the audit log.
+        """
+        draft = Draft(self.shelf.read())
+        dropped: list[str] = []
+        for fleet in fleets:
+            for pointer in self.pointers(draft.state, fleet).values():
+                for model, track in pointer.models.items():
+                    gone = track.others[keep:]
+                    dropped += [f"{model}@{release.version}" for release in gone]
+                    place = Place(fleet, pointer.channel, model)
+                    if gone:
+                        self._point(draft, place, lambda each: pointers.trimmed(each, keep))
+        known = draft.state.targets[roles.MODELS].targets
+        named = {release.path for release in self.named(draft)}
+        retired = {path: known[path].hashes["sha256"] for path in known if path not in named}
+        if retired and held(self.desk, draft.state, roles.MODELS):
+            self.shelf.write_retired(self.shelf.retired() | retired)
+            for path in retired:
+                del known[path]
+            draft.touched.add(roles.MODELS)
+        about = {"fleets": " ".join(fleets), "dropped": " ".join(dropped)[:4000]}
+        commit(self.desk, draft, Act("gc", about), now=now, always=True)
+        return len(dropped)
+
+    def renew(self, *, now: datetime) -> Renewed:
+        """Sign anew what is past half its life and whose key is here, but for root and targets."""
+        draft = Draft(self.shelf.read())
+        due = [role for role in (*roles.PATHS, *ONLINE) if stale(self.desk, draft.state, role, now)]
+        mine = tuple(role for role in due if held(self.desk, draft.state, role))
+        if mine and all(held(self.desk, draft.state, role) for role in ONLINE):
+            commit(self.desk, draft, Act("renew", {"roles": " ".join(mine)}), now=now)
+            return Renewed(mine, tuple(role for role in due if role not in mine))
+        return Renewed((), tuple(due))
 
     # -- questions -------------------------------------------------------------------------
 
@@ -137,40 +179,22 @@ class Repository:
                 found[path] = pointer
         return found
 
-    def status(self, *, now: datetime) -> list[RoleStatus]:
-        """Each role's version, expiry and keys."""
-        state = self.shelf.read()
-        signed = {
-            roles.ROOT: state.root,
-            roles.SNAPSHOT: state.snapshot,
-            roles.TIMESTAMP: state.timestamp,
-            **state.targets,
-        }
-        rows = []
-        for role in roles.ROLES:
-            names = roles.key_names(self.profile, role)
-            threshold = roles.threshold(self.profile, role)
-            held = sum(keys.present(self.folder, name) for name in names)
-            lifetime = roles.LIFETIMES[self.profile][role]
-            rows.append(
-                RoleStatus(
-                    role=role,
-                    version=signed[role].version,
-                    expires=signed[role].expires,
-                    threshold=threshold,
-                    keys=names,
-                    present=held >= threshold,
-                    renew=metadata.half_gone(signed[role], lifetime, now),
-                )
-            )
-        return rows
+    def named(self, draft: Draft) -> set[Release]:
+        """Every release that a channel of any fleet can still choose, with ``draft`` made."""
+        found: set[Release] = set()
+        for path in draft.state.targets[roles.ROLLOUT].targets:
+            pointer = self._pointer(draft.state, path, draft.targets)
+            assert pointer is not None
+            found.update(each for track in pointer.models.values() for each in track.releases())
+        return found
 
     # -- a change, step by step ------------------------------------------------------------
 
-    def _add_manifest(self, draft: _Draft, release: Release, data: bytes) -> None:
+    def _add_manifest(self, draft: Draft, release: Release, data: bytes) -> None:
         targets = draft.state.targets[roles.MODELS].targets
         known = targets.get(release.path)
-        if known is not None and known.hashes.get("sha256") != release.sha256:
+        was = known.hashes.get("sha256") if known else self.shelf.retired().get(release.path)
+        if was is not None and was != release.sha256:
             raise InputFault(
                 f"version {release.version} was published before with other bytes",
                 advice="A version never changes: give the bundle a new one.",
@@ -180,9 +204,9 @@ class Repository:
             targets[release.path] = _target(release.path, data)
             draft.touched.add(roles.MODELS)
 
-    def _point(self, draft: _Draft, place: Place, change: Callable[[Track | None], Track]) -> Track:
+    def _point(self, draft: Draft, place: Place, change: Callable[[Track | None], Track]) -> Track:
         path = messages.pointer_path(place.fleet, place.channel)
-        before = self._pointer(draft.state, path)
+        before = self._pointer(draft.state, path, draft.targets)
         track = change(pointers.track_of(before, place.model))
         after = pointers.replaced(before, place, track)
         if after != before:
@@ -193,26 +217,20 @@ class Repository:
             draft.touched.add(roles.ROLLOUT)
         return track
 
-    def _pointer(self, state: State, path: str) -> Pointer | None:
+    def _pointer(
+        self, state: State, path: str, drafted: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Pointer | None:
         entry = state.targets[roles.ROLLOUT].targets.get(path)
         if entry is None:
             return None
-        return messages.decode(self.shelf.target(path, entry.hashes["sha256"]), Pointer)
+        data = drafted.get(path) or self.shelf.target(path, entry.hashes["sha256"])
+        return messages.decode(data, Pointer)
 
-    def _sign(self, draft: _Draft, place: Place, release: Release, now: datetime) -> Published:
-        """Sign what was touched or is past half its life, and commit."""
-        state = draft.state
-        for role in roles.PATHS:
-            if self._stale(role, state.targets[role], now) and self._held(role):
-                draft.touched.add(role)
-        snapshot_due = bool(draft.touched) or self._stale(roles.SNAPSHOT, state.snapshot, now)
-        changed = snapshot_due or self._stale(roles.TIMESTAMP, state.timestamp, now)
-        if changed:
-            files = self._signed(state, draft.touched, snapshot_due=snapshot_due, now=now)
-            for path, data in draft.targets.items():
-                self.shelf.write_target(path, data)
-            self.shelf.write_metadata(files)
-            state = self.shelf.read()
+    def _sign(
+        self, draft: Draft, place: Place, release: Release, act: Act, now: datetime
+    ) -> Published:
+        changed = commit(self.desk, draft, act, now=now)
+        state = self.shelf.read() if changed else draft.state
         return Published(
             release=release,
             place=place,
@@ -221,57 +239,22 @@ class Repository:
             changed=changed,
         )
 
-    def _signed(
-        self, state: State, touched: Iterable[str], *, snapshot_due: bool, now: datetime
-    ) -> dict[str, bytes]:
-        """The files of the next state, timestamp last. All signing happens before any writing."""
-        files: dict[str, bytes] = {}
-        for role in sorted(touched):
-            targets = state.targets[role]
-            targets.version += 1
-            targets.expires = metadata.expiry(self.profile, role, now)
-            files[versioned(role, targets.version)] = metadata.seal(targets, self._signers(role))
-        version = state.snapshot.version
-        if snapshot_due:
-            version += 1
-            listed = {
-                role: (targets.version, _bytes_of(role, targets, files, state.files))
-                for role, targets in state.targets.items()
-            }
-            expires = metadata.expiry(self.profile, roles.SNAPSHOT, now)
-            sealed = metadata.seal(
-                metadata.snapshot(version, listed, expires), self._signers(roles.SNAPSHOT)
-            )
-            files[versioned(roles.SNAPSHOT, version)] = sealed
-        else:
-            sealed = state.files[versioned(roles.SNAPSHOT, version)]
-        timestamp = metadata.timestamp(
-            state.timestamp.version + 1,
-            version,
-            sealed,
-            expires=metadata.expiry(self.profile, roles.TIMESTAMP, now),
-            now=now,
-        )
-        files["timestamp.json"] = metadata.seal(timestamp, self._signers(roles.TIMESTAMP))
-        return files
 
-    def _signers(self, role: str) -> list[CryptoSigner]:
-        names = roles.key_names(self.profile, role)
-        return [keys.load(self.folder, name) for name in names]
-
-    def _held(self, role: str) -> bool:
-        return all(keys.present(self.folder, name) for name in roles.key_names(self.profile, role))
-
-    def _stale(self, role: str, signed: metadata.AnySigned, now: datetime) -> bool:
-        return metadata.half_gone(signed, roles.LIFETIMES[self.profile][role], now)
+def _act(what: str, place: Place, release: Release, **more: str) -> Act:
+    about = {
+        "model": place.model, "version": release.version, "sha256": release.sha256,
+        "fleet": place.fleet, "channel": place.channel,
+    }  # fmt: skip
+    return Act(what, about | more)
 
 
 def _target(path: str, data: bytes) -> TargetFile:
     return TargetFile(len(data), {"sha256": hashlib.sha256(data).hexdigest()}, path)
 
 
-def _bytes_of(
-    role: str, targets: Targets, new: Mapping[str, bytes], old: Mapping[str, bytes]
-) -> bytes:
-    name = versioned(role, targets.version)
-    return new[name] if name in new else old[name]
+def _user() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

@@ -5,10 +5,13 @@
     metadata/<N>.<role>.json          immutable versions; metadata/timestamp.json is the newest
     targets/<dir>/<sha256>.<file>     manifests and pointers
     members/<sha256>                  stored members of bundles, to put on a broker again
+    pending.json                      a change of keys that waits for signatures, see ``pending``
+    audit.jsonl                       who changed what, see ``audit``
+    retired.json                      digests of versions that ``gc`` removed
 
 Guards: every file but ``timestamp.json`` is written under a name that nothing refers to yet, and
-``timestamp.json`` is replaced last: a publisher that is killed at any point leaves the former
-state, whole.
+``timestamp.json``, which also names the root version, is replaced last: a publisher that is killed
+at any point leaves the former state, whole. What is read back is verified as a device would.
 """
 
 from __future__ import annotations
@@ -18,18 +21,21 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+from tuf.api.exceptions import LengthOrHashMismatchError
+from tuf.api.metadata import MetaFile, Root, Snapshot, Targets, Timestamp
 
 from edge_contract import wire
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.names import check_sha256
 from edge_contract.ports.disk import read_bounded, write_atomic
-from edge_release import metadata, roles
+from edge_release import audit, metadata, roles
+from edge_release.audit import Head
 from edge_release.roles import Profile
 
 FOLDER = "repository"
@@ -47,6 +53,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     profile: Profile
 
 
+class Retired(Struct, frozen=True, kw_only=True):
+    """Versions that were removed, by path and SHA-256 of their manifest."""
+
+    schema: int = 1
+    versions: dict[str, str] = {}
+
+
 @dataclass
 class State:
     """One consistent state: each role's signed part with its bytes, as ``timestamp`` names it."""
@@ -57,6 +70,21 @@ class State:
     targets: dict[str, Targets]
     files: dict[str, bytes] = field(default_factory=dict)
     """Metadata file name -> bytes, of everything in this state."""
+
+    def delegator(self, role: str) -> Root | Targets:
+        """Who names the keys of a role."""
+        return self.targets[roles.TARGETS] if role in roles.PATHS else self.root
+
+    def signed(self, role: str) -> Root | Timestamp | Snapshot | Targets:
+        """A role's signed part."""
+        match role:
+            case roles.ROOT:
+                return self.root
+            case roles.SNAPSHOT:
+                return self.snapshot
+            case roles.TIMESTAMP:
+                return self.timestamp
+        return self.targets[role]
 
 
 def versioned(role: str, version: int) -> str:
@@ -132,19 +160,48 @@ class Shelf:
             files[name] = read_bounded(self.path / "metadata" / name, METADATA_MAX_BYTES)
             return files[name]
 
-        for version in range(1, self._root_version() + 1):
-            newest = take(versioned(roles.ROOT, version))
-        root = metadata.parse(newest, Root, "root.json")
-        timestamp = metadata.parse(take("timestamp.json"), Timestamp, "timestamp.json")
-        version = timestamp.snapshot_meta.version
-        snapshot = metadata.parse(
-            take(versioned(roles.SNAPSHOT, version)), Snapshot, "snapshot.json"
+        data = take("timestamp.json")
+        timestamp = metadata.parse(data, Timestamp, "timestamp.json")
+        root = self._root(timestamp, take)
+        metadata.verify(root, roles.TIMESTAMP, data, Timestamp, "timestamp.json")
+        name = versioned(roles.SNAPSHOT, timestamp.snapshot_meta.version)
+        data = _listed(timestamp.snapshot_meta, take(name), name)
+        snapshot = metadata.verify(root, roles.SNAPSHOT, data, Snapshot, name)
+        state = State(root, timestamp, snapshot, {}, files)
+        # The delegator comes before those whose keys it names.
+        for role in sorted(_roles_in(snapshot), key=lambda role: role != roles.TARGETS):
+            meta = snapshot.meta[f"{role}.json"]
+            name = versioned(role, meta.version)
+            data = _listed(meta, take(name), name)
+            state.targets[role] = metadata.verify(state.delegator(role), role, data, Targets, name)
+        return state
+
+    def _root(self, timestamp: Timestamp, take: Callable[[str], bytes]) -> Root:
+        """The root that the timestamp was signed under; every version is read, the last checked."""
+        version = timestamp.unrecognized_fields.get(metadata.ROOT_VERSION)
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            version = self._root_version()
+        roots = [take(versioned(roles.ROOT, each)) for each in range(1, version + 1)]
+        name = versioned(roles.ROOT, version)
+        root = metadata.verify(
+            metadata.parse(roots[-1], Root, name), roles.ROOT, roots[-1], Root, name
         )
-        targets = {}
-        for file, meta in snapshot.meta.items():
-            role = file.removesuffix(".json")
-            targets[role] = metadata.parse(take(versioned(role, meta.version)), Targets, file)
-        return State(root, timestamp, snapshot, targets, files)
+        if root.version != version:
+            raise InputFault(f"{name} is version {root.version} of root")
+        if version > 1:
+            former = metadata.parse(roots[-2], Root, versioned(roles.ROOT, version - 1))
+            metadata.verify(former, roles.ROOT, roots[-1], Root, name)
+        return root
+
+    def check_roots(self, state: State) -> None:
+        """Every root follows from the one before it. Raises InputFault: a device would stop."""
+        former: Root | None = None
+        for version in range(1, state.root.version + 1):
+            name = versioned(roles.ROOT, version)
+            data = state.files[name]
+            signed = metadata.parse(data, Root, name)
+            metadata.verify(former or signed, roles.ROOT, data, Root, name)
+            former = signed
 
     def write_metadata(self, files: dict[str, bytes]) -> None:
         """Add metadata files in the given order; ``timestamp.json`` has to be the last."""
@@ -162,6 +219,39 @@ class Shelf:
         while (self.path / "metadata" / versioned(roles.ROOT, version + 1)).is_file():
             version += 1
         return version
+
+    # -- the audit log and what waits -------------------------------------------------------
+
+    def record(self, after: Timestamp, **entry: Any) -> Head:
+        """Add an entry to the audit log behind what ``after`` counts, see ``audit.append``."""
+        return audit.append(self.path / "audit.jsonl", self.head(after), **entry)
+
+    def head(self, timestamp: Timestamp) -> Head | None:
+        """Where the audit log ended when ``timestamp`` was signed."""
+        return audit.head_of(timestamp.unrecognized_fields.get(metadata.AUDIT, {}))
+
+    def log(self) -> bytes:
+        """The audit log's bytes."""
+        file = self.path / "audit.jsonl"
+        return read_bounded(file, audit.LOG_MAX_BYTES) if file.is_file() else b""
+
+    @property
+    def pending(self) -> Path:
+        """Where a change of keys waits for signatures."""
+        return self.path / "pending.json"
+
+    def retired(self) -> dict[str, str]:
+        """Manifest path -> SHA-256 of every version that was published and removed."""
+        file = self.path / "retired.json"
+        if not file.is_file():
+            return {}
+        data = read_bounded(file, METADATA_MAX_BYTES)
+        return wire.decode_json(data, Retired, size_max=METADATA_MAX_BYTES).versions
+
+    def write_retired(self, versions: dict[str, str]) -> None:
+        """Remember versions whose bytes may never become others."""
+        data = wire.encode_json(Retired(versions=dict(sorted(versions.items()))))
+        write_atomic(self.path / "retired.json", data)
 
     # -- targets and members ---------------------------------------------------------------
 
@@ -190,6 +280,22 @@ class Shelf:
         """A stored member's bytes. Raises InputFault when they are missing or damaged."""
         file = self.path / "members" / check_sha256(sha256, "member")
         return _intact(read_bounded(file, MEMBER_MAX_BYTES), sha256, f"member {sha256}")
+
+
+def _roles_in(snapshot: Snapshot) -> list[str]:
+    return [file.removesuffix(".json") for file in snapshot.meta]
+
+
+def _listed(meta: MetaFile, data: bytes, name: str) -> bytes:
+    """The bytes, if they are those that the metadata above lists."""
+    try:
+        meta.verify_length_and_hashes(data)
+    except LengthOrHashMismatchError as error:
+        raise InputFault(
+            f"{name} in the repository is damaged: {error}",
+            advice="Bring it back from a copy of the folder.",
+        ) from error
+    return data
 
 
 def _intact(data: bytes, sha256: str, what: str) -> bytes:

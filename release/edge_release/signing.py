@@ -9,7 +9,9 @@ To verify, in this order:
  1. the root is signed by itself, or comes from the user's own repository;
  2. the targets metadata is signed by the root's targets key;
  3. the envelope is signed by the models key that targets delegates to;
- 4. the statement is about this manifest, by name, version and SHA-256, and names its materials.
+ 4. with a repository: the targets metadata that the bundle carries is signed by its targets key
+    too, or by one that it had before: `verify --root` and others would go by it;
+ 5. the statement is about this manifest, by name, version and SHA-256, and names its materials.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ from tuf.api.metadata import Root, Targets
 from edge_contract.bundle import SIGNATURE_MAX_BYTES, Bundle
 from edge_contract.errors import InputFault
 from edge_contract.manifest import decode, digest
-from edge_release import keys, metadata, roles, statement
+from edge_release import metadata, roles, statement
+from edge_release.commit import signers
+from edge_release.keys import Secrets, no_secrets
+from edge_release.repository import Repository
 from edge_release.shelf import Shelf, versioned
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -34,20 +39,19 @@ TARGETS_FIELD = "edgeTargets"
 _ADVICE = "Do not use it: get the bundle again from its publisher, or check the keys you name."
 
 
-def sign_bundle(manifest_bytes: bytes, keys_dir: Path) -> bytes:
+def sign_bundle(manifest_bytes: bytes, keys_dir: Path, secrets: Secrets = no_secrets) -> bytes:
     """The member ``signature.json`` for a manifest, signed by the repository's models key.
 
     The same manifest, keys and repository give the same bytes. Raises InputFault when the key or
     the repository is not there, or the statement is too long.
     """
-    shelf = Shelf(keys_dir)
-    profile = shelf.profile()
-    state = shelf.read()
+    repository = Repository(keys_dir, secrets=secrets)
+    state = repository.shelf.read()
     targets = state.targets[roles.TARGETS]
     payload = statement.encode(decode(manifest_bytes), digest(manifest_bytes))
     envelope = Envelope(payload, PAYLOAD_TYPE, {})
-    for key_name in roles.key_names(profile, roles.MODELS):
-        envelope.sign(keys.load(keys_dir, key_name))
+    for signer in signers(repository.desk, state, roles.MODELS):
+        envelope.sign(signer)
     document: dict[str, Any] = envelope.to_dict()
     carried = state.files[versioned(roles.TARGETS, targets.version)]
     document[TARGETS_FIELD] = base64.b64encode(carried).decode()
@@ -82,14 +86,17 @@ def verify_bundle(bundle: Bundle, *, root: bytes | None, keys_dir: Path | None) 
     # 2. the targets metadata is signed by the root's targets key
     targets = metadata.verify(anchor, roles.TARGETS, targets_bytes, Targets, "targets metadata")
     # 3. the envelope is signed by the models key
-    public, threshold = metadata.delegation_keys(targets, roles.MODELS)
+    public, threshold = metadata.keys_of(targets, roles.MODELS)
     try:
         envelope.verify(public, threshold)
     except (VerificationError, ValueError) as error:
         raise InputFault(
             f"the bundle is not signed by the models key of this root: {error}", advice=_ADVICE
         ) from error
-    # 4. the statement is about this manifest
+    # 4. what the bundle carries is of this repository too
+    if keys_dir is not None:
+        _check_carried(carried, keys_dir)
+    # 5. the statement is about this manifest
     if envelope.payload_type != PAYLOAD_TYPE:
         raise InputFault(f"the signature is over a {envelope.payload_type}", advice=_ADVICE)
     try:
@@ -108,6 +115,26 @@ def _open(signature: bytes) -> tuple[Envelope, bytes]:
         return Envelope.from_dict(document), carried
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
         raise InputFault(f"the signature is not a DSSE envelope: {error}") from error
+
+
+def _check_carried(carried: bytes, keys_dir: Path) -> None:
+    """The targets metadata in a bundle: the repository's own, of now or of a former time.
+
+    A device, or `verify --root`, would go by it. Raises InputFault when no root of ours vouches.
+    """
+    wrapped = metadata.parse_signed(carried, Targets, "the targets metadata in the bundle")
+    shelf = Shelf(keys_dir)
+    state = shelf.read()
+    for version in range(state.root.version, 0, -1):
+        name = versioned(roles.ROOT, version)
+        root = metadata.parse(state.files[name], Root, name)
+        if metadata.signed_by(root, roles.TARGETS, wrapped)[1]:
+            return
+    raise InputFault(
+        "the targets metadata in the bundle is signed by no targets key that this repository ever"
+        " had",
+        advice=_ADVICE,
+    )
 
 
 def _anchor(root: bytes | None, keys_dir: Path | None, carried: bytes) -> tuple[bytes, bytes]:

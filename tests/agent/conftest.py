@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,9 @@ from edge_contract.manifest import (
     Tensor,
 )
 from edge_contract.profile import Monitor, Profile
+
+sys.path.insert(0, str(Path(__file__).parent))
+"""For ``odd_bundles``; in import mode importlib pytest leaves the path alone."""
 
 FEATURES = ("temp", "hum", "rpm", "volt")
 
@@ -306,3 +311,14 @@ def mixed_bundle():
 def seal_bundle():
     """``seal``: a bundle around any ONNX file."""
     return seal
+
+
+@pytest.fixture(scope="session")
+def odd_bundle():
+    """``odd_bundles.odd_bundle``: one that misbehaves as its name says."""
+    import odd_bundles
+
+    def build(kind: str, version: str = "1.0", golden_temp: float | None = None) -> bytes:
+        return odd_bundles.odd_bundle(seal, kind, version, golden_temp)
+
+    return build

@@ -105,13 +105,12 @@ CANDIDATE_MOVES: dict[tuple[Phase, str], Phase] = {
     (P.SELF_TESTING, "unable"): P.SELF_TESTING,
     (P.SELF_TESTING, "damaged"): P.FETCHING,
     (P.SELF_TESTING, "stopping"): P.SELF_TESTING,
-    (P.SELF_TESTING, "started"): P.SELF_TESTING,
     (P.TRIAL, "load-failed"): P.ROLLING_BACK,
     (P.TRIAL, "damaged"): P.ROLLING_BACK,
     (P.TRIAL, "proven"): P.COMMITTED,
     (P.TRIAL, "erring"): P.ROLLING_BACK,
     (P.TRIAL, "stopping"): P.TRIAL,
-    (P.TRIAL, "started"): P.TRIAL,
+    **{(phase, "started"): phase for phase in Phase},  # the load of the active one is counted
 }
 ACTIVE_MOVES: dict[tuple[Phase, str], Phase] = {
     **{(phase, "damaged"): phase for phase in Phase if phase not in RESTING},

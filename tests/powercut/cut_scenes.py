@@ -69,6 +69,7 @@ class Stage:
         self.world = world
         self.goal = goal
         self.client = beside("agent/device/conftest.py").Client(world.url)
+        self.alive: Callable[[], None] = lambda: None
 
     def model(self) -> state.State | None:
         path = self.top / "state" / "models" / MODEL / "state.json"
@@ -78,6 +79,7 @@ class Stage:
         return reached(self.model(), self.goal)
 
     def ask(self) -> None:
+        self.alive()
         self.client.send(DEVICE, GOOD_ROW)
         if self.goal.bad_rows:
             self.client.send(DEVICE, BAD_ROW)
@@ -183,8 +185,9 @@ def _record(story: Story, world: World, top: Path, folder: Path) -> Scene:
         if story.enrolls:
             (folder / "root.json").write_bytes(world.root)
             enroll = ("enroll", "--root", str(folder / "root.json"))
-            Life(scene, folder, top, *enroll).process.wait()
+            assert Life(scene, folder, top, *enroll).process.wait() == 0
         life = Life(scene, folder, top, "run")
+        stage.alive = life.check
         (story.play or Stage.to_the_goal)(stage)
         life.stop()
         wait_for(lambda: any(key.startswith("record") for key in ear.heard), "a record")
@@ -212,6 +215,10 @@ class Life:
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
             )  # fmt: skip
+
+    def check(self) -> None:
+        """Raise AssertionError when it ended by itself."""
+        assert self.process.poll() is None, f"the agent ended: {self.said.read_text()[-2000:]}"
 
     def stop(self) -> None:
         """SIGTERM, and a clean end."""

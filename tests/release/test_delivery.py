@@ -292,26 +292,18 @@ def test_a_pointer_about_another_fleet_is_refused(
 def test_a_rotated_root_is_followed_and_the_old_timestamp_key_is_worth_nothing(
     world: Any, now: datetime.datetime, new_bundle: New
 ) -> None:
-    from edge_release import keys, metadata, roles
+    from edge_release import keyring
 
     world.publish(new_bundle("1.0"))
     device = world.delivery()
     world.refresh(device)
-    shelf = world.repository.shelf
-    for _ in range(3):
-        state = shelf.read()
-        old_key = state.root.roles[roles.TIMESTAMP].keyids[0]
-        fresh = keys.generate()
-        state.root.revoke_key(old_key, roles.TIMESTAMP)
-        state.root.add_key(fresh.public_key, roles.TIMESTAMP)
-        state.root.version += 1
-        root = metadata.seal(state.root, [keys.load(world.keys_dir, "root")])
-        keys.path(world.keys_dir, "timestamp").unlink()
-        keys.write(world.keys_dir, "timestamp", fresh)
-        shelf.write_metadata({f"{state.root.version}.root.json": root})
-        published = world.publish(new_bundle(f"{state.root.version}.0", seed=state.root.version))
+    for number in (2, 3, 4):
+        done = keyring.rotate(world.repository, "timestamp", now=now)
+        assert done.done
+        published = world.publish(new_bundle(f"{number}.0", seed=number))
         stable = world.refresh(device).pointer.models["pump"].stable
         assert stable == published.release
+    assert world.repository.shelf.read().root.version == 4
     fresh_device = world.delivery("new", enroll=False)
     fresh_device.enroll(fingerprint=world.fingerprint)
     assert world.refresh(fresh_device).pointer.models["pump"].stable == published.release

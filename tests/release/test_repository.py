@@ -15,7 +15,7 @@ import pytest
 
 from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault, MachineFault
-from edge_release import create
+from edge_release import create, keyring
 from edge_release.pointers import Place
 from edge_release.repository import Repository
 from edge_release.shelf import Shelf
@@ -142,12 +142,14 @@ def test_offline_keys_are_not_needed_to_publish(
     for name in ("root", "targets"):
         (keys_dir / f"{name}.pem").unlink()
     publish(keys_dir, new_bundle(), now)
-    rows = {row.role: row for row in Repository(keys_dir).status(now=now)}
+    rows = {row.role: row for row in keyring.status(Repository(keys_dir), now=now).roles}
     assert not rows["root"].present
     assert rows["models"].present
     assert rows["timestamp"].expires == now + 90 * DAY
     assert not rows["timestamp"].renew
-    later = {row.role: row for row in Repository(keys_dir).status(now=now + 50 * DAY)}
+    later = {
+        row.role: row for row in keyring.status(Repository(keys_dir), now=now + 50 * DAY).roles
+    }
     assert later["timestamp"].renew
     assert not later["root"].renew
 

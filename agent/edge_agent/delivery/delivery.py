@@ -7,7 +7,7 @@ never waits behind them; one operation at a time; nothing already on disk is fet
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +17,13 @@ from threading import Event
 from tuf.api.exceptions import DownloadError
 
 from edge_agent.delivery import slot as slots
+from edge_agent.delivery.download import Download, Progress
 from edge_agent.delivery.fetcher import METADATA, MqttFetcher
 from edge_agent.delivery.freshness import Profile
 from edge_agent.delivery.pace import Pace, Unlimited
-from edge_agent.delivery.pull import Progress, Pull
+from edge_agent.delivery.pull import Broker
 from edge_agent.delivery.roots import ROOT_MAX_BYTES, fingerprint
+from edge_agent.delivery.source import Stopped
 from edge_agent.delivery.store import ChunkStore
 from edge_agent.delivery.trust import Refreshed, Trust
 from edge_contract.broker_url import BrokerUrl
@@ -110,17 +112,19 @@ class Delivery:
                 root = self._fetch_root(f"sha256:{check_sha256(digits, 'fingerprint')}")
             return self._trust.pin(root)
 
-    def refresh(self, *, now: datetime, synchronised: bool) -> Refreshed:
+    def refresh(self, *, now: datetime, synchronised: bool, stop: Event | None = None) -> Refreshed:
         """Bring metadata up to date; the channel's verified pointer and its freshness.
 
         Args:
             now: this machine's clock, aware. synchronised: whether it may be believed.
+            stop: ends with ``Stopped``, also while the broker is silent.
 
         Raises PeerFault when the broker is away or anything does not verify (nothing changed
         then), InputFault when not enrolled, MachineFault when the disk refuses.
         """
-        with self._lock, self._connection() as connect:
-            fetcher = MqttFetcher(connect, self.config.topics)
+        meanwhile = _unless(stop)
+        with self._lock, self._connection(meanwhile) as connect:
+            fetcher = MqttFetcher(connect, self.config.topics, meanwhile)
             return self._trust.refresh(fetcher, now=now, synchronised=synchronised)
 
     def cached_pointer(self) -> Pointer | None:
@@ -153,8 +157,9 @@ class Delivery:
         Raises PeerFault, InputFault, MachineFault, Paused or Stopped; then there is no ``into``
         unless it was complete before, and what arrived is kept for the next attempt.
         """
-        with self._lock, self._connection() as connect:
-            fetcher = MqttFetcher(connect, self.config.topics)
+        meanwhile = _unless(stop)
+        with self._lock, self._connection(meanwhile) as connect:
+            fetcher = MqttFetcher(connect, self.config.topics, meanwhile)
             manifest, manifest_bytes = self._trust.manifest(
                 fetcher, release, name=name, kept=self._kept(release, into)
             )
@@ -163,28 +168,54 @@ class Delivery:
                 raise InputFault(f"a member may not be called {MANIFEST_MEMBER}")
             if not slots.complete(into, manifest, manifest_bytes):
                 self._store.begin(release.sha256, manifest_bytes)
-                pull = Pull(
-                    connect,
-                    self.config.topics,
+                download = Download(
                     self._store,
+                    [Broker(connect, self.config.topics, patience_s=self.config.silence_s)],
                     progress=progress,
                     stop=stop,
                     pace=self._pace,
-                    patience_s=self.config.silence_s,
                 )
-                self._build(pull, manifest, manifest_bytes, into)
+                self._build(download, manifest, manifest_bytes, into)
             self._store.clear(keep=self._unfinished() - {release.sha256})
             return manifest
 
-    def _build(self, pull: Pull, manifest: Manifest, manifest_bytes: bytes, into: Path) -> None:
+    def kept_bytes(self, release: Release | None = None) -> int:
+        """What unfinished downloads take on the disk; ``release``'s alone. Raises MachineFault."""
+        return self._store.size_bytes(release.sha256 if release else "")
+
+    def tidy(self, release: Release) -> int:
+        """Give back the disk of downloads that nothing wants any more, ``release`` apart.
+
+        Returns the bytes freed. For ``accept``, while ``fetch`` runs. Raises MachineFault.
+        """
+        before = self._store.size_bytes()
+        self._store.clear(keep=self._unfinished() | {release.sha256})
+        return before - self._store.size_bytes()
+
+    def clear_up(self, fetching: Iterable[str]) -> None:
+        """After a start: remove what fetches left, but for those of the manifests ``fetching``.
+
+        One that ended, or was given up, may have been cut off in its clearing; and a removal is
+        not on disk before somebody flushes the folder, for which nobody waits. Raises OSError.
+        """
+        with self._lock:
+            self._store.clear(keep=fetching)
+
+    def probe(self) -> None:
+        """Raise MachineFault unless the disk takes a chunk now: before one is asked for."""
+        self._store.probe()
+
+    def _build(
+        self, download: Download, manifest: Manifest, manifest_bytes: bytes, into: Path
+    ) -> None:
         reuse = slots.reusable(into.parent, manifest.files)
-        plans = pull.members(file for file in manifest.files if file.name not in reuse)
+        plans = download.members(file for file in manifest.files if file.name not in reuse)
         slots.build(
             into,
             manifest,
             manifest_bytes,
             reuse=reuse,
-            stored=lambda file: pull.read(plans[file.name]),
+            stored=lambda file: download.read(plans[file.name]),
         )
 
     def _kept(self, release: Release, into: Path) -> bytes | None:
@@ -205,7 +236,7 @@ class Delivery:
     # -- network ---------------------------------------------------------------------------
 
     def _fetch_root(self, expected: str) -> bytes:
-        with self._connection() as connect:
+        with self._connection(_unless(None)) as connect:
             fetcher = MqttFetcher(connect, self.config.topics)
             try:
                 root = fetcher.download_bytes(f"{METADATA}1.root.json", ROOT_MAX_BYTES)
@@ -223,7 +254,7 @@ class Delivery:
         return root
 
     @contextmanager
-    def _connection(self) -> Iterator[Callable[[], Retained]]:
+    def _connection(self, meanwhile: Callable[[], None]) -> Iterator[Callable[[], Retained]]:
         """A download connection that is made when it is first needed, and ended afterwards."""
         made: list[Retained] = []
 
@@ -245,7 +276,7 @@ class Delivery:
                     silence_s=config.silence_s,
                     on_bytes=self._pace.spent,
                 )
-                retained.start(config.connect_timeout_s)
+                retained.start(config.connect_timeout_s, meanwhile=meanwhile)
                 made.append(retained)
             return made[0]
 
@@ -254,3 +285,13 @@ class Delivery:
         finally:
             for retained in made:
                 retained.stop()
+
+
+def _unless(stop: Event | None) -> Callable[[], None]:
+    """What a wait calls now and then: raises Stopped once ``stop`` is set."""
+
+    def check() -> None:
+        if stop is not None and stop.is_set():
+            raise Stopped("this was called off")
+
+    return check

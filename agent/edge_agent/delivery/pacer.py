@@ -20,7 +20,7 @@ from edge_agent.delivery import pace
 from edge_agent.delivery.pace import BATCH_BYTES, DATES_KEPT, Day, Now, Room
 from edge_agent.policy import Policy
 from edge_contract import wire
-from edge_contract.errors import InputFault
+from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.disk import read_bounded, write_atomic
 
 log = logging.getLogger(__name__)
@@ -91,10 +91,13 @@ class Pacer:
             self._state = pace.spend(self._state, size_bytes)
 
     def rest(self) -> None:
-        """Nothing is under way: keep what was truly spent. Raises MachineFault."""
+        """Nothing is under way: keep what was truly spent. What cannot be kept stays reserved."""
         with self._lock:
             if self._policy.daily_max and _spent(self._kept) != _spent(self._state.days):
-                self._keep(self._state.days, self._now())
+                try:
+                    self._keep(self._state.days, self._now())
+                except MachineFault as error:
+                    log.warning("what the day's downloads took is not kept: %s", error.what)
 
     def _reserve(self, size_bytes: int, now: Now) -> None:
         """Have ``size_bytes`` more on disk as spent; some ahead, to spare the flash card."""

@@ -69,7 +69,7 @@ class DurableUpdater(Updater):
     def __init__(
         self, folder: Path, pinned: bytes, fetcher: FetcherInterface, at: datetime
     ) -> None:
-        check_library()
+        check_library(Updater)
         make_folder(folder / "root_history")
         known = sum(1 for _ in (folder / "root_history").glob("*.root.json"))
         self._folder = folder
@@ -82,9 +82,7 @@ class DurableUpdater(Updater):
             config=UpdaterConfig(max_root_rotations=known + ROTATIONS_MAX),
             bootstrap=pinned,
         )
-        if not isinstance(getattr(self._trusted_set, "reference_time", None), datetime):
-            raise _unknown_library("_trusted_set.reference_time")
-        self._trusted_set.reference_time = at
+        judge_at(self._trusted_set, at)
 
     def refresh(self) -> None:
         """As python-tuf's, and no key of root or targets counts twice."""
@@ -132,11 +130,24 @@ class DurableUpdater(Updater):
         return hashlib.sha256("\n".join(public).encode()).hexdigest()
 
 
-def check_library() -> None:
-    """Raise MachineFault when python-tuf has not got what ``DurableUpdater`` overrides."""
+def check_library(updater: type) -> None:
+    """Raise MachineFault when python-tuf's updater lacks what ``DurableUpdater`` overrides.
+
+    It would write by another method then, and lose files in a power cut.
+    """
     for name in LEANED_ON[:2]:
-        if not callable(getattr(Updater, name, None)):
+        if not callable(getattr(updater, name, None)):
             raise _unknown_library(name)
+
+
+def judge_at(trusted: object, at: datetime) -> None:
+    """Have python-tuf's set of trusted metadata judge expiry at ``at``.
+
+    Raises MachineFault when it has no such time: it would judge by the raw clock, and say nothing.
+    """
+    if not isinstance(getattr(trusted, "reference_time", None), datetime):
+        raise _unknown_library("_trusted_set.reference_time")
+    trusted.reference_time = at  # type: ignore[attr-defined]
 
 
 def _unknown_library(name: str) -> MachineFault:

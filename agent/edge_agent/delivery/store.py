@@ -13,6 +13,7 @@ digest and fetched again, seconds of a download at most, and an SD card is spare
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -90,6 +91,35 @@ class ChunkStore:
                 sync_directory(self._folder)
         except OSError as error:
             raise MachineFault(f"cannot flush {self._folder}: {error.strerror}") from error
+
+    def probe(self) -> None:
+        """Raise MachineFault unless the disk takes a chunk now."""
+        temporary = self._folder / ".probe"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(bytes(CHUNK_BYTES))
+        except OSError as error:
+            raise MachineFault(
+                f"{self._folder} takes no chunk: {error.strerror}",
+                advice="Check free space, permissions and that the disk is not read-only.",
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def size_bytes(self, manifest_sha256: str = "") -> int:
+        """What is kept here, in bytes; of one unfinished fetch where it is named.
+
+        Raises MachineFault when the disk refuses.
+        """
+        own = self._needed(self._folder / f"{manifest_sha256}.json") if manifest_sha256 else None
+        try:
+            with os.scandir(self._folder) as entries:
+                return sum(e.stat().st_size for e in entries if own is None or e.name in own)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise MachineFault(f"cannot look at {self._folder}: {error.strerror}") from error
 
     # -- unfinished fetches ----------------------------------------------------------------
 

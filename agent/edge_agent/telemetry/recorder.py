@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edge_agent.accept import strictest
 from edge_agent.live import Live
 from edge_agent.model import Model
 from edge_agent.telemetry.spool import Spool
@@ -43,9 +44,10 @@ class Instant(NamedTuple):
 class _Watch:
     """A model whose calls are counted, and when its period began."""
 
-    def __init__(self, model: Model, began_s: float) -> None:
+    def __init__(self, model: Model, began_s: float, latency_max_ms: float) -> None:
         self.model = model
-        self.window = Window(model.manifest, model.profile)
+        limit_ms = strictest(latency_max_ms, model.manifest.runtime.latency_ms_max)
+        self.window = Window(model.manifest, model.profile, latency_max_ms=limit_ms)
         self.began_s = began_s
         self.left = False
 
@@ -56,6 +58,7 @@ class Recorder:
     Args:
         boot: this boot's number; sequence numbers start at 0 with each.
         on_record: called after a record was spooled, such as ``Sender.kick``.
+        latency_max_ms: slower rows are counted as slow; so are those over the manifest's limit.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Recorder:
         window_s: float = WINDOW_S,
         window_rows: int = WINDOW_ROWS,
         on_record: Callable[[], None] | None = None,
+        latency_max_ms: float = 0.0,
     ) -> None:
         self._spool = spool
         self._device = device
@@ -74,6 +78,7 @@ class Recorder:
         self._window_s = window_s
         self._window_rows = window_rows
         self._on_record = on_record
+        self._latency_max_ms = latency_max_ms
         self._lock = threading.Lock()
         self._current: dict[str, _Watch] = {}
         self._leaving: list[_Watch] = []
@@ -93,8 +98,9 @@ class Recorder:
         changed.
         """
         with self._lock:
-            watch = _Watch(model, now.monotonic_s) if model is not None else None
-            if watch is not None:
+            watch = None
+            if model is not None:
+                watch = _Watch(model, now.monotonic_s, self._latency_max_ms)
                 watch.model.observer = watch.window
             past = self._current.get(live.name)
             old = live.swap(model, on_left=lambda _: _mark_left(past))
@@ -125,6 +131,11 @@ class Recorder:
         """Rows of the current version of model ``name`` since it was put in place."""
         watch = self._current.get(name)
         return watch.window.totals if watch is not None else Totals(0, 0, 0)
+
+    def latency_p99_ms(self, name: str) -> float:
+        """Of the current version's calls since it was put in place; see ``Window``."""
+        watch = self._current.get(name)
+        return watch.window.latency_p99_ms if watch is not None else 0.0
 
     def _close_leaving(self, now: Instant) -> None:
         # Who has left is asked before closing: a last request may be counted in between.

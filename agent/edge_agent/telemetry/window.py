@@ -39,11 +39,15 @@ _BOUNDS = np.array(
 
 
 class Totals(Struct, frozen=True):
-    """Rows since the window's model was loaded, never reset: what a trial is judged by."""
+    """Rows since the window's model was loaded, never reset: what a trial is judged by.
+
+    ``slow``: answered rows whose share of their call's time was over the limit.
+    """
 
     answered: int
     refused: int
     failed: int
+    slow: int = 0
 
 
 class Counts(Struct, frozen=True):
@@ -75,9 +79,13 @@ class Window:
     Args:
         manifest: names the features, in the order of ``Batch.numbers`` and ``categories``.
         profile: the bins; None: only rows and latencies are counted.
+        latency_max_ms: what is slower for a row is counted as slow; 0: nothing is.
     """
 
-    def __init__(self, manifest: Manifest, profile: Profile | None) -> None:
+    def __init__(
+        self, manifest: Manifest, profile: Profile | None, *, latency_max_ms: float = 0.0
+    ) -> None:
+        self._slow_ns = latency_max_ms * 1e6 if latency_max_ms > 0 else math.inf
         numbers = [f.name for f in manifest.features if f.type == "number"]
         texts = [f.name for f in manifest.features if f.type == "category"]
         self._width = len(numbers)
@@ -93,6 +101,7 @@ class Window:
         )
         self._lock = threading.Lock()
         self._past = Totals(0, 0, 0)
+        self._past_latency = np.zeros(LATENCY_BUCKETS, dtype=np.int64)
         self._reset()
 
     def observe(
@@ -153,17 +162,32 @@ class Window:
             self._bin()
             counts = Counts(self._rows, self._refused, self._failed, self._cells, self._latency)
             self._past = self._sum()
+            self._past_latency = self._past_latency + self._latency
             self._reset()
             return counts
+
+    @property
+    def latency_p99_ms(self) -> float:
+        """Of the calls over all periods: the upper bound of its bucket, at most 1.42 times it."""
+        with self._lock:
+            self._bin()
+            counts = np.cumsum(self._past_latency + self._latency)
+        if not counts[-1]:
+            return 0.0
+        at = int(np.searchsorted(counts, 0.99 * counts[-1]))
+        return float(_BOUNDS[min(at, len(_BOUNDS) - 1)]) / 1e6
 
     def _sum(self) -> Totals:
         past = self._past
         return Totals(
-            past.answered + self._rows, past.refused + self._refused, past.failed + self._failed
+            past.answered + self._rows,
+            past.refused + self._refused,
+            past.failed + self._failed,
+            past.slow + self._slow,
         )
 
     def _reset(self) -> None:
-        self._rows = self._refused = self._failed = 0
+        self._rows = self._refused = self._failed = self._slow = 0
         self._cells = np.zeros(self._profile.cells, dtype=np.int64)
         self._latency = np.zeros(LATENCY_BUCKETS, dtype=np.int64)
 
@@ -178,6 +202,7 @@ class Window:
         packed = np.frombuffer(b"".join(rows), dtype=self._row_type)
         table = _Table(packed["numbers"], [], packed["label"], packed["score"], self._labels)
         self._count(table, len(rows), packed["ns"])
+        self._slow += int(np.count_nonzero(packed["ns"] > self._slow_ns))
 
     def _bin_calls(self, calls: list[_Call]) -> None:
         counts, numbers, texts, labels, scores, latencies = zip(*calls, strict=True)
@@ -189,7 +214,9 @@ class Window:
             scores=np.fromiter(chain.from_iterable(scores), np.float64),
             names=self._labels,
         )
-        self._count(table, rows, np.array(latencies, dtype=np.int64))
+        taken, sizes = np.array(latencies, dtype=np.int64), np.array(counts)
+        self._count(table, rows, taken)
+        self._slow += int(sizes[taken > sizes * self._slow_ns].sum())
 
     def _count(self, table: _Table, rows: int, latencies_ns: NDArray[np.int64]) -> None:
         self._rows += rows

@@ -1,4 +1,4 @@
-"""A large file in blocks of 1 MiB, each packed on its own: what a device unpacks in little memory.
+"""A large file in blocks of 256 KiB, each packed on its own: what a device unpacks in little memory.
 
 The weights of a network are words: sign and exponent repeat, the mantissa is noise. Each block is
 therefore split into as many planes as its words have bytes, and each plane is compressed where
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_contract.codec._error import CodecError
 from edge_contract.codec._stream import LEVEL, Feed, compress, decompress, uvarint
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 256 * 1024
 WIDTH_MAX = 8
 # Plain bytes, halves, floats, floats with a protobuf tag in front of each, doubles.
 _WIDTHS = (1, 2, 4, 5, 8)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -42,6 +43,11 @@ RECONNECT_MIN_S = 1
 MEANWHILE_S = 0.2
 """While waiting for the broker, the caller is asked this often whether to go on."""
 RECONNECT_MAX_S = 60
+QUICK_S = 10.0
+"""A connection that ended sooner did not do well: after a few of them the pauses grow. mosquitto
+2.0.11 ends a connection at each message that its rights refuse; paho alone would be back, and
+gone again, every second."""
+QUICK_FREE = 3
 FILTERS_MAX = 8
 """Filters in one SUBSCRIBE (AWS IoT Core's limit)."""
 
@@ -169,6 +175,10 @@ class Link:
         self._up = threading.Event()
         self._answered = threading.Event()
         self._refusal = ""
+        self._since_s = 0.0
+        self._quick = 0
+        self.hold_s = 0.0
+        """Stay away at least this long after the next loss; set by ``on_down`` at the latest."""
         self._peer_packet_max_bytes: int | None = None
         self._lock = threading.Lock()
         self._tickets: dict[tuple[str, int], Ticket] = {}
@@ -381,6 +391,7 @@ class Link:
             self._answered.set()
             return
         self._peer_packet_max_bytes = getattr(props, "MaximumPacketSize", None)
+        self._since_s = time.monotonic()
         self._up.set()
         self._answered.set()
         log.info("connected to %s as %s", self.config.broker, self.config.client_id)
@@ -390,6 +401,7 @@ class Link:
     def _disconnected(
         self, _client: Any, _user: Any, _flags: Any, code: ReasonCode, _props: Any
     ) -> None:
+        was_up = self._up.is_set()
         self._up.clear()
         with self._lock:
             lost = [key for key in self._tickets if key[0] == "subscribe"]
@@ -399,6 +411,17 @@ class Link:
         log.info("disconnected from %s: %s", self.config.broker, code)
         if self._on_down:
             self._on_down(str(code))
+        if was_up:
+            self._pace()
+
+    def _pace(self) -> None:
+        """The pause before the next attempt; after a refused one paho's own doubling goes on."""
+        lasted_s = time.monotonic() - self._since_s
+        self._quick = self._quick + 1 if lasted_s < QUICK_S else 0
+        low, high = self.config.reconnect_min_s, self.config.reconnect_max_s
+        pause_s = min(low * 2 ** min(max(self._quick - QUICK_FREE, 0), 16), high)
+        pause_s = max(pause_s, math.ceil(self.hold_s))
+        self._client.reconnect_delay_set(pause_s, max(high, pause_s))
 
     def _received(self, client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
         self._hurry(client)

@@ -54,6 +54,10 @@ class Access:
         expected = user.password.encode() if user else b"\0no such user"
         return hmac.compare_digest(expected, password or b"") and user is not None
 
+    def may_be(self, name: str | None, client_id: str) -> bool:
+        """Whether the client id is this user's to take."""
+        return True
+
     def rights(self, name: str | None, client_id: str) -> "Rights | None":
         """What a client may do; None: everything."""
         if not self._users:

@@ -24,6 +24,7 @@ class BrokerConfig:
     port: int = 0
     users: Mapping[str, User] = field(default_factory=dict)
     allow_anonymous: bool = False  # beside users; without users everyone is welcome
+    accounts: Path | None = None  # a folder of mosquitto's files `passwords` and `acl`, for users
     state_dir: Path | None = None
     save_interval_s: float = 5.0  # what a power cut may cost at most; 0: written at every change
     max_packet_bytes: int = 4 * MIB  # told to clients in CONNACK
@@ -60,6 +61,8 @@ class BrokerConfig:
                 f"host is {self.host!r}: this broker has no TLS and serves the loopback only;"
                 " for other machines install mosquitto or another MQTT 5 broker"
             )
+        if self.accounts is not None and (self.users or self.allow_anonymous):
+            faults.append("users and accounts are two ways to say who may connect")
         return faults
 
     def _limit_faults(self) -> list[str]:

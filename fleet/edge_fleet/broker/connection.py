@@ -125,6 +125,10 @@ class Connection:
         if not self._access.authenticate(connect.username, connect.password):
             raise ProtocolError(ReasonCode.BAD_USER_NAME_OR_PASSWORD, "bad user name or password")
         client_id = connect.client_id or f"auto-{uuid.uuid4().hex}"
+        if not self._access.may_be(connect.username, client_id):
+            raise ProtocolError(
+                ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, f"{client_id} is another's client id"
+            )
         rights = self._access.rights(connect.username, client_id)
         if connect.will is not None and rights and not rights.may_write(connect.will.topic):
             raise ProtocolError(

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -39,6 +40,7 @@ class MosquittoConfig:
     directory: Path | None = None
     users: Mapping[str, User] = field(default_factory=dict)
     allow_anonymous: bool = False  # beside users; without users everyone is welcome
+    accounts: Path | None = None  # a folder of mosquitto's files `passwords` and `acl`, for users
     autosave_interval_s: int = 60
     save_on_change: bool = False
     max_queue_bytes: int = 64 * 1024 * 1024  # per session
@@ -110,6 +112,11 @@ class MosquittoProcess:
         self._end(kill=False)
         self.start()
 
+    def reload(self) -> None:
+        """SIGHUP: read the accounts again."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -121,6 +128,11 @@ class MosquittoProcess:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    @property
+    def _open(self) -> bool:
+        """Nobody said who may connect: everybody may."""
+        return not self.config.users and self.config.accounts is None
 
     def _directory(self) -> Path:
         if self.config.directory is not None:
@@ -141,7 +153,7 @@ class MosquittoProcess:
             "max_queued_messages 0",  # the default of 1,000 loses messages without a word
             f"max_queued_bytes {config.max_queue_bytes}",
             f"max_packet_size {config.max_packet_bytes}",
-            f"allow_anonymous {str(config.allow_anonymous or not config.users).lower()}",
+            f"allow_anonymous {str(config.allow_anonymous or self._open).lower()}",
             *config.extra,
         ]
         if os.getuid() == 0:
@@ -151,6 +163,9 @@ class MosquittoProcess:
             (directory / "passwords").write_text(_passwords(config.users))
             (directory / "rights").write_text(_rights(config.users))
             lines += [f"password_file {directory}/passwords", f"acl_file {directory}/rights"]
+        if config.accounts is not None:
+            where = config.accounts.absolute()
+            lines += [f"password_file {where}/passwords", f"acl_file {where}/acl"]
         return lines
 
     def _wait_until_accepting(self, directory: Path) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from edge_fleet.broker.access import Access
 from edge_fleet.broker.config import BrokerConfig
 from edge_fleet.broker.engine import Counters, Engine
 from edge_fleet.broker.errors import BrokerError
+from edge_fleet.broker.files import access_of
 from edge_fleet.broker.message import Message
 from edge_fleet.broker.persistence import StateFiles
 from edge_fleet.broker.reasons import ReasonCode
@@ -66,7 +66,8 @@ class Broker:
         engine = Engine(self.config, _LoopClock(), self.taps)
         if self._state is not None:
             self._state.load(engine)
-        access = Access(self.config.users, self.config.allow_anonymous)
+        config = self.config
+        access = access_of(config.users, config.allow_anonymous, config.accounts)
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(

@@ -58,7 +58,10 @@ class Window:
 
 @dataclass(frozen=True)
 class StatusSeen:
-    """A birth or a last will. ``retained``: the broker kept it, so it says nothing of now."""
+    """A birth or a last will. ``retained``: the broker kept it, so it says nothing of now.
+
+    ``run``, ``machine``: of the agent's start and of its hardware; "" from an older agent.
+    """
 
     device: str
     online: bool
@@ -66,6 +69,8 @@ class StatusSeen:
     agent: str
     received_ms: int
     retained: bool
+    run: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True)

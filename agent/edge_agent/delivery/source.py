@@ -1,0 +1,96 @@
+"""Where chunks come from, as a download sees it. Pure.
+
+Guards: nothing that a source hands over is believed; what it is asked for is named by digests that
+signed metadata leads to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from edge_contract.errors import EdgeError
+
+Kind = Literal["mqtt", "http"]
+HTTP_ABOVE_BYTES = 200_000_000
+"""Retained bytes cost a broker as much memory: above this a mirror is asked first."""
+
+
+class Stopped(EdgeError):
+    """The fetch was called off. What arrived stays on disk."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A chunk to have on disk, and where it stands in a file of a mirror.
+
+    Attributes:
+        sha256, size: of the chunk.
+        file, file_size: SHA-256 and bytes of the file it is cut from: a stored member, or a list
+            of chunks. offset: of the chunk in that file.
+    """
+
+    sha256: str
+    size: int
+    file: str
+    file_size: int
+    offset: int = 0
+
+
+Keep = Callable[[Piece, bytes, int], None]
+"""Takes a piece, the bytes that came for it, and how many they were if those were cut short."""
+
+
+class Source(Protocol):
+    """One place that chunks can be had from.
+
+    Attributes:
+        name: for messages. advice: what a person does when it lacks a chunk or has a wrong one.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def advice(self) -> str: ...
+
+    def get(self, pieces: Sequence[Piece], keep: Keep, check_stop: Callable[[], None]) -> None:
+        """Hand each of the ``pieces`` to ``keep``, in any order; ``check_stop`` ends it.
+
+        Raises PeerFault when it can go on no more; what it handed over is kept. What ``keep`` and
+        ``check_stop`` raise goes through.
+        """
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which kinds of source a device uses, and in which order.
+
+    Attributes:
+        kinds: those that may be used, first the one to ask first.
+        mirrors: of this device; the publisher's come after them.
+        http_above_bytes: a bundle with more to fetch asks the mirrors first, if they may be used.
+    """
+
+    kinds: tuple[Kind, ...] = ("mqtt", "http")
+    mirrors: tuple[str, ...] = ()
+    http_above_bytes: int = HTTP_ABOVE_BYTES
+
+
+def order(choice: Choice, published: Sequence[str], size_bytes: int) -> tuple[str, ...]:
+    """What to ask, in this order: base addresses of mirrors, and "" for the broker.
+
+    Args:
+        published: mirrors that the signed pointer names. size_bytes: still to fetch, at most.
+    """
+    mirrors = tuple(dict.fromkeys((*choice.mirrors, *published)))
+    kinds = list(choice.kinds)
+    if "http" in kinds and size_bytes > choice.http_above_bytes:
+        kinds.sort(key=lambda kind: kind != "http")
+    asked: list[str] = []
+    for kind in kinds:
+        asked.extend(mirrors if kind == "http" else ("",))
+    return tuple(asked)

@@ -1,0 +1,217 @@
+"""``edge-pack broker-acl``: accounts, rights and settings for a broker of one's own."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from msgspec.structs import replace
+
+from edge_contract.access import mosquitto, passwords, registry
+from edge_contract.access.registry import Account, AccountRole, Registry
+from edge_contract.errors import InputFault, MachineFault
+from edge_contract.names import check_name
+from edge_contract.ports import certificates
+from edge_contract.ports.accounts import Accounts
+from edge_contract.ports.disk import write_atomic
+from edge_contract.topics import DEFAULT_PREFIX, Topics
+
+TLS_PORT, MTLS_PORT = 8883, 8884
+
+_HELP = """Make or change the accounts of a broker in FOLDER: who may read and write what.
+
+Writes mosquitto's password_file, acl_file and a ready edge.conf. The publisher, the fleet server
+and each device get an account of their own; a device writes only its own topics. New passwords go
+into FOLDER/secrets, one file each, for their owner's eyes only: carry them to where they are used,
+then delete them; the broker keeps hashes.
+
+After a change tell mosquitto: kill -HUP. The embedded broker looks by itself:
+edge-fleet broker --accounts FOLDER.
+
+Examples:
+
+  edge-pack broker-acl broker --fleet home --device pi1 --device pi2
+
+  edge-pack broker-acl broker --fleet plant --tls broker.example --device gw1 --certificates
+
+  edge-pack broker-acl broker --remove pi2
+"""
+
+_Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of accounts.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``edge-pack``."""
+    app.command("broker-acl", help=_HELP)(_broker_acl)
+
+
+def _broker_acl(
+    folder: _Folder,
+    *,
+    fleet: Annotated[str, typer.Option(help="Whose accounts are to be made.")] = "",
+    device: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A device. May be repeated.")
+    ] = None,
+    client: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Who asks the devices' models. May be repeated."),
+    ] = None,
+    tls: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="Name or address of the broker: makes an authority and a server certificate."
+            " May be repeated.",
+        ),
+    ] = None,
+    with_certificates: Annotated[
+        bool, typer.Option("--certificates", help="A client certificate for each new account.")
+    ] = False,
+    remove: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="An account to take away.")
+    ] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="New passwords also for accounts that there are.")
+    ] = False,
+    plain: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="Listen without TLS here [127.0.0.1 without --tls]."),
+    ] = "",
+    owner: Annotated[
+        str,
+        typer.Option(metavar="USER", help="Who the broker runs as: may read its files then."),
+    ] = "",
+    prefix: Annotated[str, typer.Option(help="What every topic begins with.")] = DEFAULT_PREFIX,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    accounts = Accounts(folder.absolute())
+    if (device or client) and not fleet:
+        raise InputFault("--device and --client need --fleet")
+    if not fleet and not remove and not accounts.exists:
+        raise InputFault(f"{folder} holds no accounts", advice="Name a --fleet to make some.")
+    if tls:
+        _make_server(accounts, tuple(tls))
+    if with_certificates and not accounts.ca_key.exists():
+        raise InputFault(
+            "--certificates needs an authority", advice="Make one: --tls NAME-OF-THE-BROKER."
+        )
+    wanted = _wanted(fleet, device or [], client or [], prefix) if fleet else []
+    now, made = _change(accounts, wanted, remove or [], prefix=prefix, renew=renew)
+    for name in made if with_certificates else ():
+        _make_client(accounts, name)
+    write_atomic(accounts.folder / "edge.conf", _conf(accounts, plain).encode())
+    if owner:
+        _give(accounts, owner)
+    _print(accounts, now, made, as_json=as_json)
+
+
+def _change(
+    accounts: Accounts, wanted: list[Account], remove: list[str], *, prefix: str, renew: bool
+) -> tuple[Registry, list[str]]:
+    """Keep the accounts that are wanted; what there is now, and the names of new ones."""
+    made: dict[str, str] = {}
+    with accounts.changing(create=bool(wanted)) as box:
+        if wanted:
+            box.now = _with_prefix(box.now, prefix)
+        for name in remove:
+            box.now = registry.without_account(box.now, name)
+        for account in wanted:
+            known = box.now.accounts.get(account.name)
+            if known is not None and not renew:
+                kept = replace(account, password=known.password)
+            else:
+                made[account.name], kept = _with_password(account)
+            box.now = registry.with_account(box.now, kept)
+        # Before the hashes are kept: a password that nobody has would lock its owner out.
+        for name, password in made.items():
+            secret = accounts.secret(f"{name}.password")
+            write_atomic(secret, password.encode() + b"\n", mode=0o600)
+    return box.now, sorted(made)
+
+
+def _wanted(fleet: str, devices: list[str], clients: list[str], prefix: str) -> list[Account]:
+    Topics(fleet, prefix)
+    named: list[tuple[str, AccountRole]] = [
+        (f"{fleet}.publisher", "publisher"),
+        (f"{fleet}.server", "fleet"),
+        *((check_name(name, "device"), "device") for name in devices),
+        *((check_name(name, "client"), "client") for name in clients),
+    ]
+    return [Account(name=name, role=role, fleet=fleet) for name, role in named]
+
+
+def _with_prefix(known: Registry, prefix: str) -> Registry:
+    if known.accounts and known.prefix != prefix:
+        raise InputFault(
+            f"the accounts here are for prefix {known.prefix!r}, not {prefix!r}",
+            advice="Use one folder and one broker for each prefix.",
+        )
+    return replace(known, prefix=prefix)
+
+
+def _with_password(account: Account) -> tuple[str, Account]:
+    password = secrets.token_urlsafe(passwords.PASSWORD_BYTES)
+    salt = secrets.token_bytes(passwords.SALT_BYTES)
+    return password, replace(account, password=passwords.hashed(password, salt))
+
+
+def _make_server(accounts: Accounts, hosts: tuple[str, ...]) -> None:
+    tls = accounts.folder / "tls"
+    if not accounts.ca_key.exists():
+        certificates.make_authority(accounts.ca, accounts.ca_key, "edge-pack-broker")
+    csr = certificates.make_request(tls / "server.key")
+    issued = certificates.issue(accounts.ca, accounts.ca_key, csr, "broker", hosts=hosts)
+    write_atomic(tls / "server.pem", issued.encode())
+
+
+def _make_client(accounts: Accounts, name: str) -> None:
+    csr = certificates.make_request(accounts.secret(f"{name}.key"))
+    issued = certificates.issue(accounts.ca, accounts.ca_key, csr, name)
+    write_atomic(accounts.secret(f"{name}.pem"), issued.encode())
+
+
+def _give(accounts: Accounts, owner: str) -> None:
+    """Let the broker's user read what it must: the hashes and its own key."""
+    key = accounts.folder / "tls" / "server.key"
+    try:
+        for path in (accounts.passwords, accounts.acl, *([key] if key.exists() else [])):
+            shutil.chown(path, owner)
+    except (LookupError, PermissionError) as error:
+        raise MachineFault(
+            f"cannot give {accounts.folder} to user {owner!r}: {error}",
+            advice="Name a user that exists, and run this as root.",
+        ) from error
+
+
+def _conf(accounts: Accounts, plain: str) -> str:
+    tls = (accounts.folder / "tls" / "server.pem").exists()
+    return mosquitto.conf(
+        mosquitto.Listeners(
+            folder=str(accounts.folder),
+            tls_port=TLS_PORT if tls else 0,
+            mtls_port=MTLS_PORT if tls else 0,
+            plain=plain or ("" if tls else "127.0.0.1"),
+        )
+    )
+
+
+def _print(accounts: Accounts, now: Registry, made: list[str], *, as_json: bool) -> None:
+    listed: dict[str, Any] = {
+        each.name: {"role": each.role, "fleet": each.fleet} for each in now.accounts.values()
+    }
+    if as_json:
+        sys.stdout.write(
+            json.dumps({"folder": str(accounts.folder), "accounts": listed, "new": made}) + "\n"
+        )
+        return
+    for name, each in sorted(listed.items()):
+        new = "  new: secrets/" + name + ".password" if name in made else ""
+        sys.stdout.write(f"{name:<24} {each['role']:<10} {each['fleet']}{new}\n")
+    sys.stdout.write(
+        f"mosquitto: include {accounts.folder}/edge.conf, and kill -HUP it after each change\n"
+    )

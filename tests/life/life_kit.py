@@ -1,0 +1,121 @@
+"""Brokers with accounts and certificates, and real agents under them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_contract import broker_url
+from edge_contract.broker_url import BrokerUrl
+from edge_contract.ports.mqtt import Link, LinkConfig, Message
+from edge_fleet.broker import find_mosquitto
+
+DEADLINE_S = 60.0
+
+
+def until(ready: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Poll until ``ready`` gives something true; fail at the deadline."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        found = ready()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"{what} did not happen within {deadline_s:g} s")
+
+
+def command(*arguments: object, module: str = "edge_pack", **options: Any) -> Any:
+    """Run one of our commands; its completed process."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+        **options,
+    )  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Mosquitto:
+    """A real mosquitto that runs the very fragment that `broker-acl` wrote, on free ports."""
+
+    def __init__(self, folder: Path, accounts: Path) -> None:
+        self.folder = folder
+        self.ports = {8883: free_port(), 8884: free_port(), 1883: free_port()}
+        folder.mkdir(parents=True, exist_ok=True)
+        text = (accounts / "edge.conf").read_text()
+        for known, port in self.ports.items():
+            text = text.replace(f"listener {known}", f"listener {port}")
+        root = "user root\n" if os.geteuid() == 0 else ""
+        self.conf = folder / "mosquitto.conf"
+        self.conf.write_text(f"{root}persistence_location {folder}/\n{text}")
+        self.log = folder / "mosquitto.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(find_mosquitto()), "-v", "-c", self.conf], stdout=log, stderr=log
+            )
+        listening = [p for p in self.ports.values() if f"listener {p}" in self.conf.read_text()]
+
+        def there() -> bool:
+            assert self.process and self.process.poll() is None, self.log.read_text()
+            for port in listening:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                except OSError:
+                    return False
+            return True
+
+        until(there, "mosquitto listens")
+
+    def reload(self) -> None:
+        assert self.process
+        self.process.send_signal(1)
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+class Talker:
+    """One account's connection, and what the broker says to it."""
+
+    def __init__(self, url: BrokerUrl | str, client_id: str, **tls: str) -> None:
+        self.heard: list[Message] = []
+        parsed = broker_url.parse(url) if isinstance(url, str) else url
+        self.link = Link(
+            LinkConfig(broker=parsed, client_id=client_id, **tls),
+            on_message=self.heard.append,
+        )
+        self.link.start(20)
+
+    def may_write(self, topic: str) -> bool:
+        """What the PUBACK says."""
+        ticket = self.link.publish(topic, b"x")
+        until(lambda: ticket.done, f"a PUBACK for {topic}")
+        return not ticket.error
+
+    def refused(self, topic_filter: str) -> bool:
+        """What the SUBACK says."""
+        ticket = self.link.subscribe([topic_filter], qos=1)
+        until(lambda: ticket.done, f"a SUBACK for {topic_filter}")
+        return bool(ticket.error)
+
+    def has(self, topic: str) -> bool:
+        """Whether a message on it was heard."""
+        return any(message.topic == topic for message in self.heard)
+
+    def stop(self) -> None:
+        self.link.stop()
