@@ -18,7 +18,7 @@ from datetime import tzinfo
 
 from edge_agent import clock, hardware, identity, state
 from edge_agent.config import Config
-from edge_agent.doors import MqttDoor
+from edge_agent.doors import MqttDoor, httpd
 from edge_agent.errands import Errands
 from edge_agent.folder import Folder, Lock, clear_up, next_boot
 from edge_agent.follow import Follower
@@ -224,6 +224,7 @@ class _Parts:
             on_change=self.voice.publish,
         )
         self.door = MqttDoor(self.uplink.link, config.topics, device, self.serving.models)
+        self.http = httpd.open_door(config, self.serving.models, version())
         self.watchdog = Watchdog(
             self.loop, self.serving.models, notifier, stall_s=config.update.stall_s
         )
@@ -251,6 +252,8 @@ class _Parts:
     def stop(self) -> None:
         """Take no more requests, call off what is under way, leave the counts on disk."""
         self.door.stop()
+        if self.http is not None:
+            self.http.stop()
         self.updater.stop()
         self.follower.stop()
         self.recorder.flush(self.clocks.now())

@@ -32,6 +32,8 @@ from edge_contract.topics import DEFAULT_PREFIX, Topics
 CONFIG_MAX_BYTES = 256 * 1024
 PASSWORD_MAX_BYTES = 4096
 PASSWORD_VARIABLE = "EDGE_AGENT_PASSWORD"  # noqa: S105 - the name of a variable
+PORT_MAX = 65535
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEFAULT_PATH = Path("/etc/edge-agent/agent.toml")
 DEFAULT_FOLDER = "/var/lib/edge-agent"
 
@@ -139,6 +141,37 @@ class Download(Struct, frozen=True, kw_only=True):
         return units.read_bytes(self.disk_max)
 
 
+class Http(Struct, frozen=True, kw_only=True):
+    """``[http]``: inference over HTTP; without the section there is none.
+
+    Attributes:
+        listen: ``host:port`` of the TCP listener, "" for none.
+        socket: path of a Unix socket, "" for none; its file's mode says who may ask.
+        token_file: holds the bearer token that TCP clients have to bring, "" for none.
+        cert, key: TLS on the TCP listener, PEM.
+        threads: for models that take longer than a millisecond.
+        body_max: most bytes of a request, as ``8 MB``.
+    """
+
+    listen: str = "127.0.0.1:8080"
+    socket: str = ""
+    token_file: str = ""
+    cert: str = ""
+    key: str = ""
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    body_max: str = "8 MB"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host, "" for none, and port. Raises InputFault for what ``load`` would have refused."""
+        host, _, port = self.listen.rpartition(":")
+        if not self.listen:
+            return "", 0
+        if not host or not (port.isascii() and port.isdigit()) or int(port) > PORT_MAX:
+            raise InputFault(f"{self.listen!r}, expected host:port such as 127.0.0.1:8080")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All settings of one agent; see each section."""
 
@@ -148,6 +181,7 @@ class Config(Struct, frozen=True, kw_only=True):
     trial: TrialRules = TrialRules()
     update: Update = Update()
     download: Download = Download()
+    http: Http | None = None
     password: str = field(default="", name="-")
 
     @property
@@ -187,11 +221,13 @@ _SECTIONS: dict[str, type[Struct]] = {
     "trial": TrialRules,
     "update": Update,
     "download": Download,
+    "http": Http,
 }
 _REQUIRED = ("agent", "broker")
 _PATHS: dict[type, tuple[str, ...]] = {
     Identity: ("folder",),
     Broker: ("ca", "cert", "key", "password_file"),
+    Http: ("socket", "token_file", "cert", "key"),
 }
 
 _NAME_RULE = "expected 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
@@ -306,6 +342,8 @@ def _check(section: Struct | None) -> list[str]:
             return _check_broker(section)
         case Download():
             return _check_download(section)
+        case Http():
+            return _check_http(section)
         case Update() if section.backoff_min_s > section.backoff_max_s:
             return ["[update] backoff_min_s is over backoff_max_s"]
         case TrialRules() if section.seconds > section.deadline_s:
@@ -323,6 +361,22 @@ def _check_download(download: Download) -> list[str]:
         faults.extend(_said("[download] slot", functools.partial(hours, each)))
     if not faults and 0 < download.policy.daily_max < CHUNK_BYTES:
         faults.append(f"[download] daily_max is under one chunk of {CHUNK_BYTES} bytes")
+    return faults
+
+
+def _check_http(http: Http) -> list[str]:
+    faults = [
+        *_said("[http] listen", lambda: http.address),
+        *_said("[http] body_max", lambda: units.read_bytes(http.body_max)),
+    ]
+    if not http.listen and not http.socket:
+        faults.append("[http] neither listen nor socket")
+    if http.key and not http.cert:
+        faults.append("[http] key without cert")
+    if not faults and http.listen and http.address[0] not in LOOPBACK and not http.token_file:
+        faults.append(
+            f"[http] listen = {http.listen!r} is heard by other machines: name a token_file"
+        )
     return faults
 
 

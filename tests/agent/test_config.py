@@ -51,7 +51,7 @@ def test_the_example_is_complete_valid_and_shows_the_defaults(tmp_path: Path) ->
         short.telemetry, short.trial, short.update, short.download,
     )  # fmt: skip
     for kind in (configs.Identity, configs.Broker, configs.Telemetry, configs.Update,
-                 configs.TrialRules, configs.Download):  # fmt: skip
+                 configs.TrialRules, configs.Download, configs.Http):  # fmt: skip
         for name in kind.__struct_fields__:
             assert f"\n{name} =" in text or f"\n# {name} =" in text, name
 
@@ -137,3 +137,36 @@ def test_the_password_comes_from_the_environment_first_and_is_never_shown(tmp_pa
     assert config.broker_url.password == "hunter2"
     assert "hunter2" not in repr(config)
     assert "hunter2" not in str(config.broker_url)
+
+
+def test_http_is_off_until_it_has_a_section_and_then_listens_on_the_loopback(
+    tmp_path: Path,
+) -> None:
+    assert load(tmp_path, GOOD).http is None
+    http = load(tmp_path, GOOD + "[http]\n").http
+    assert http is not None and http.address == ("127.0.0.1", 8080)
+    shown = (Path(__file__).parents[2] / "agent" / "agent.example.toml").read_text()
+    example = shown[shown.index("# [http]") : shown.index("[download]")]
+    lines = [line.removeprefix("# ") for line in example.splitlines()]
+    settings = [
+        line for line in lines if " = " in line and not line.startswith(("socket", "token"))
+    ]
+    plain = [line for line in settings if not line.startswith(("cert", "key"))]
+    assert load(tmp_path, GOOD + "[http]\n" + "\n".join(plain)).http == http
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('listen = "0.0.0.0:80"', "token_file"),
+        ('listen = "here"', "host:port"),
+        ('listen = "127.0.0.1:70000"', "host:port"),
+        ('listen = ""', "neither listen nor socket"),
+        ('key = "k.pem"', "key without cert"),
+        ('body_max = "much"', "body_max"),
+        ("threads = 0", "threads"),
+    ],
+)
+def test_http_settings_that_cannot_be_are_said(text: str, said: str, tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, f"{GOOD}[http]\n{text}\n")
+    assert said in fault
