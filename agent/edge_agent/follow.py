@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
 from edge_agent import choose, state
 from edge_agent.config import Config
+from edge_agent.delivery import Stopped
 from edge_agent.folder import Folder
 from edge_agent.loop import Loop, Timer
 from edge_agent.steps import Online, Wanted
@@ -47,8 +49,8 @@ class Refreshed(Protocol):
 class Source(Protocol):
     """Where signed metadata comes from."""
 
-    def refresh(self) -> Refreshed:
-        """Ask the broker. Raises EdgeError; then what was known stays."""
+    def refresh(self, stop: threading.Event) -> Refreshed:
+        """Ask the broker. Raises EdgeError, Stopped among them; then what was known stays."""
 
     def cached_pointer(self) -> Pointer | None:
         """The verified pointer on disk."""
@@ -87,6 +89,7 @@ class Follower:
         self._again = False
         self._failures = 0
         self._stopping = False
+        self._called_off = threading.Event()
         self.pointer: Pointer | None = None
         self.desired: Desired | None = None
         self.freshness: Freshness = "none"
@@ -99,8 +102,9 @@ class Follower:
         self.decide()
 
     def stop(self) -> None:
-        """Look no more. A look under way, at a silent broker, may end with the process."""
+        """Look no more. A look under way, at a silent broker too, is called off."""
         self._stopping = True
+        self._called_off.set()
         if self._timer:
             self._timer.cancel()
         self._worker.stop(STOP_S)
@@ -175,7 +179,9 @@ class Follower:
     def _refresh(self) -> None:
         """In the worker's thread."""
         try:
-            found = self._source.refresh()
+            found = self._source.refresh(self._called_off)
+        except Stopped:
+            log.info("the look for updates was called off")
         except EdgeError as error:
             failed = error
             self._loop.post(lambda: self._failed(failed))

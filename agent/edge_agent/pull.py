@@ -109,6 +109,10 @@ class Puller:
         """Whether this device trusts a publisher."""
         return self._delivery.enrolled
 
+    def roots(self) -> list[bytes]:
+        """Root metadata that this device trusts."""
+        return self._delivery.roots()
+
     def cached_pointer(self) -> Pointer | None:
         """The pointer that was verified last, or None."""
         return self._delivery.cached_pointer()
@@ -120,13 +124,15 @@ class Puller:
         except OSError as error:
             log.warning("downloads are not cleared up: %s", error.strerror or error)
 
-    def refresh(self) -> Refreshed:
+    def refresh(self, stop: threading.Event) -> Refreshed:
         """Look at what is published; a download under way steps aside. As ``Delivery.refresh``."""
         now = self._now()
         with self._look():
             try:
                 return self._delivery.refresh(
-                    now=_EPOCH + timedelta(milliseconds=now.wall_ms), synchronised=now.synchronised
+                    now=_EPOCH + timedelta(milliseconds=now.wall_ms),
+                    synchronised=now.synchronised,
+                    stop=stop,
                 )
             finally:
                 self._pacer.rest()
