@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import tzinfo
+from pathlib import Path
 
 from edge_agent import clock, hardware, identity, state
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor, httpd
 from edge_agent.errands import Errands
+from edge_agent.factory import DEFAULT_FOLDER, Factory
 from edge_agent.folder import Folder, Lock, clear_up, next_boot
 from edge_agent.follow import Follower
 from edge_agent.loop import Loop
@@ -199,6 +201,15 @@ class _Parts:
             ears=self.uplink,
             now=clocks.now,
         )
+        self.factory = Factory(
+            Path(config.update.factory) if config.update.factory else DEFAULT_FOLDER,
+            models=config.agent.models,
+            roots=self.puller.roots,
+            pointer=self.puller.cached_pointer,
+            tally=self.folder.factory,
+            loads_max=config.update.attempts_max,
+            trouble=lambda error: self.loop.post(lambda: self.voice.trouble(error)),
+        )
         self.updater = Updater(
             self.loop,
             self.folder,
@@ -209,6 +220,7 @@ class _Parts:
                 serving=self.serving,
                 limits=_limits(config),
                 rng=rng,
+                factory=self.factory,
             ),
             serving=self.serving,
             listener=self.voice,
@@ -237,7 +249,7 @@ class _Parts:
         try:
             self.watchdog.start()
             self.puller.clear_up(state.fetching(self.folder))
-            self.updater.start()
+            self.updater.start(self.factory.models)
             self.loop.ask(self.follower.start)
             self.loop.ask(self.updater.sweep)
             self.loop.post(self.voice.publish)
@@ -312,6 +324,7 @@ class _Parts:
         return Facts(
             states=self.updater.states,
             why=self.follower.why,
+            factory={name: self.serving.factory_version(name) for name in self.serving.models},
             freshness=self.follower.freshness,
             revision=self.follower.revision,
             connected=self.uplink.up,

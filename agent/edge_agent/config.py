@@ -92,6 +92,8 @@ class Update(Struct, frozen=True, kw_only=True):
         self_test_runs: latency is measured over this many single-row runs.
         ram_bytes_max: most memory that a bundle may say it needs; 0: what the machine has.
         latency_max_ms: most that the 99th percentile of a golden run may take; 0: any.
+        factory: bundle, or folder of bundles, that answers when nothing else does; "": the
+            system's, ``/usr/share/edge-agent/factory``.
         stall_s: a request that is under way for longer is ended, and has failed.
     """
 
@@ -104,6 +106,7 @@ class Update(Struct, frozen=True, kw_only=True):
     self_test_runs: Annotated[int, Meta(ge=1, le=100_000)] = 50
     ram_bytes_max: Annotated[int, Meta(ge=0, le=2**50)] = 0
     latency_max_ms: Annotated[float, Meta(ge=0, le=10**6)] = 0.0
+    factory: str = ""
     stall_s: Annotated[float, Meta(gt=0, le=86400)] = 30.0
 
 
@@ -228,6 +231,7 @@ _PATHS: dict[type, tuple[str, ...]] = {
     Identity: ("folder",),
     Broker: ("ca", "cert", "key", "password_file"),
     Http: ("socket", "token_file", "cert", "key"),
+    Update: ("factory",),
 }
 
 _NAME_RULE = "expected 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from edge_agent import selftest, slot
 from edge_agent.accept import Refused
+from edge_agent.factory import Factory
 from edge_agent.folder import Folder
 from edge_agent.selftest import Limits
 from edge_agent.serving import DamagedSlot, Serving
@@ -62,12 +63,14 @@ class Errands:
         serving: Serving,
         limits: Limits,
         rng: random.Random,
+        factory: Factory | None = None,
     ) -> None:
         self._folder = folder
         self._fetcher = fetcher
         self._serving = serving
         self._limits = limits
         self._rng = rng
+        self._factory = factory
 
     def fetch(
         self, model: str, release: Release, progress: Progress, stop: threading.Event
@@ -94,7 +97,10 @@ class Errands:
         )
 
     def answer(self, model: str, release: Release | None) -> Event | None:
-        """Let the release answer, or nothing: Answering, Damaged, LoadFailed."""
+        """Let the release answer; for None the factory's bundle, or nothing.
+
+        Answering, Damaged, LoadFailed.
+        """
         sha256 = release.sha256 if release else ""
         return _surely(lambda: self._answer(model, sha256), lambda said: LoadFailed(sha256, said))
 
@@ -120,7 +126,7 @@ class Errands:
         try:
             if sha256:
                 self._serving.answer(model, self._folder.slot(sha256), sha256)
-            else:
+            elif self._factory is None or not self._serving.answer_by_factory(model, self._factory):
                 self._serving.clear(model)
         except DamagedSlot as error:
             log.warning("%s: %s", model, error.what)

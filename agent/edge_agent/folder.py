@@ -1,6 +1,6 @@
 """The agent's folder: where what lies, whose it is, and how often the agent began.
 
-    lock  boot.json  desired.json  status.json
+    lock  boot.json  desired.json  status.json  factory.json
     download.json                 bytes spent of the daily cap
     tuf/  chunks/                 the delivery's: trusted metadata, downloaded pieces
     slots/<digest>/               one bundle, immutable
@@ -52,6 +52,11 @@ class Folder:
     def boot(self) -> Path:
         """The number of the last start."""
         return self.path / "boot.json"
+
+    @property
+    def factory(self) -> Path:
+        """Loads of a factory bundle that did not come to an end."""
+        return self.path / "factory.json"
 
     @property
     def desired(self) -> Path:

@@ -130,7 +130,10 @@ def _limit(figure: float, unit: str) -> str:
 
 
 def model_reports(
-    states: Mapping[str, State], transfers: Mapping[str, Transfer], why: Mapping[str, str]
+    states: Mapping[str, State],
+    transfers: Mapping[str, Transfer],
+    why: Mapping[str, str],
+    factory: Mapping[str, str],
 ) -> dict[str, ModelReport]:
     """Every model that has a state, or a reason to have none."""
     names = sorted({*states, *(name for name, reason in why.items() if reason)})
@@ -145,6 +148,7 @@ def model_reports(
             reason=whole.reason[: max(_REASONS_MAX_CHARS // len(names), 40)],
             quarantined=whole.quarantined[-max(_QUARANTINE_SHOWN // len(names), 1) :],
             failure=whole.failure if failures > 0 else None,
+            factory=factory.get(name, ""),
         )
         failures -= whole.failure is not None
     return reports

@@ -7,11 +7,13 @@ the version costs is measured while it answers.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_agent import hardware, slot
+from edge_agent.factory import Factory
 from edge_agent.live import Live
 from edge_agent.model import Model
 from edge_agent.outputs import Prediction
@@ -19,7 +21,9 @@ from edge_agent.selftest import Limits
 from edge_agent.steps import Evidence
 from edge_agent.telemetry import Recorder, Totals
 from edge_agent.telemetry.recorder import Instant
-from edge_contract.errors import InputFault
+from edge_contract.errors import EdgeError, InputFault
+
+log = logging.getLogger(__name__)
 
 
 class DamagedSlot(InputFault):
@@ -48,6 +52,7 @@ class Serving:
         self._now = now
         self._limits = limits or Limits()
         self._rss_bytes = rss_bytes
+        self._factory: dict[str, str] = {}
         self._without: dict[str, int] = {}
         """This process's memory before each model was loaded, and what others gained since."""
         self._lock = threading.Lock()
@@ -79,10 +84,39 @@ class Serving:
             raise DamagedSlot(error.what) from error
         before = self._rss_bytes()
         self._recorder.swap(seat, Model.from_slot(folder), self._now())
+        self._factory.pop(name, None)
         gained = self._rss_bytes() - before
         for other in self._without:
             self._without[other] += gained
         self._without[name] = before
+
+    def answer_by_factory(self, name: str, factory: Factory) -> bool:
+        """Let the factory's bundle answer under ``name``; whether it does.
+
+        It is loaded and has answered its golden inputs before anything else is let go.
+        """
+        seat = self.seat(name)
+        if seat.model is not None and self._factory.get(name) == seat.model.digest:
+            return True
+        model = factory.load(name)
+        if model is None:
+            return False
+        try:
+            self._recorder.swap(seat, model, self._now())
+        except EdgeError as error:
+            log.warning("%s: the factory's bundle does not answer: %s", name, error.what)
+            return False
+        finally:
+            factory.ended()
+        self._factory[name] = model.digest
+        log.warning("%s: the factory's %s answers", name, model.manifest.version)
+        return True
+
+    def factory_version(self, name: str) -> str:
+        """The version of the factory's bundle when it answers under ``name``, else ""."""
+        model = self.seat(name).model
+        own = model is not None and self._factory.get(name) == model.digest
+        return model.manifest.version if model is not None and own else ""
 
     def clear(self, name: str) -> None:
         """Let nothing answer under ``name``."""

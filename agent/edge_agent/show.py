@@ -45,6 +45,8 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
 def _model(name: str, model: ModelReport, found: AgentStatus, zone: tzinfo) -> Iterator[str]:
     active = f"{model.active} ({model.digest[:12]})" if model.active else "no version"
     yield f"model       {name}: {active} committed, {model.phase}"
+    if model.factory:
+        yield f"  factory   {model.factory} answers, for want of a better one"
     if model.candidate:
         fetched = f", {_fetched(model)}" if model.phase == "fetching" else ""
         trial = ", answers on trial" if model.phase == "trial" else ""

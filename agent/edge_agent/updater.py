@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 PERSIST_RETRY_S = 5.0
 WATCH_S = 0.5
+FALLBACKS = 4
+"""What may be loaded in turn at a start: candidate, active, previous, the factory's."""
 STOP_S = 5.0
 """Work that is under way for longer when the agent stops is left to end with the process."""
 
@@ -115,13 +117,17 @@ class Updater:
 
     # -- from outside ------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Plan from what is on disk; return once what answered before answers again."""
-        models = self._folder.known_models()
+    def start(self, factory: tuple[str, ...] = ()) -> None:
+        """Plan from what is on disk; return once what answered before answers again.
+
+        ``factory``: models that the factory has bundles of, known here or not.
+        """
+        models = dict.fromkeys((*self._folder.known_models(), *factory))
         for model in models:
             self._loop.post(functools.partial(self.take, model, Started()))
-        self._loop.ask(lambda: None)
-        self._loads.drain()
+        for _ in range(FALLBACKS):
+            self._loop.ask(lambda: None)
+            self._loads.drain()
 
     def stop(self) -> None:
         """Call off what is under way, on disk as called off, and wait until it ended."""

@@ -51,6 +51,7 @@ class Facts:
     Attributes:
         states, why: of the updates; why nothing is wanted of a model.
         freshness, revision: of the signed metadata; of the newest ``desired``.
+        factory: version of the factory's bundle that answers, by model.
         requests: rows answered and failed by what answers now, by model.
         spool_records, spool_bytes, events_waiting: what is not home yet.
         twin: what is known of another agent under this name.
@@ -61,6 +62,7 @@ class Facts:
     freshness: Freshness
     revision: int
     connected: bool
+    factory: Mapping[str, str]
     requests: dict[str, tuple[int, int]]
     spool_records: int
     spool_bytes: int
@@ -221,7 +223,7 @@ class Voice:
         write_status(self._folder.status, self.status(running=False))
 
     def _models(self, facts: Facts) -> dict[str, ModelReport]:
-        return report.model_reports(facts.states, self._transfers, facts.why)
+        return report.model_reports(facts.states, self._transfers, facts.why, facts.factory)
 
     def _write_status(self, now: Instant) -> None:
         self._status_due_s = now.monotonic_s + 10 * STATUS_S

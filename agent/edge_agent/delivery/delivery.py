@@ -127,6 +127,10 @@ class Delivery:
             fetcher = MqttFetcher(connect, self.config.topics, meanwhile)
             return self._trust.refresh(fetcher, now=now, synchronised=synchronised)
 
+    def roots(self) -> list[bytes]:
+        """Root metadata that this device trusts."""
+        return self._trust.roots()
+
     def cached_pointer(self) -> Pointer | None:
         """The pointer that was verified last, for a start without a broker; None without one."""
         return self._trust.cached()

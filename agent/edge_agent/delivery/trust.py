@@ -13,7 +13,9 @@ pointer, floor and everything installed as they were:
  5. pointer: the bytes that rollout names, about this fleet and channel;
  6. each release in it: a manifest that the models role signed with the same SHA-256, so that a
     stolen rollout key can only choose among genuine models;
- 7. manifest: the bytes that models names, about this model and version, not below the floor.
+ 7. manifest: the bytes of the digest that 6 proved, about this model and version, not below the
+    floor. It needs no metadata any more: a state that is half published or lost on the broker
+    does not hold up a version that was verified before.
 Chunks and members follow in ``pull`` (8, 9) and ``slot`` (10).
 """
 
@@ -27,7 +29,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 from tuf.api.exceptions import (
     DownloadError,
@@ -62,7 +63,7 @@ _ADVICE = (
 
 
 class _Trusted(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What the last refresh left: the time floor, the time it judged at, and the pointer.
+    """What the last refresh left: the time floor, and the pointer with all its releases proven.
 
     ``floor_keys``: digest of the timestamp keys that vouched for the floor.
     """
@@ -70,7 +71,6 @@ class _Trusted(Struct, frozen=True, omit_defaults=True, kw_only=True):
     schema: int = 1
     floor_s: int
     floor_keys: str = ""
-    judged_s: int
     pointer_sha256: str
     pointer: Pointer
     word: Word = "verified"
@@ -87,12 +87,11 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one look verified, by whom, and the time and the floor that it was judged at."""
+    """What one look verified, by whom, how fresh it is, and the floor that it was judged at."""
 
     pointer: Pointer
     sha256: str
     updater: DurableUpdater
-    at: datetime
     word: Word
     floor: datetime
 
@@ -143,6 +142,12 @@ class Trust:
             write_atomic(self._pinned, root)
         return fingerprint(root)
 
+    def roots(self) -> list[bytes]:
+        """The roots that this device trusts: the one pinned at enrolment, and the newest."""
+        newest = self._metadata / "root.json"
+        paths = [path for path in (self._pinned, newest) if path.is_file()]
+        return [read_bounded(path, ROOT_MAX_BYTES) for path in paths]
+
     @property
     def _pinned(self) -> Path:
         return self._folder / "pinned.root.json"
@@ -186,7 +191,6 @@ class Trust:
         after = _Trusted(
             floor_s=int((floor - _EPOCH).total_seconds()),
             floor_keys=seen.updater.timestamp_keys,
-            judged_s=int((seen.at - _EPOCH).total_seconds()),
             pointer_sha256=seen.sha256,
             pointer=seen.pointer,
             word=seen.word,
@@ -212,7 +216,7 @@ class Trust:
             try:
                 pointer, sha256 = self._verify(updater, fetcher, before)
                 kept = BUILT_AT if _rotated(before, updater) else floor
-                return _Seen(pointer, sha256, updater, at=at, word=word, floor=kept)
+                return _Seen(pointer, sha256, updater, word=word, floor=kept)
             except ExpiredMetadataError as error:
                 if floor > BUILT_AT and _rotated(before, updater):
                     # Who said that it was so late is not believed any more.
@@ -232,8 +236,8 @@ class Trust:
         return Refreshed(before.pointer, "expired")
 
     def _write(self, before: _Trusted | None, after: _Trusted) -> None:
-        """Keep the state; a judging time alone that moved is not worth a write to flash."""
-        if before is None or msgspec.structs.replace(before, judged_s=after.judged_s) != after:
+        """Keep the state; what did not change is not worth a write to flash."""
+        if before != after:
             write_atomic(self._folder / "trusted.json", wire.encode_json(after))
 
     def _verify(
@@ -290,18 +294,14 @@ class Trust:
             raise InputFault(f"{name} {release.version} is not named by the verified pointer")
         if track.floor and version_key(release.version) < version_key(track.floor):
             raise PeerFault(f"{name} {release.version} is below the signed floor {track.floor}")
+        # 7. the manifest's bytes: those that the models role named when the pointer was verified
+        if kept is None or hashlib.sha256(kept).hexdigest() != release.sha256:
+            with _peer_faults():
+                kept = fetchers.download_digest(
+                    fetcher, release.path, release.sha256, size_max=MANIFEST_MAX_BYTES
+                )
         with _peer_faults():
-            timestamp = read_bounded(self._metadata / "timestamp.json", ROOT_MAX_BYTES)
-            standing = fetchers.StandingFetcher(fetcher, timestamp)
-            at = _EPOCH + timedelta(seconds=trusted.judged_s)
-            updater = DurableUpdater(self._metadata, self._anchor(), standing, at)
-            # 7. the manifest's bytes, by the models role
-            info = _genuine(updater, name, release)
-            if kept is not None and hashlib.sha256(kept).hexdigest() == release.sha256:
-                data = kept
-            else:
-                data = fetchers.download_target(fetcher, info, size_max=MANIFEST_MAX_BYTES)
-            manifest = manifests.decode(data)
+            data, manifest = kept, manifests.decode(kept)
         if (manifest.name, manifest.version) != (name, release.version):
             raise PeerFault(
                 f"the manifest is about {manifest.name} {manifest.version}, expected {name}"

@@ -1,0 +1,239 @@
+"""The agent as a systemd service: what is written, what for, and how it is taken away again.
+
+Guards: nothing is touched that this did not write: a unit of somebody else is refused, and folders
+that were there before stay. What an uninstall leaves behind is state and settings, or with
+``purge`` nothing. ``prefix`` is the root of another file system, such as an image's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from msgspec import Struct
+
+from edge_agent.config import DEFAULT_FOLDER, DEFAULT_PATH
+from edge_contract.errors import InputFault, MachineFault
+from edge_contract.ports.disk import read_bounded, write_atomic
+
+NAME = "edge-agent.service"
+EXAMPLE = "agent.example.toml"
+UNITS = "/etc/systemd/system"
+STATE_ROOT = "/var/lib"
+HIDDEN = ("/home", "/root", "/run/user")
+"""What ``ProtectHome=`` keeps from the service."""
+_PLAIN = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
+_UNIT_MAX_BYTES = 64 * 1024
+_MARK = "# Written by `edge-agent install-service`; `edge-agent uninstall-service` takes it away."
+_MADE = "X-Made="
+"""systemd passes over keys that begin with X-: the folders that were made stand there."""
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """What a unit is told apart from its hardening.
+
+    Attributes:
+        program: absolute path of ``edge-agent``, as the service will see it.
+        config: absolute path of its settings.
+        folder: where it keeps its state; below /var/lib, so that systemd makes it and hands it to
+            the service's user, and nothing else need be writable.
+        user: a user that exists; "" lets systemd make one up for as long as the service runs.
+    """
+
+    program: str
+    config: str = str(DEFAULT_PATH)
+    folder: str = DEFAULT_FOLDER
+    user: str = ""
+
+
+def check(service: Service) -> None:
+    """Raise InputFault with a way out where the hardened service could not work."""
+    for what, path in (
+        ("edge-agent", service.program),
+        ("its settings", service.config),
+        ("[agent] folder", service.folder),
+    ):
+        if not _PLAIN.fullmatch(path) or ".." in PurePosixPath(path).parts:
+            raise InputFault(
+                f"{what}: a unit file wants an absolute path of letters, digits, '.', '_', '-', "
+                f"'+' and '@', got {path!r}"
+            )
+        check_seen(what, path)
+    folder = PurePosixPath(service.folder)
+    if not folder.is_relative_to(STATE_ROOT) or str(folder) == STATE_ROOT:
+        raise InputFault(
+            f"[agent] folder: a service keeps its state below {STATE_ROOT}, got {service.folder}",
+            advice=f'Set folder = "{DEFAULT_FOLDER}"; another disk can be mounted there.',
+        )
+
+
+def check_seen(what: str, path: str) -> None:
+    """Raise InputFault where ``ProtectHome=`` would hide ``path``."""
+    if any(PurePosixPath(path).is_relative_to(hidden) for hidden in HIDDEN):
+        raise InputFault(
+            f"{what} at {path}: a service sees no home folders",
+            advice="Install it elsewhere: python3 -m venv /opt/edge-pack; settings in /etc.",
+        )
+
+
+def unit(service: Service, made: Sequence[str] = ()) -> str:
+    """The unit file; ``made`` is what an uninstall removes when it is empty."""
+    lines = resources.files("edge_agent").joinpath(NAME).read_text().splitlines()
+    config = PurePosixPath(service.config)
+    said = {
+        "ExecStart=": f"{service.program} run --config {service.config}",
+        "EnvironmentFile=": f"-{config.with_name('environment')}",
+        "LoadCredential=": f"settings:{config.parent}",
+        "StateDirectory=": str(PurePosixPath(service.folder).relative_to(STATE_ROOT)),
+    }
+    for at, line in enumerate(lines):
+        key = line[: line.find("=") + 1]
+        if key in said:
+            lines[at] = key + said[key]
+        elif key == "DynamicUser=" and service.user:
+            lines[at] = f"User={service.user}"
+        elif line == "[Unit]":
+            lines[at] = f"[Unit]\n{_MADE}{' '.join(made)}"
+    return "\n".join([_MARK, *lines, ""])
+
+
+class Installed(Struct, frozen=True, kw_only=True):
+    """What was, or would be, written.
+
+    Attributes:
+        wrote: files that are new or changed.
+        made: folders that were not there before this or an earlier install.
+        text: the unit.
+    """
+
+    wrote: tuple[Path, ...]
+    made: tuple[str, ...]
+    text: str
+
+
+def install(service: Service, prefix: Path, *, dry_run: bool = False) -> Installed:
+    """Write unit and example settings below ``prefix``; twice is as once.
+
+    Raises InputFault for a unit that is not ours or could not work, MachineFault when the disk or
+    the rights say no.
+    """
+    check(service)
+    place = _at(prefix, f"{UNITS}/{NAME}")
+    etc = PurePosixPath(service.config).parent
+    before = _ours(place)
+    missing = {path for root in (UNITS, str(etc)) for path in _missing(prefix, root)}
+    made = tuple(sorted(missing | set(_made(before))))
+    text = unit(service, made)
+    wanted = {place: text.encode(), _at(prefix, f"{etc}/{EXAMPLE}"): example()}
+    wrote = tuple(path for path, data in wanted.items() if _differs(path, data))
+    if not dry_run:
+        for folder in made:
+            _make(_at(prefix, folder))
+        for path in wrote:
+            write_atomic(path, wanted[path])
+    return Installed(wrote=wrote, made=made, text=text)
+
+
+def uninstall(prefix: Path, *, config: str = str(DEFAULT_PATH), purge: bool = False) -> list[Path]:
+    """Remove what ``install`` wrote; with ``purge`` settings, keys and state too. What was removed.
+
+    Raises InputFault for a unit that is not ours, MachineFault when the rights say no.
+    """
+    place = _at(prefix, f"{UNITS}/{NAME}")
+    text = _ours(place)
+    etc = _at(prefix, str(PurePosixPath(config).parent))
+    doomed = [etc / EXAMPLE, place.with_name(f"{NAME}.d")] if purge else [etc / EXAMPLE]
+    doomed += sorted(place.parent.glob(f"*.wants/{NAME}"))
+    if purge:
+        state = _state(text)
+        doomed += [etc] if str(etc) == str(_at(prefix, str(DEFAULT_PATH.parent))) else []
+        doomed += [_at(prefix, config), _at(prefix, f"{STATE_ROOT}/private/{state}")]
+        doomed += [_at(prefix, f"{STATE_ROOT}/{state}")]
+    doomed.append(place)  # last: it knows which folders were made
+    gone = [path for path in doomed if _remove(path)]
+    wants = (link.parent for link in gone if link.parent.suffix == ".wants")
+    for folder in (*wants, *(_at(prefix, path) for path in reversed(_made(text)))):
+        with contextlib.suppress(OSError):  # not empty, or gone with the purge
+            folder.rmdir()
+    return gone
+
+
+def example() -> bytes:
+    """Every setting with its default, as the wheel carries it; in a checkout beside the package."""
+    package = resources.files("edge_agent")
+    for place in (package.joinpath(EXAMPLE), package.joinpath("..", EXAMPLE)):
+        if place.is_file():
+            return place.read_bytes()
+    raise MachineFault(
+        f"{EXAMPLE} is not part of this installation", advice="Install edge-pack anew."
+    )
+
+
+def _ours(place: Path) -> str:
+    """The unit that is there, or "". Raises InputFault when somebody else wrote it."""
+    if not place.exists():
+        return ""
+    text = read_bounded(place, _UNIT_MAX_BYTES).decode(errors="replace")
+    if not text.startswith(_MARK):
+        raise InputFault(
+            f"{place} was not written by install-service",
+            advice="Move what it says into a drop-in (systemctl edit edge-agent) and remove it.",
+        )
+    return text
+
+
+def _made(text: str) -> list[str]:
+    """The folders that a unit says were made, outer ones first."""
+    found = [line for line in text.splitlines() if line.startswith(_MADE)]
+    return sorted(found[0].removeprefix(_MADE).split()) if found else []
+
+
+def _state(text: str) -> str:
+    """The state directory that a unit names, below /var/lib."""
+    for line in text.splitlines():
+        if line.startswith("StateDirectory="):
+            return line.partition("=")[2]
+    return PurePosixPath(DEFAULT_FOLDER).name
+
+
+def _missing(prefix: Path, path: str) -> list[str]:
+    """``path`` and its parents, as far as they are not there."""
+    pure = PurePosixPath(path)
+    return [str(each) for each in (pure, *pure.parents) if not _at(prefix, str(each)).is_dir()]
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _differs(path: Path, data: bytes) -> bool:
+    return not path.is_file() or path.read_bytes() != data
+
+
+def _remove(path: Path) -> bool:
+    """Whether there was something to remove."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _refused(path, error) from error
+    return True
+
+
+def _refused(path: Path, error: OSError) -> MachineFault:
+    return MachineFault(f"{path}: {error.strerror}", advice="Run it as root: sudo edge-agent ...")
+
+
+def _at(prefix: Path, path: str) -> Path:
+    return prefix / path.lstrip("/")
