@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from edge_agent import config as configs
 from edge_agent import service as services
 from edge_agent.cli import app
 from edge_agent.service import Service
@@ -304,3 +305,32 @@ def test_a_tree_that_is_not_ours_is_refused_without_a_traceback() -> None:
 def test_python_of_a_home_folder_is_told_before_anything_is_written() -> None:
     with pytest.raises(InputFault, match="/opt/edge-pack"):
         services.check_seen("edge-agent", "/root/.pyenv/versions/3.12")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize("handed", [True, False])
+def test_a_key_that_only_root_can_read_reaches_the_service_through_systemd(handed: bool) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        settings, credentials = Path(folder, "agent.toml"), Path(folder, "credentials")
+        settings.write_text(
+            '[agent]\ndevice = "pi1"\nfleet = "home"\n'
+            '[broker]\nurl = "mqtt://pi1@localhost"\npassword_file = "agent.password"\n'
+        )
+        Path(folder, "agent.password").write_text("secret\n")
+        Path(folder, "agent.password").chmod(0o600)
+        credentials.mkdir()
+        if handed:  # as LoadCredential=settings:FOLDER does
+            (credentials / "settings_agent.password").write_text("secret\n")
+        child = os.fork()
+        if child == 0:
+            os.setuid(nobody)
+            try:
+                found = configs.load(settings, {"CREDENTIALS_DIRECTORY": str(credentials)})
+                os._exit(7 if found.password == "secret" else 8)
+            except (InputFault, MachineFault):
+                os._exit(5)
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if handed else 5)
