@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from edge_agent import clock, enrol, local, show
+from edge_agent import clock, enrolling, journal, local, service_commands, show
 from edge_agent import config as configs
 from edge_agent.config import Config
 from edge_contract import wire
@@ -46,9 +46,8 @@ def run(
     """
     settings = _load(config)
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=[journal.handler(sys.stderr, os.environ)],
         level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
     )
     from edge_agent.agent import Agent  # noqa: PLC0415 - `status` needs no runtime
     from edge_agent.notify import Notifier  # noqa: PLC0415
@@ -71,7 +70,15 @@ def enroll(
     root: Annotated[
         str,
         typer.Option(help="root.json of the publisher, or its fingerprint as sha256:HEX."),
-    ],
+    ] = "",
+    token: Annotated[
+        str,
+        typer.Option(
+            metavar="TOKEN",
+            help="One-time token of the fleet; '-' asks for it, @FILE reads it. It stands for all"
+            " other options.",
+        ),
+    ] = "",
     config: ConfigPath = configs.DEFAULT_PATH,
     broker: Annotated[
         str, typer.Option(help="Broker, when the settings are to be written: mqtt://HOST[:PORT].")
@@ -84,51 +91,56 @@ def enroll(
     folder: Annotated[
         str, typer.Option(help="Where the agent keeps its state.", show_default=False)
     ] = "",
+    ca: Annotated[str, typer.Option(metavar="FILE", help="Authority of an mqtts broker.")] = "",
+    cert: Annotated[
+        str, typer.Option(metavar="FILE", help="This device's certificate, for a broker that asks.")
+    ] = "",
+    key: Annotated[str, typer.Option(metavar="FILE", help="Its private key.")] = "",
+    password_file: Annotated[
+        str, typer.Option(metavar="FILE", help="Holds the password of the user in --broker.")
+    ] = "",
+    certificate: Annotated[
+        bool,
+        typer.Option("--certificate", help="With --token: ask for a certificate, not a password."),
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(help="How long the fleet may take to answer a token, in seconds.")
+    ] = 60.0,
 ) -> None:
-    """Trust a publisher: once, before the first run.
+    """Trust a publisher, and become known to a broker: once, before the first run.
 
     Writes the settings file when there is none. A fingerprint is enough where the broker has the
-    metadata: root.json is taken from there and compared.
+    metadata: root.json is taken from there and compared. With a token of `edge-fleet tokens
+    create` nothing else is needed; the device makes its own password or key, which never leaves.
 
     Examples:
 
+      edge-agent enroll --token -
+
       edge-agent enroll --root root.json --broker mqtt://10.0.0.2 --fleet home --device pi1
+
+      edge-agent enroll --root sha256:0f3a... --broker mqtts://pi1@broker.example --fleet home
+      --ca ca.pem --password-file pi1.password
+
+      edge-agent enroll --root sha256:0f3a... --broker mqtts://broker.example:8884 --fleet home
+      --ca ca.pem --cert pi1.pem --key pi1.key
 
       edge-agent enroll --root sha256:0f3a... --config agent.toml
     """
-    metadata, fingerprint = enrol.read_root(root)
-    written: list[Path] = []
-    if not config.exists():
-        if not broker or not fleet:
-            raise InputFault(
-                f"{config} does not exist, and --broker or --fleet is missing to write it"
-            )
-        written = enrol.write_config(
-            config,
-            device=device or enrol.default_device(enrol.hostname()),
-            fleet=fleet,
-            broker=broker,
-            channel=channel,
-            folder=folder,
+    if bool(root) == bool(token):
+        raise InputFault("give one of --root and --token")
+    if token:
+        if root or broker or fleet or ca or cert or key or password_file:
+            raise InputFault("--token says broker, fleet and keys: leave the other options out")
+        enrolling.by_token(
+            token, config, device=device, folder=folder, certificate=certificate, timeout_s=timeout
         )
-    elif broker or fleet or device or folder:
-        raise InputFault(
-            f"{config} exists and says broker, fleet, device and folder",
-            advice="Leave those options out, change the file by hand, or name another --config.",
-        )
-    settings = _load(config)
-    from edge_agent.pull import enroll as trust  # noqa: PLC0415 - loads the TUF client
-
-    try:
-        digest = trust(settings, metadata, fingerprint)
-    except BaseException:  # a settings file without trust would be in the way of the next try
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
-    for path in written:
-        typer.echo(f"wrote {path}")
-    identity = settings.agent
-    typer.echo(f"{identity.device} of fleet {identity.fleet} trusts the root {digest}")
+        return
+    tls = {"ca": ca, "cert": cert, "key": key, "password_file": password_file}
+    enrolling.by_root(
+        root, config, device=device, fleet=fleet, broker=broker, channel=channel, folder=folder,
+        tls={name: str(Path(value).absolute()) if value else "" for name, value in tls.items()},
+    )  # fmt: skip
 
 
 @app.command()
@@ -176,6 +188,7 @@ def _load(path: Path) -> Config:
     return configs.load(path, os.environ)
 
 
+service_commands.add(app)
 command.add_version(app, "edge-agent")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ PASSWORD_MAX_BYTES = 4096
 PASSWORD_VARIABLE = "EDGE_AGENT_PASSWORD"  # noqa: S105 - the name of a variable
 PORT_MAX = 65535
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 DEFAULT_PATH = Path("/etc/edge-agent/agent.toml")
 DEFAULT_FOLDER = "/var/lib/edge-agent"
 
@@ -120,6 +122,10 @@ class Download(Struct, frozen=True, kw_only=True):
         slot: hours of the local day in which bundles are fetched, each as ``01:00-05:00``.
         start_delay_max_s: a start is put off by a random part of this.
         disk_max: most that slots, chunks and spooled telemetry take together.
+        sources: where chunks may come from, first the one to ask first.
+        mirrors: of this device, beside those that the publisher signed.
+        http_above_bytes: larger bundles ask the mirrors first, whatever the order.
+        ca: authority of https mirrors; "" trusts the system's.
     """
 
     rate_max: str = ""
@@ -127,6 +133,16 @@ class Download(Struct, frozen=True, kw_only=True):
     slot: Annotated[tuple[str, ...], Meta(max_length=24)] = ()
     start_delay_max_s: Annotated[float, Meta(ge=0, le=86400)] = 0.0
     disk_max: str = ""
+    sources: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("mqtt", "http")
+    mirrors: Annotated[tuple[str, ...], Meta(max_length=MIRRORS_MAX)] = ()
+    http_above_bytes: Annotated[int, Meta(ge=0, le=2**50)] = HTTP_ABOVE_BYTES
+    ca: str = ""
+
+    @property
+    def choice(self) -> Choice:
+        """Which sources a download asks. Raises InputFault for what ``load`` would have refused."""
+        mirrors = tuple(check_mirror(each) for each in self.mirrors)
+        return Choice(self.sources, mirrors, self.http_above_bytes)
 
     @property
     def policy(self) -> Policy:
@@ -231,6 +247,7 @@ _PATHS: dict[type, tuple[str, ...]] = {
     Identity: ("folder",),
     Broker: ("ca", "cert", "key", "password_file"),
     Http: ("socket", "token_file", "cert", "key"),
+    Download: ("ca",),
     Update: ("factory",),
 }
 
@@ -251,6 +268,8 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
         )
     config, faults = parse(read_bounded(path, CONFIG_MAX_BYTES), path.absolute().parent)
     password = environment.get(PASSWORD_VARIABLE, "")
+    if config:
+        config = replace(config, broker=_handed_over(config.broker, path, environment))
     if config and config.broker.password_file and not password:
         try:
             raw = read_bounded(Path(config.broker.password_file), PASSWORD_MAX_BYTES)
@@ -265,6 +284,22 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
             advice="agent.example.toml shows every setting with its default.",
         )
     return replace(config, password=password)
+
+
+def _handed_over(broker: Broker, settings: Path, environment: Mapping[str, str]) -> Broker:
+    """Keys beside the settings that only root can read, where systemd handed them to a service.
+
+    ``LoadCredential=settings:FOLDER`` makes ``settings_NAME`` of each file (systemd.exec(5)).
+    """
+    credentials = environment.get(CREDENTIALS_VARIABLE, "")
+    handed = {}
+    for name in _PATHS[Broker] if credentials else ():
+        path = Path(getattr(broker, name))
+        copy = Path(credentials, f"settings_{path.name}")
+        beside = path.parent == settings.absolute().parent
+        if beside and not os.access(path, os.R_OK) and copy.is_file():
+            handed[name] = str(copy)
+    return replace(broker, **handed)
 
 
 def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
@@ -361,6 +396,12 @@ def _check_download(download: Download) -> list[str]:
         *_said("[download] daily_max", lambda: units.read_bytes(download.daily_max)),
         *_said("[download] disk_max", lambda: units.read_bytes(download.disk_max)),
     ]
+    if len(set(download.sources)) != len(download.sources):
+        faults.append("[download] sources names one twice")
+    if download.ca and not Path(download.ca).is_file():
+        faults.append(f"[download] ca: no such file: {download.ca}")
+    for each in download.mirrors:
+        faults.extend(_said("[download] mirrors", functools.partial(check_mirror, each)))
     for each in download.slot:
         faults.extend(_said("[download] slot", functools.partial(hours, each)))
     if not faults and 0 < download.policy.daily_max < CHUNK_BYTES:

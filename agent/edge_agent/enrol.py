@@ -11,6 +11,7 @@ from edge_contract import broker_url
 from edge_contract.errors import InputFault
 from edge_contract.names import check_name, check_sha256
 from edge_contract.ports.disk import read_bounded, write_atomic
+from edge_contract.topics import DEFAULT_PREFIX
 
 ROOT_MAX_BYTES = 512 * 1024
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -30,11 +31,20 @@ url = "{url}"
 
 
 def write_config(
-    path: Path, *, device: str, fleet: str, broker: str, channel: str = "stable", folder: str = ""
+    path: Path,
+    *,
+    device: str,
+    fleet: str,
+    broker: str,
+    channel: str = "stable",
+    folder: str = "",
+    prefix: str = DEFAULT_PREFIX,
+    **tls: str,
 ) -> list[Path]:
     """Write a settings file with what every device needs; return the files written.
 
     A password in ``broker`` goes into a file of its own beside it, for the owner's eyes only.
+    ``tls``: paths for ``ca``, ``cert``, ``key`` and ``password_file`` of [broker], where not "".
     Raises InputFault when a value is not valid or the file exists, MachineFault when it cannot
     be written.
     """
@@ -51,6 +61,9 @@ def write_config(
         folder=_toml(folder or default_folder(path, device)),
         url=_toml(_without_password(broker)),
     )
+    text += "".join(f'{name} = "{_toml(value)}"\n' for name, value in tls.items() if value)
+    if prefix != DEFAULT_PREFIX:
+        text = text.replace("\n\n[broker]", f'\nprefix = "{_toml(prefix)}"\n\n[broker]', 1)
     written = []
     if url.password:
         secret = path.with_name(f"{path.stem}.password")
@@ -58,7 +71,10 @@ def write_config(
         text += f'password_file = "{_toml(secret.name)}"\n'
         written.append(secret)
     config, faults = parse(text.encode(), path.absolute().parent)
-    assert config, faults
+    if config is None:
+        for each in written:
+            each.unlink(missing_ok=True)
+        raise InputFault("; ".join(faults))
     write_atomic(path, text.encode())
     return [path, *written]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +27,7 @@ STATE_ROOT = "/var/lib"
 HIDDEN = ("/home", "/root", "/run/user")
 """What ``ProtectHome=`` keeps from the service."""
 _PLAIN = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
+_USER = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,30})?")
 _UNIT_MAX_BYTES = 64 * 1024
 _MARK = "# Written by `edge-agent install-service`; `edge-agent uninstall-service` takes it away."
 _MADE = "X-Made="
@@ -63,6 +64,8 @@ def check(service: Service) -> None:
                 f"'+' and '@', got {path!r}"
             )
         check_seen(what, path)
+    if service.user in ("root", "nobody") or not _USER.fullmatch(service.user):
+        raise InputFault(f"the service wants a user of its own, got {service.user!r}")
     folder = PurePosixPath(service.folder)
     if not folder.is_relative_to(STATE_ROOT) or str(folder) == STATE_ROOT:
         raise InputFault(
@@ -115,6 +118,18 @@ class Installed(Struct, frozen=True, kw_only=True):
     text: str
 
 
+@contextlib.contextmanager
+def _rights() -> Iterator[None]:
+    """What the file system refuses is the machine's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineFault(
+            f"{error.filename}: {error.strerror}", advice="Run it as root: sudo edge-agent ..."
+        ) from error
+
+
+@_rights()
 def install(service: Service, prefix: Path, *, dry_run: bool = False) -> Installed:
     """Write unit and example settings below ``prefix``; twice is as once.
 
@@ -132,12 +147,13 @@ def install(service: Service, prefix: Path, *, dry_run: bool = False) -> Install
     wrote = tuple(path for path, data in wanted.items() if _differs(path, data))
     if not dry_run:
         for folder in made:
-            _make(_at(prefix, folder))
+            _at(prefix, folder).mkdir(mode=0o755, exist_ok=True)
         for path in wrote:
             write_atomic(path, wanted[path])
     return Installed(wrote=wrote, made=made, text=text)
 
 
+@_rights()
 def uninstall(prefix: Path, *, config: str = str(DEFAULT_PATH), purge: bool = False) -> list[Path]:
     """Remove what ``install`` wrote; with ``purge`` settings, keys and state too. What was removed.
 
@@ -147,7 +163,7 @@ def uninstall(prefix: Path, *, config: str = str(DEFAULT_PATH), purge: bool = Fa
     text = _ours(place)
     etc = _at(prefix, str(PurePosixPath(config).parent))
     doomed = [etc / EXAMPLE, place.with_name(f"{NAME}.d")] if purge else [etc / EXAMPLE]
-    doomed += sorted(place.parent.glob(f"*.wants/{NAME}"))
+    doomed += [wants / NAME for wants in place.parent.glob("*.wants")]
     if purge:
         state = _state(text)
         doomed += [etc] if str(etc) == str(_at(prefix, str(DEFAULT_PATH.parent))) else []
@@ -206,33 +222,19 @@ def _missing(prefix: Path, path: str) -> list[str]:
     return [str(each) for each in (pure, *pure.parents) if not _at(prefix, str(each)).is_dir()]
 
 
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o755, exist_ok=True)
-    except OSError as error:
-        raise _refused(path, error) from error
-
-
 def _differs(path: Path, data: bytes) -> bool:
     return not path.is_file() or path.read_bytes() != data
 
 
 def _remove(path: Path) -> bool:
     """Whether there was something to remove."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    except FileNotFoundError:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.is_symlink() or path.exists():
+        path.unlink()
+    else:
         return False
-    except OSError as error:
-        raise _refused(path, error) from error
     return True
-
-
-def _refused(path: Path, error: OSError) -> MachineFault:
-    return MachineFault(f"{path}: {error.strerror}", advice="Run it as root: sudo edge-agent ...")
 
 
 def _at(prefix: Path, path: str) -> Path:

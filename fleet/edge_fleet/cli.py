@@ -6,7 +6,9 @@ happens.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +20,13 @@ import msgspec
 import typer
 
 from edge_contract import broker_url
+from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.names import check_name
 from edge_contract.ports import command
 from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
-from edge_fleet import reports, terminal, views
+from edge_fleet import reports, terminal, token_commands, views
 from edge_fleet import serve as serving
 from edge_fleet.collector import CollectorConfig
 from edge_fleet.drift.budget import Budget
@@ -39,6 +42,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.add_typer(token_commands.app, name="tokens")
+
+PASSWORD_VARIABLE = "EDGE_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
 DEFAULT_DB = "sqlite:///edge-fleet.db"
 LEVELS_SHOWN = 20
 
@@ -84,6 +90,21 @@ def serve(
     ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
     cert_file: Annotated[str, typer.Option(help="TLS client certificate, PEM.")] = "",
     key_file: Annotated[str, typer.Option(help="Its key, PEM.")] = "",
+    accounts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="EDGE_FLEET_ACCOUNTS",
+            help="Accounts of `edge-pack broker-acl`: let devices in that hold a token.",
+        ),
+    ] = None,
+    reload: Annotated[
+        str,
+        typer.Option(
+            envvar=token_commands.RELOAD_VARIABLE,
+            help="Command that makes the broker read its accounts again.",
+        ),
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
 ) -> None:
     """Collect telemetry into a database and watch for drift, until stopped.
@@ -94,14 +115,19 @@ def serve(
 
       edge-fleet serve --fleet home --broker mqtt://10.0.0.2 --db sqlite:///home.db
 
-      edge-fleet serve --fleet plant --broker mqtts://fleet:secret@broker --window-s 3600
+      edge-fleet serve --fleet plant --broker mqtts://plant.server@broker --window-s 3600
+      --accounts accounts --reload "pkill -HUP mosquitto"
+
+    The broker's password may be given in the environment as EDGE_FLEET_PASSWORD.
     """
+    if accounts is not None:
+        Accounts(accounts).read()
     check_name(fleet, "fleet")
     if not (0 < false_alarms_per_month < inf and 0 < window_s < inf):
         raise InputFault("--false-alarms-per-month and --window-s must be above 0 and finite")
     auto = broker == serving.AUTO
     config = CollectorConfig(
-        broker=broker_url.parse("mqtt://127.0.0.1" if auto else broker),
+        broker=_with_password(broker_url.parse("mqtt://127.0.0.1" if auto else broker)),
         fleet=fleet,
         prefix=prefix,
         ordinal=ordinal,
@@ -112,7 +138,19 @@ def serve(
     )
     serving.log_to_stderr(verbose=verbose)
     with _store(db, create=True) as store:
-        serving.serve(config, store, own_broker=(port, folder) if auto else None)
+        serving.serve(
+            config,
+            store,
+            own_broker=(port, folder) if auto else None,
+            accounts=accounts,
+            reload=reload,
+        )
+
+
+def _with_password(url: BrokerUrl) -> BrokerUrl:
+    """With the password of the environment, where the URL has a user and none."""
+    password = os.environ.get(PASSWORD_VARIABLE, "")
+    return dataclasses.replace(url, password=password) if url.user and not url.password else url
 
 
 @app.command()

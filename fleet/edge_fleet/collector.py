@@ -122,7 +122,7 @@ class Collector:
         self._store = store
         self._clock_ms = clock_ms
         self._topics = Topics(config.fleet, config.prefix)
-        self._arrived: queue.SimpleQueue[_Arrived | _Profile] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[_Arrived | _Profile | Fault] = queue.SimpleQueue()
         self._connection = 0
         self._subscribed: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
         self._library = Library()
@@ -158,6 +158,10 @@ class Collector:
                 self._fetcher.stop()
                 self._link.stop()
 
+    def note(self, fault: Fault) -> None:
+        """Count a fault that another part of this process saw. From any thread."""
+        self._arrived.put(fault)
+
     # -- network thread --------------------------------------------------------------------
 
     def _up(self, session_present: bool) -> None:
@@ -186,9 +190,9 @@ class Collector:
                 self._acknowledge(batch)
             self._housekeep(stop)
 
-    def _take(self) -> list[_Arrived | _Profile]:
+    def _take(self) -> list[_Arrived | _Profile | Fault]:
         """What arrives within ``BATCH_S`` of the first, at most ``BATCH_MAX``."""
-        batch: list[_Arrived | _Profile] = []
+        batch: list[_Arrived | _Profile | Fault] = []
         deadline_s = time.monotonic() + BATCH_S
         while len(batch) < BATCH_MAX:
             try:
@@ -211,7 +215,7 @@ class Collector:
             else:
                 return
 
-    def _keep(self, batch: Sequence[_Arrived | _Profile]) -> None:
+    def _keep(self, batch: Sequence[_Arrived | _Profile | Fault]) -> None:
         with self._store.transaction() as tx:
             outcome = self._keep_items(tx, self._read(batch))
         unknown = set(outcome.unknown)
@@ -220,9 +224,10 @@ class Collector:
                 self._learn(profile)
         self._fetcher.want(unknown)
 
-    def _read(self, batch: Sequence[_Arrived | _Profile]) -> list[intake.Item]:
+    def _read(self, batch: Sequence[_Arrived | _Profile | Fault]) -> list[intake.Item]:
         now = self._clock_ms()
-        return [
+        noted: list[intake.Item] = [each for each in batch if isinstance(each, Fault)]
+        return noted + [
             intake.read(
                 self._topics,
                 arrived.message.topic,
@@ -272,7 +277,7 @@ class Collector:
             if not windows or outcome.unknown:
                 return
 
-    def _acknowledge(self, batch: Sequence[_Arrived | _Profile]) -> None:
+    def _acknowledge(self, batch: Sequence[_Arrived | _Profile | Fault]) -> None:
         """What came over a former connection is not ours to acknowledge: it comes again."""
         for arrived in batch:
             if isinstance(arrived, _Arrived) and arrived.connection == self._connection:

@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_contract import broker_url
+from edge_contract.broker_url import BrokerUrl
+from edge_contract.ports.accounts import Accounts
+from edge_contract.ports.disk import read_bounded
+from edge_contract.topics import Topics
 from edge_fleet.brokers import running_broker
 from edge_fleet.collector import Collector, CollectorConfig
+from edge_fleet.enrolment import Enroller
 from edge_fleet.store.base import Store
 from edge_fleet.terminal import clean, print_line
 
@@ -60,25 +65,57 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 
 def serve(
-    config: CollectorConfig, store: Store, *, own_broker: tuple[int, Path | None] | None
+    config: CollectorConfig,
+    store: Store,
+    *,
+    own_broker: tuple[int, Path | None] | None,
+    accounts: Path | None = None,
+    reload: str = "",
 ) -> None:
     """Collect until a signal comes.
 
-    ``own_broker``: port and folder of a broker to run beside it, whose address then stands in
-    ``config``'s place.
+    Args:
+        own_broker: port and folder of a broker to run beside it, whose address then stands in
+            ``config``'s place.
+        accounts: a folder of `edge-pack broker-acl`: devices that hold a token are let in.
+        reload: command that makes the broker read its accounts again.
     """
     with stop_on_signal() as stop, contextlib.ExitStack() as stack:
         if own_broker is not None:
             port, folder = own_broker
-            url, kind = stack.enter_context(running_broker(port, folder, embedded=False))
-            config = replace(config, broker=broker_url.parse(url))
+            url, kind = stack.enter_context(
+                running_broker(port, folder, embedded=accounts is not None, accounts=accounts)
+            )
+            config = replace(config, broker=_own_account(url, config.fleet, accounts))
             print_line(f"broker {url} ({kind})")
 
         def started() -> None:
             print_line(f"collecting fleet {config.fleet} from {config.broker} into {store}")
 
-        Collector(config, store).run(stop, started)
+        collector = Collector(config, store)
+        if accounts is not None:
+            enroller = Enroller(
+                config.link("-enroll", durable=False),
+                Topics(config.fleet, config.prefix),
+                Accounts(accounts),
+                reload=reload,
+                on_fault=collector.note,
+            )
+            enroller.start()
+            stack.callback(enroller.stop)
+        collector.run(stop, started)
     print_line("stopped: everything acknowledged is stored")
+
+
+def _own_account(url: str, fleet: str, accounts: Path | None) -> BrokerUrl:
+    """The address of a broker that runs here, with this server's account where it has one."""
+    found = broker_url.parse(url)
+    if accounts is None:
+        return found
+    user = f"{fleet}.server"
+    secret = Accounts(accounts).secret(f"{user}.password")
+    password = read_bounded(secret, 1024).decode().strip()
+    return replace(found, user=user, password=password)
 
 
 def run_broker(

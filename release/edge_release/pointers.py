@@ -96,7 +96,12 @@ def replaced(pointer: Pointer | None, place: Place, track: Track) -> Pointer:
     """The channel's pointer with a model's new track."""
     models = dict(pointer.models) if pointer else {}
     models[place.model] = track
-    return Pointer(fleet=place.fleet, channel=place.channel, models=dict(sorted(models.items())))
+    return Pointer(
+        fleet=place.fleet,
+        channel=place.channel,
+        models=dict(sorted(models.items())),
+        mirrors=pointer.mirrors if pointer else (),
+    )
 
 
 def _check_floor(track: Track, release: Release) -> None:

@@ -159,7 +159,8 @@ class _Sync:
 
     def _roots(self) -> Iterator[Item]:
         for version in range(1, self._state.root.version + 1):
-            yield self._file(versioned(roles.ROOT, version))
+            name = versioned(roles.ROOT, version)
+            yield self._topics.metadata(name), self._shelf.root(version)
         after = versioned(roles.ROOT, self._state.root.version + 1)
         yield self._topics.metadata(after), TOMBSTONE
 
@@ -180,6 +181,7 @@ class _Sync:
         papers = 2 * sum(len(data) for data in self._manifests.values())
         entries = self._state.targets[roles.ROLLOUT].targets
         papers += sum(entries[path].length for path in self._pointers)
+        papers += sum(len(self._shelf.root(n)) for n in range(1, self._state.root.version))
         return members + papers + len(TOMBSTONE) + sum(map(len, self._state.files.values()))
 
     # -- making it so ------------------------------------------------------------------------

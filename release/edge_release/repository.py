@@ -125,6 +125,26 @@ class Repository:
         act = _act("floor", place, track.stable, floor=floor)
         return self._sign(draft, place, track.stable, act, now)
 
+    def set_mirrors(
+        self, mirrors: Sequence[str], fleet: str, channel: str, *, now: datetime
+    ) -> bool:
+        """Name the HTTP(S) servers that have a channel's files too; returns whether that is new.
+
+        Raises InputFault when there is no such channel, or an address is none.
+        """
+        draft = Draft(self.shelf.read())
+        path = messages.pointer_path(fleet, channel)
+        before = self._pointer(draft.state, path)
+        if before is None:
+            raise InputFault(f"fleet {fleet} has no channel {channel}: publish a bundle first")
+        checked = tuple(dict.fromkeys(check_mirror(mirror) for mirror in mirrors))
+        after = msgspec.structs.replace(before, mirrors=checked)
+        if after == before:
+            return False
+        self._replace(draft, path, after)
+        about = {"fleet": fleet, "channel": channel, "mirrors": " ".join(checked)[:4000]}
+        return commit(self.desk, draft, Act("mirrors", about), now=now)
+
     def trim(self, keep: int, fleets: Sequence[str], *, now: datetime) -> int:
         """Let the fleets' channels name ``keep`` former versions at most, and sign that.
 
@@ -210,12 +230,15 @@ class Repository:
         track = change(pointers.track_of(before, place.model))
         after = pointers.replaced(before, place, track)
         if after != before:
-            data = messages.encode(after)
-            messages.decode(data, Pointer)
-            draft.targets[path] = data
-            draft.state.targets[roles.ROLLOUT].targets[path] = _target(path, data)
-            draft.touched.add(roles.ROLLOUT)
+            self._replace(draft, path, after)
         return track
+
+    def _replace(self, draft: Draft, path: str, pointer: Pointer) -> None:
+        data = messages.encode(pointer)
+        messages.decode(data, Pointer)
+        draft.targets[path] = data
+        draft.state.targets[roles.ROLLOUT].targets[path] = _target(path, data)
+        draft.touched.add(roles.ROLLOUT)
 
     def _pointer(
         self, state: State, path: str, drafted: Mapping[str, bytes] = MappingProxyType({})

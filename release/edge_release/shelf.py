@@ -69,7 +69,7 @@ class State:
     snapshot: Snapshot
     targets: dict[str, Targets]
     files: dict[str, bytes] = field(default_factory=dict)
-    """Metadata file name -> bytes, of everything in this state."""
+    """Metadata file name -> bytes, of everything in this state; of root, the newest version."""
 
     def delegator(self, role: str) -> Root | Targets:
         """Who names the keys of a role."""
@@ -177,20 +177,18 @@ class Shelf:
         return state
 
     def _root(self, timestamp: Timestamp, take: Callable[[str], bytes]) -> Root:
-        """The root that the timestamp was signed under; every version is read, the last checked."""
+        """The root that the timestamp was signed under, and that it follows from the one before."""
         version = timestamp.unrecognized_fields.get(metadata.ROOT_VERSION)
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             version = self._root_version()
-        roots = [take(versioned(roles.ROOT, each)) for each in range(1, version + 1)]
         name = versioned(roles.ROOT, version)
-        root = metadata.verify(
-            metadata.parse(roots[-1], Root, name), roles.ROOT, roots[-1], Root, name
-        )
+        data = take(name)
+        root = metadata.verify(metadata.parse(data, Root, name), roles.ROOT, data, Root, name)
         if root.version != version:
             raise InputFault(f"{name} is version {root.version} of root")
         if version > 1:
-            former = metadata.parse(roots[-2], Root, versioned(roles.ROOT, version - 1))
-            metadata.verify(former, roles.ROOT, roots[-1], Root, name)
+            former = metadata.parse(self.root(version - 1), Root, f"{version - 1}.root.json")
+            metadata.verify(former, roles.ROOT, data, Root, name)
         return root
 
     def check_roots(self, state: State) -> None:
@@ -198,7 +196,7 @@ class Shelf:
         former: Root | None = None
         for version in range(1, state.root.version + 1):
             name = versioned(roles.ROOT, version)
-            data = state.files[name]
+            data = self.root(version)
             signed = metadata.parse(data, Root, name)
             metadata.verify(former or signed, roles.ROOT, data, Root, name)
             former = signed
@@ -212,7 +210,12 @@ class Shelf:
     def first_root(self) -> bytes:
         """The bytes of root version 1, which devices pin."""
         self.profile()
-        return read_bounded(self.path / "metadata" / "1.root.json", METADATA_MAX_BYTES)
+        return self.root(1)
+
+    def root(self, version: int) -> bytes:
+        """The bytes of any version of root. Raises InputFault when they are missing."""
+        name = versioned(roles.ROOT, version)
+        return read_bounded(self.path / "metadata" / name, METADATA_MAX_BYTES)
 
     def _root_version(self) -> int:
         version = 1

@@ -127,7 +127,7 @@ def _check_carried(carried: bytes, keys_dir: Path) -> None:
     state = shelf.read()
     for version in range(state.root.version, 0, -1):
         name = versioned(roles.ROOT, version)
-        root = metadata.parse(state.files[name], Root, name)
+        root = metadata.parse(shelf.root(version), Root, name)
         if metadata.signed_by(root, roles.TARGETS, wrapped)[1]:
             return
     raise InputFault(

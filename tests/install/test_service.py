@@ -6,11 +6,13 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from edge_agent import config as configs
 from edge_agent import service as services
 from edge_agent.cli import app
 from edge_agent.service import Service
@@ -58,7 +60,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 # -- the unit ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["", "nobody"])
+@pytest.fixture(params=["", "daemon"])
 def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A unit with a program that exists, as systemd-analyze wants it."""
     program = Path(shutil.which("true") or "/bin/true")
@@ -84,7 +86,7 @@ def test_systemd_understands_every_line(unit: Path) -> None:
 
 def test_a_line_that_systemd_does_not_know_is_seen(unit: Path) -> None:
     unit.write_text(unit.read_text().replace("ProtectSystem=", "ProtectSystems="))
-    assert "Unknown key name 'ProtectSystems'" in analyze("verify", "--man=no", unit).stderr
+    assert "'ProtectSystems'" in analyze("verify", "--man=no", unit).stderr
 
 
 def test_the_exposure_stays_below_what_was_measured(unit: Path) -> None:
@@ -127,6 +129,9 @@ def test_the_unit_has_the_paths_of_this_installation() -> None:
         (Service(program="/opt/x\nUser=root"), "absolute path"),
         (Service(program="/opt/%h/edge-agent"), "absolute path"),
         (Service(program="/opt/../home/pi/edge-agent"), "absolute path"),
+        (Service(program=PROGRAM, user="root"), "a user of its own"),
+        (Service(program=PROGRAM, user="nobody"), "a user of its own"),
+        (Service(program=PROGRAM, user="a b"), "a user of its own"),
         (Service(program=PROGRAM, folder="/srv/models"), "below /var/lib"),
         (Service(program=PROGRAM, folder="/var/lib"), "below /var/lib"),
         (Service(program=PROGRAM, folder="/var/lib/../../etc"), "absolute path"),
@@ -279,22 +284,53 @@ def test_a_user_who_does_not_exist_is_named() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-def test_a_tree_that_is_not_ours_is_refused_without_a_traceback(tmp_path: Path) -> None:
+def test_a_tree_that_is_not_ours_is_refused_without_a_traceback() -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
-    tmp_path.chmod(0o755)
-    child = os.fork()
-    if child == 0:
-        os.setuid(nobody)
-        try:
-            services.install(SERVICE, tmp_path)
-        except MachineFault as error:
-            os._exit(7 if "sudo" in str(error) else 8)
-        finally:
-            os._exit(9)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert list(tmp_path.iterdir()) == []
+    for mode in (0o755, 0o700):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(mode)
+            child = os.fork()
+            if child == 0:
+                os.setuid(nobody)
+                try:
+                    services.install(SERVICE, Path(folder))
+                except MachineFault as error:
+                    os._exit(7 if "sudo" in str(error) else 8)
+                finally:
+                    os._exit(9)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            assert list(Path(folder).iterdir()) == []
 
 
 def test_python_of_a_home_folder_is_told_before_anything_is_written() -> None:
     with pytest.raises(InputFault, match="/opt/edge-pack"):
         services.check_seen("edge-agent", "/root/.pyenv/versions/3.12")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize("handed", [True, False])
+def test_a_key_that_only_root_can_read_reaches_the_service_through_systemd(handed: bool) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        settings, credentials = Path(folder, "agent.toml"), Path(folder, "credentials")
+        settings.write_text(
+            '[agent]\ndevice = "pi1"\nfleet = "home"\n'
+            '[broker]\nurl = "mqtt://pi1@localhost"\npassword_file = "agent.password"\n'
+        )
+        Path(folder, "agent.password").write_text("secret\n")
+        Path(folder, "agent.password").chmod(0o600)
+        credentials.mkdir()
+        if handed:  # as LoadCredential=settings:FOLDER does
+            (credentials / "settings_agent.password").write_text("secret\n")
+        child = os.fork()
+        if child == 0:
+            os.setuid(nobody)
+            try:
+                found = configs.load(settings, {"CREDENTIALS_DIRECTORY": str(credentials)})
+                os._exit(7 if found.password == "secret" else 8)
+            except (InputFault, MachineFault):
+                os._exit(5)
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if handed else 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_agent import config as configs
+from edge_agent import local
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
@@ -119,3 +122,69 @@ class Talker:
 
     def stop(self) -> None:
         self.link.stop()
+
+
+def beside(path: str) -> Any:
+    """A conftest's module: tests cannot import one by name."""
+    name = "life_" + path.replace("/", "_").removesuffix(".py")
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+devices = beside("agent/device/conftest.py")
+bundles = beside("agent/conftest.py")
+
+
+def password(accounts: Path, name: str) -> str:
+    return (accounts / "secrets" / f"{name}.password").read_text().strip()
+
+
+class Agent:
+    """A real ``edge-agent run`` on settings that are there already."""
+
+    def __init__(self, config: Path, *, prefix: tuple[str, ...] = (), **env: str) -> None:
+        self.path = config
+        self.log = config.with_suffix(".log")
+        self.prefix = prefix
+        self.env = env
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def config(self) -> Any:
+        return configs.load(self.path, {})
+
+    @property
+    def status(self) -> Any:
+        return local.read(self.config)
+
+    def start(self) -> None:
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*self.prefix, sys.executable, "-m", "edge_agent.cli", "run", "--config",
+                 str(self.path)],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **self.env},
+            )  # fmt: skip
+
+    def at(self, version: str) -> bool:
+        """Whether it rests on ``version`` and lives."""
+        if self.process and self.process.poll() is not None:
+            raise AssertionError(f"the agent ended: {self.log.read_text()[-3000:]}")
+        model = self.status.models.get("pump")
+        return model is not None and (model.active, model.phase) == (version, "committed")
+
+    def wait_at(self, version: str) -> None:
+        try:
+            until(lambda: self.at(version), f"pump {version} committed")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log.read_text()[-3000:]}") from None
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

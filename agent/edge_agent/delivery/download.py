@@ -85,6 +85,11 @@ class Download:
                 raise PeerFault(f"chunk {chunk.sha256} went bad on disk; it is fetched again")
             yield data
 
+    def close(self) -> None:
+        """End the connections of the sources."""
+        for source in self._sources:
+            source.close()
+
     # -- shell -----------------------------------------------------------------------------
 
     def _read_index(self, file: File) -> bytes:
@@ -150,7 +155,7 @@ class Download:
                 self._check_stop()
                 if len(self._sources) == 1:
                     raise
-                self._sources.pop(0)
+                self._sources.pop(0).close()
                 log.warning("%s; %s is asked instead", fault.what, self._sources[0].name)
 
     def _sleep(self, wait_s: float) -> None:

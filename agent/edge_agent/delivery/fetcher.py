@@ -7,6 +7,7 @@ question can be called off; nothing is written to a temporary file.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 
@@ -75,28 +76,6 @@ class MqttFetcher(FetcherInterface):
         raise DownloadError(f"metadata names a file that no topic can have: {url[:120]!r}")
 
 
-class StandingFetcher(FetcherInterface):
-    """The repository state that was verified last: its timestamp is the local one.
-
-    Roots beyond the trusted one do not exist for it; all else is fetched when it is not on disk.
-    """
-
-    def __init__(self, inner: FetcherInterface, timestamp: bytes) -> None:
-        self._inner = inner
-        self._timestamp = timestamp
-
-    def download_bytes(self, url: str, max_length: int) -> bytes:
-        """As the inner fetcher, but for root and timestamp."""
-        if url == f"{METADATA}timestamp.json":
-            return self._timestamp
-        if url.startswith(METADATA) and url.endswith(".root.json"):
-            raise DownloadHTTPError("no newer root than the trusted one", _NOT_FOUND)
-        return self._inner.download_bytes(url, max_length)
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        yield self.download_bytes(url, _FETCH_MAX_BYTES)
-
-
 def download_target(
     fetcher: FetcherInterface, info: TargetFile, *, size_max: int, prefixed: bool = True
 ) -> bytes:
@@ -113,8 +92,24 @@ def download_target(
     digest = next(iter(info.hashes.values()), "")
     if not _DIGEST.fullmatch(digest):
         raise PeerFault(f"{info.path} is signed with {digest[:80]!r} where a digest belongs")
-    folder, slash, name = info.path.rpartition("/")
-    path = f"{folder}{slash}{digest}.{name}" if prefixed else info.path
+    path = _prefixed(info.path, digest) if prefixed else info.path
     data = fetcher.download_bytes(f"{TARGETS}{path}", info.length)
     info.verify_length_and_hashes(data)
     return data
+
+
+def download_digest(fetcher: FetcherInterface, path: str, sha256: str, *, size_max: int) -> bytes:
+    """The bytes of a target whose SHA-256 was proven before.
+
+    Raises PeerFault when others are there, python-tuf's DownloadError.
+    """
+    data = fetcher.download_bytes(f"{TARGETS}{_prefixed(path, sha256)}", size_max)
+    got = hashlib.sha256(data).hexdigest()
+    if got != sha256:
+        raise PeerFault(f"{path} has other bytes: their SHA-256 is {got}, expected {sha256}")
+    return data
+
+
+def _prefixed(path: str, digest: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{digest}.{name}"

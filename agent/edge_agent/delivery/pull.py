@@ -67,6 +67,9 @@ class Broker:
         finally:
             retained.forget(self._named((*window.settled, *window.asked)))
 
+    def close(self) -> None:
+        """As ``Source``. The connection belongs to the one who made it."""
+
     # -- shell -----------------------------------------------------------------------------
 
     def _next(

@@ -45,24 +45,25 @@ Keep = Callable[[Piece, bytes, int], None]
 
 
 class Source(Protocol):
-    """One place that chunks can be had from.
-
-    Attributes:
-        name: for messages. advice: what a person does when it lacks a chunk or has a wrong one.
-    """
+    """One place that chunks can be had from."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For messages."""
 
     @property
-    def advice(self) -> str: ...
+    def advice(self) -> str:
+        """What a person does when it lacks a chunk or has a wrong one."""
 
     def get(self, pieces: Sequence[Piece], keep: Keep, check_stop: Callable[[], None]) -> None:
         """Hand each of the ``pieces`` to ``keep``, in any order; ``check_stop`` ends it.
 
         Raises PeerFault when it can go on no more; what it handed over is kept. What ``keep`` and
-        ``check_stop`` raise goes through.
+        ``check_stop`` raise goes through. Called again, it goes on over the same connection.
         """
+
+    def close(self) -> None:
+        """End what ``get`` began."""
 
 
 @dataclass(frozen=True)
