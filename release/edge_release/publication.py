@@ -27,7 +27,7 @@ from edge_contract import manifest as manifests
 from edge_contract.errors import InputFault, PeerFault
 from edge_contract.messages import Pointer, Release
 from edge_contract.ports.mqtt import LinkConfig, Ticket
-from edge_contract.ports.retained import SENTINEL, TOMBSTONE, TOPICS_MAX, Retained
+from edge_contract.ports.retained import SENTINEL, SILENCE_S, TOMBSTONE, TOPICS_MAX, Retained
 from edge_contract.topics import SENTINEL_FILE, Topics
 from edge_release import metadata, roles
 from edge_release.repository import Repository
@@ -53,12 +53,18 @@ class Synced:
     kept_bytes: int
 
 
-def connect(link: LinkConfig, topics: Topics, *, timeout_s: float = CONNECT_S) -> Retained:
+def connect(
+    link: LinkConfig,
+    topics: Topics,
+    *,
+    timeout_s: float = CONNECT_S,
+    silence_s: float = SILENCE_S,
+) -> Retained:
     """A connection to publish over; a context manager. PeerFault when the broker is away.
 
     Made before anything is signed: a mistyped address must not cost a version.
     """
-    retained = Retained(link, sentinel=topics.metadata(SENTINEL_FILE))
+    retained = Retained(link, sentinel=topics.metadata(SENTINEL_FILE), silence_s=silence_s)
     retained.start(timeout_s)
     return retained
 

@@ -17,12 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
+import msgspec
 from tuf.api.metadata import TargetFile
 
 from edge_contract import messages
 from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault
 from edge_contract.messages import Pointer, Release, Track
+from edge_contract.mirrors import check_mirror
 from edge_release import pointers, roles
 from edge_release.commit import Act, Desk, Draft, commit, held, stale
 from edge_release.keys import Secrets, no_secrets

@@ -216,6 +216,18 @@ def world(any_broker: BrokerThread | MosquittoProcess, tmp_path: Path) -> World:
 
 
 @pytest.fixture
+def make_world() -> Callable[[str, Path], World]:
+    """A ``World`` at a broker's URL, with fresh keys where there are none."""
+
+    def make(url: str, folder: Path) -> World:
+        if not (folder / "keys").exists():
+            create(folder / "keys", "home", now=NOW)
+        return World(url, folder)
+
+    return make
+
+
+@pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[tuple[World, BrokerThread]]:
     """The same with the embedded broker, whose taps lie."""
     create(tmp_path / "keys", "home", now=NOW)
