@@ -21,12 +21,14 @@ from msgspec.structs import replace
 
 from edge_agent import units
 from edge_agent.policy import Policy, hours
+from edge_agent.sources import HTTP_ABOVE_BYTES, Choice, Kind
 from edge_agent.steps import Rules, TrialRules
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.chunks import CHUNK_BYTES
 from edge_contract.errors import InputFault
 from edge_contract.messages import Labels, Name
+from edge_contract.mirrors import MIRRORS_MAX, check_mirror
 from edge_contract.ports.disk import read_bounded
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
-from edge_agent import accept, hardware, slot
+from edge_agent import accept, hardware, slot, state
 from edge_agent.accept import Offer, Refused
 from edge_agent.config import Config
 from edge_agent.delivery import Delivery, DeliveryConfig, Refreshed, Stopped
@@ -32,6 +32,8 @@ from edge_contract.messages import Hardware, Pointer, Release
 
 log = logging.getLogger(__name__)
 
+SPARE_BYTES = 1024**2
+"""What a download leaves of a disk, or a sixteenth of a small one: for states and telemetry."""
 ASK_AGAIN_S = 1.0
 """A download that waits looks at the clock this often: it may be set meanwhile."""
 _WALL_MAX_S = 250_000_000_000
@@ -60,6 +62,8 @@ def delivery_of(config: Config, pace: Pace | None = None) -> Delivery:
             ca_file=config.broker.ca,
             cert_file=config.broker.cert,
             key_file=config.broker.key,
+            choice=config.download.choice,
+            mirror_ca_file=config.download.ca,
         ),
         pace=pace,
     )
@@ -168,6 +172,13 @@ class Puller:
                 except Stopped:
                     if stop.is_set():
                         raise
+                except Refused as refused:
+                    if not refused.lasting:
+                        progress(moment.waiting("disk", refused.what, None))
+                    raise
+                except MachineFault as fault:
+                    progress(moment.waiting("disk", fault.what, None))
+                    raise
         finally:
             self._pacer.rest()
 
@@ -236,7 +247,8 @@ class Puller:
         try:
             accept.check(manifest, self._offer(release))
         except Refused as refused:
-            if refused.lasting or not self._delivery.tidy(release):
+            wanted = state.fetching(self._folder) | {release.sha256}
+            if refused.lasting or not self._delivery.tidy(wanted):
                 raise
             accept.check(manifest, self._offer(release))
         self._delivery.probe()
@@ -248,13 +260,14 @@ class Puller:
         quota = self._config.download.disk_max_bytes
         spool = self._config.telemetry.spool_bytes
         try:
+            disk = hardware.total_bytes(folder)
             here = self._delivery.kept_bytes(release)
             used = _size_bytes(self._folder.slots) + self._delivery.kept_bytes() - here
             return Offer(
                 onnxruntime=self._machine.onnxruntime,
                 ram_bytes=min(allowed or self._machine.ram_bytes, self._machine.ram_bytes),
-                disk_bytes=hardware.total_bytes(folder),
-                free_bytes=hardware.free_bytes(folder) + here,
+                disk_bytes=disk,
+                free_bytes=hardware.free_bytes(folder) + here - min(SPARE_BYTES, disk // 16),
                 quota_bytes=quota,
                 quota_free_bytes=quota - spool - used if quota else 0,
                 held=slot.held(self._folder.slots),

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edge_contract import wire
 from edge_contract.errors import InputFault
+from edge_contract.mirrors import MIRROR_MAX_CHARS, MIRRORS_MAX
 from edge_contract.names import check_name, check_sha256
 
 # The look-ahead stands for the end: `$` would let a trailing newline through, and JSON Schema's
@@ -21,6 +22,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?![\s\S])"
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
 Text = Annotated[str, Meta(max_length=2000)]
 Short = Annotated[str, Meta(max_length=200)]
+Mirror = Annotated[str, Meta(max_length=MIRROR_MAX_CHARS)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Labels = Annotated[dict[Name, Short], Meta(max_length=64)]
 
@@ -59,12 +61,16 @@ class Track(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Pointer(Struct, frozen=True, kw_only=True):
-    """The signed pointer of a channel: TUF target ``fleet/<fleet>/<channel>.json``."""
+    """The signed pointer of a channel: TUF target ``fleet/<fleet>/<channel>.json``.
+
+    ``mirrors``: HTTP(S) servers that have the bundles' files as well, see ``mirrors``.
+    """
 
     schema: int = 1
     fleet: Name
     channel: Name
     models: Annotated[dict[Name, Track], Meta(max_length=256)]
+    mirrors: Annotated[tuple[Mirror, ...], Meta(max_length=MIRRORS_MAX)] = ()
 
 
 class Status(Struct, frozen=True, kw_only=True):

@@ -6,9 +6,10 @@ never waits behind them; one operation at a time; nothing already on disk is fet
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,21 +21,26 @@ from edge_agent.delivery import slot as slots
 from edge_agent.delivery.download import Download, Progress
 from edge_agent.delivery.fetcher import METADATA, MqttFetcher
 from edge_agent.delivery.freshness import Profile
+from edge_agent.delivery.mirror import Mirror, Rest
 from edge_agent.delivery.pace import Pace, Unlimited
 from edge_agent.delivery.pull import Broker
 from edge_agent.delivery.roots import ROOT_MAX_BYTES, fingerprint
-from edge_agent.delivery.source import Stopped
+from edge_agent.delivery.source import Source, Stopped
 from edge_agent.delivery.store import ChunkStore
 from edge_agent.delivery.trust import Refreshed, Trust
+from edge_agent.sources import ANY_SOURCE, Choice, order
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.bundle import MANIFEST_MEMBER
 from edge_contract.errors import InputFault, PeerFault
 from edge_contract.manifest import Manifest
 from edge_contract.messages import Pointer, Release
+from edge_contract.mirrors import check_mirror
 from edge_contract.names import check_sha256
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.ports.retained import SILENCE_S, Retained
 from edge_contract.topics import SENTINEL_FILE, Topics
+
+log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM = 16
 """Messages the broker may have under way: two windows of chunks, 2 MiB."""
@@ -51,6 +57,7 @@ class DeliveryConfig:
         ca_file, cert_file, key_file: TLS, as in ``LinkConfig``.
         silence_s: a question is repeated when the broker said nothing for so long; a slow link is
             given more time by itself.
+        choice: which sources chunks come from. mirror_ca_file: as ``ca_file``, for mirrors.
     """
 
     folder: Path
@@ -64,6 +71,8 @@ class DeliveryConfig:
     key_file: str = ""
     connect_timeout_s: float = 10.0
     silence_s: float = SILENCE_S
+    choice: Choice = ANY_SOURCE
+    mirror_ca_file: str = ""
 
 
 class Delivery:
@@ -84,6 +93,7 @@ class Delivery:
             profile=config.profile,
         )
         self._store = ChunkStore(config.folder / "chunks")
+        self._rest = Rest()
         self._lock = threading.Lock()
 
     # -- trust -----------------------------------------------------------------------------
@@ -174,12 +184,13 @@ class Delivery:
                 self._store.begin(release.sha256, manifest_bytes)
                 download = Download(
                     self._store,
-                    [Broker(connect, self.config.topics, patience_s=self.config.silence_s)],
+                    self._sources(connect, manifest),
                     progress=progress,
                     stop=stop,
                     pace=self._pace,
                 )
-                self._build(download, manifest, manifest_bytes, into)
+                with closing(download):
+                    self._build(download, manifest, manifest_bytes, into)
             self._store.clear(keep=self._unfinished() - {release.sha256})
             return manifest
 
@@ -187,13 +198,13 @@ class Delivery:
         """What unfinished downloads take on the disk; ``release``'s alone. Raises MachineFault."""
         return self._store.size_bytes(release.sha256 if release else "")
 
-    def tidy(self, release: Release) -> int:
-        """Give back the disk of downloads that nothing wants any more, ``release`` apart.
+    def tidy(self, keep: Iterable[str]) -> int:
+        """Give back the disk of all downloads but those of the manifests ``keep``.
 
         Returns the bytes freed. For ``accept``, while ``fetch`` runs. Raises MachineFault.
         """
         before = self._store.size_bytes()
-        self._store.clear(keep=self._unfinished() | {release.sha256})
+        self._store.clear(keep=keep)
         return before - self._store.size_bytes()
 
     def clear_up(self, fetching: Iterable[str]) -> None:
@@ -208,6 +219,30 @@ class Delivery:
     def probe(self) -> None:
         """Raise MachineFault unless the disk takes a chunk now: before one is asked for."""
         self._store.probe()
+
+    def _sources(self, connect: Callable[[], Retained], manifest: Manifest) -> list[Source]:
+        """Whom to ask for the chunks, in this order."""
+        config, pointer = self.config, self._trust.cached()
+        size = sum(file.size for file in manifest.files)
+        found: list[Source] = []
+        for base in order(config.choice, pointer.mirrors if pointer else (), size):
+            if not base:
+                found.append(Broker(connect, config.topics, patience_s=config.silence_s))
+                continue
+            try:
+                checked = check_mirror(base)
+            except InputFault as fault:  # a newer publisher may sign other addresses
+                log.warning("%s", fault.what)
+                continue
+            ca_file = config.mirror_ca_file
+            found.append(Mirror(checked, rest=self._rest, pace=self._pace, ca_file=ca_file))
+        if not found:
+            raise InputFault(
+                "no source of chunks is left: [download] sources allows mirrors only, and none"
+                " is named",
+                advice='Add "mqtt" to the sources, or have `edge-pack mirror set` name a mirror.',
+            )
+        return found
 
     def _build(
         self, download: Download, manifest: Manifest, manifest_bytes: bytes, into: Path
