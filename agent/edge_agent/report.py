@@ -64,7 +64,8 @@ def model_report(state: State, *, transfer: Transfer | None = None, why: str = "
     ``transfer``: of the candidate, when it is being fetched. ``why``: why nothing is wanted; the
     state's own reason goes first.
     """
-    moving = transfer if transfer and state.candidate else Transfer("")
+    wanted = state.candidate.version if state.candidate else None
+    moving = transfer if transfer and transfer.version == wanted else Transfer("")
     quarantined = dict.fromkeys(q.version for q in state.quarantine)
     return ModelReport(
         phase=state.phase.value,

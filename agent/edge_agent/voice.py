@@ -143,7 +143,7 @@ class Voice:
         """Keep it for the next report; a wait is said at once, and told the fleet once."""
         before = self._transfers.get(model)
         self._transfers[model] = transfer
-        if transfer.wait != (before.wait if before else ""):
+        if before is None or (before.version, before.wait) != (transfer.version, transfer.wait):
             if transfer.wait in TOLD_WAITS:
                 self.told(model, Tell("waiting", transfer.version, transfer.text))
             self.publish()
