@@ -269,7 +269,9 @@ def ask_mqtt(url: str, path: Path, stop: Any, seen: Any) -> None:
 def broker(folder: Path) -> Iterator[str]:
     """The URL of a broker."""
     if find_mosquitto():
-        running = MosquittoProcess(MosquittoConfig(directory=folder / "broker"))
+        # Without it Nagle's algorithm and delayed acknowledgements make every answer 40 ms late.
+        quick = ("set_tcp_nodelay true",)
+        running = MosquittoProcess(MosquittoConfig(directory=folder / "broker", extra=quick))
         running.start()
         try:
             yield running.url
