@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from securesystemslib.exceptions import VerificationError
+from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (
@@ -55,11 +55,18 @@ def seal(signed: T, signers: Sequence[Signer]) -> bytes:
 def add_signatures(wrapped: Metadata[Any], signers: Sequence[Signer]) -> bytes:
     """The bytes of metadata with a signature of each of ``signers`` added.
 
-    Raises MachineFault when a token or key service does not sign.
+    Raises MachineFault when a token or key service does not sign, or its signature does not hold.
     """
     for signer in signers:
         try:
-            wrapped.sign(signer, append=True)
+            signature = wrapped.sign(signer, append=True)
+            signer.public_key.verify_signature(signature, wrapped.signed_bytes)
+        except UnverifiedSignatureError as error:
+            raise MachineFault(
+                f"the signature of key {signer.public_key.keyid[:8]} does not hold: its token or"
+                " service signs with another key, or something else than it was given",
+                advice="Remove the key with `edge-pack keys remove`, and add the right one.",
+            ) from error
         except UnsignedMetadataError as error:
             if isinstance(error.__cause__, EdgeError):
                 raise error.__cause__ from error

@@ -239,3 +239,10 @@ def hostile(tmp_path: Path) -> Iterator[tuple[World, BrokerThread]]:
 def files() -> Callable[[Path], dict[str, bytes]]:
     """``tree``."""
     return tree
+
+
+@pytest.fixture
+def embedded_url() -> Iterator[str]:
+    """Where an empty embedded broker listens."""
+    with BrokerThread() as broker:
+        yield broker.url
