@@ -12,7 +12,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge_contract.errors import InputFault
 from edge_contract.ports import command
-from edge_pack import broker_commands, doctor, printing, reading, release_commands
+from edge_pack import (
+    broker_commands,
+    doctor,
+    mirror_commands,
+    printing,
+    reading,
+    release_commands,
+)
 from edge_pack.building import STAGES, Built, build
 from edge_pack.compress.modes import QUANTIZE, Optimize, Quantize
 from edge_pack.config import (
@@ -315,6 +322,7 @@ def predict(
 
 release_commands.register(app)
 broker_commands.register(app)
+mirror_commands.register(app)
 papers.register(app)
 gates.register(app)
 doctor.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import os
 import random
@@ -11,19 +12,40 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from edge_agent.delivery import Delivery, DeliveryConfig
 from edge_agent.delivery.source import Keep, Piece
+from edge_agent.sources import ANY_SOURCE, Choice
+from edge_contract import broker_url, chunks
 from edge_contract import bundle as bundles
-from edge_contract import chunks
+from edge_contract import manifest as manifests
+from edge_contract.bundle import Bundle
 from edge_contract.chunks import CHUNK_BYTES
 from edge_contract.errors import PeerFault
-from edge_contract.manifest import File
+from edge_contract.manifest import (
+    Compression,
+    File,
+    Manifest,
+    Outputs,
+    Parity,
+    Provenance,
+    Runtime,
+    Tensor,
+)
+from edge_contract.ports.mqtt import Link, LinkConfig
+from edge_contract.topics import Topics
+from edge_release import create
+from edge_release.publication import connect, sync
+from edge_release.repository import Repository
 
+TOPICS = Topics("home")
 NGINX_PATHS = ("/usr/sbin/nginx", "/usr/local/sbin/nginx")
 
 
@@ -251,3 +273,113 @@ class Nginx:
 
 def nginx_path() -> str:
     return shutil.which("nginx") or next(path for path in NGINX_PATHS if Path(path).exists())
+
+
+# -- both ends ------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+def until(happened: Callable[[], T], timeout_s: float = 60.0) -> T:
+    """What ``happened`` gives once that is true; fails after a time no healthy machine needs."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not (found := happened()):
+        assert time.monotonic() < deadline, "it did not happen"
+        pause.wait(0.01)
+    return found
+
+
+def seal(version: str, chunk_number: int, seed: int) -> Bundle:
+    """A bundle of a model of noise, and samples that are none."""
+    members = [member(chunk_number, seed=seed), bundles.encode_member("golden.json", b"{}")]
+    manifest = Manifest(
+        schema=manifests.SCHEMA, name="pump", version=version, task="tensors", features=(),
+        inputs=(Tensor(name="x", dtype="float32", shape=(None, 4)),),
+        outputs=Outputs(tensors=("y",)), files=tuple(file for file, _ in members),
+        runtime=Runtime(ir=8, opsets={"": 17}, ops=(), onnxruntime="1.18", ram_bytes=1),
+        compression=Compression(mode="none", stock_bytes=1),
+        parity=Parity(rows=1, flips=0, flips_max=0, diff_max=0, diff_p99=0, diff_budget=0),
+        provenance=Provenance(source_sha256="0" * 64, source_type="onnx", libraries={}),
+    )  # fmt: skip
+    stored = {file.name: blob for file, blob in members}
+    return bundles.read(bundles.write(manifests.encode(manifest), stored))
+
+
+class World:
+    """A publisher with one bundle on a broker, and devices."""
+
+    def __init__(self, url: str, folder: Path, *, chunks: int) -> None:
+        self.url, self.folder, self._chunks = url, folder, chunks
+        create(folder / "keys", "home", now=datetime.datetime.now(datetime.UTC))
+        self.publish("1.0")
+
+    @classmethod
+    def found(cls, url: str, folder: Path) -> World:
+        """The same from another process, for its devices."""
+        made = cls.__new__(cls)
+        made.url, made.folder = url, folder
+        return made
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.folder / "keys")
+
+    def publish(self, version: str, *, seed: int = 1) -> None:
+        self.bundle = seal(version, self._chunks, seed)
+        self.model = self.bundle.manifest.file("model.onnx")
+        index = chunks.index_of(self.bundle.stored["model.onnx"])
+        self.chunk_names = [chunk.sha256 for chunk in chunks.plan(self.model, index)]
+        now = datetime.datetime.now(datetime.UTC)
+        self.repository.publish(self.bundle, fleet="home", channel="stable", now=now)
+        self.sync()
+
+    def name_mirrors(self, *mirrors: str) -> None:
+        now = datetime.datetime.now(datetime.UTC)
+        assert self.repository.set_mirrors(mirrors, "home", "stable", now=now)
+        self.sync()
+
+    def sync(self) -> None:
+        link = LinkConfig(broker=broker_url.parse(self.url), client_id="publisher")
+        with connect(link, TOPICS) as broker:
+            sync(self.repository, TOPICS, broker)
+
+    def lose_chunks(self, names: Sequence[str] = ()) -> None:
+        """As a broker that was killed before it saved; the manifest stays."""
+        link = Link(LinkConfig(broker=broker_url.parse(self.url), client_id="loser"))
+        link.start(30)
+        for name in names or (*self.chunk_names, self.model.index):
+            link.publish(TOPICS.chunk(name), b"", retain=True).wait(30)
+        link.stop()
+
+    def device(
+        self, choice: Choice = ANY_SOURCE, *, name: str = "dev", mirror_ca_file: str = ""
+    ) -> Delivery:
+        made = Delivery(
+            DeliveryConfig(
+                folder=self.folder / name, broker=broker_url.parse(self.url), topics=TOPICS,
+                device=name, silence_s=1.0, choice=choice, mirror_ca_file=mirror_ca_file,
+            )
+        )  # fmt: skip
+        if not made.enrolled:
+            made.enroll(root=self.repository.shelf.first_root())
+        return made
+
+    def fetch(
+        self,
+        device: Delivery,
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        stop: threading.Event | None = None,
+    ) -> Path:
+        """Refresh, then fetch the stable version; returns its slot."""
+        now = datetime.datetime.now(datetime.UTC)
+        pointer = device.refresh(now=now, synchronised=True).pointer
+        assert pointer is not None
+        release = pointer.models["pump"].stable
+        slot = device.config.folder / "slots" / release.sha256
+        device.fetch(
+            release, name="pump", into=slot, accept=lambda manifest: None, progress=progress,
+            stop=stop or threading.Event(),
+        )  # fmt: skip
+        return slot
