@@ -230,7 +230,7 @@ def main(
     request = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         _COMMANDS[request.command](request, fetcher_of(request), now or datetime.now(UTC))
-    except (EdgeError, RepositoryError, DownloadError, ValueError) as error:
+    except (EdgeError, RepositoryError, DownloadError) as error:
         text = f"{type(error).__name__}: {error}"
         sys.stderr.write(f"{text.encode('ascii', 'backslashreplace').decode()[:500]}\n")
         return 1

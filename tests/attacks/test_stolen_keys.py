@@ -8,12 +8,24 @@ three.
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from fleet_world import CHANNEL, DAY, FLEET, MODEL, START, YEAR, Device, Publisher, make_bundle
+from fleet_world import (
+    CHANNEL,
+    DAY,
+    FLEET,
+    MODEL,
+    START,
+    YEAR,
+    Device,
+    Publisher,
+    Served,
+    make_bundle,
+)
 from securesystemslib.signer import CryptoSigner, Signer
 from tuf.api.metadata import DelegatedRole, Delegations, MetaFile, TargetFile, Targets
 
@@ -365,3 +377,95 @@ def test_a_replayed_state_is_refused_also_after_the_device_forgot_its_pointer(
     (device.folder / "trusted.json").unlink()
     with pytest.raises(PeerFault, match="version"):
         device.refresh(START + DAY, files=older)
+
+
+# -- who holds the broker and no key ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [EVIL.manifest_bytes, OLD.manifest_bytes, b"", b"{}"])
+def test_a_manifest_with_other_bytes_is_refused(
+    device: Device, publisher: Publisher, other: bytes
+) -> None:
+    release = device.trust.cached().models[MODEL].stable  # type: ignore[union-attr]
+    files = publisher.files()
+    (path,) = [name for name in files if name.endswith(f"/{release.sha256}.2.0.json")]
+    with pytest.raises(PeerFault, match="other bytes"):
+        device.manifest(release, files | {path: other})
+    with pytest.raises(PeerFault):
+        device.manifest(release, {})
+
+
+def test_bytes_that_an_earlier_attempt_kept_are_checked_too(
+    device: Device, publisher: Publisher
+) -> None:
+    release = device.trust.cached().models[MODEL].stable  # type: ignore[union-attr]
+    served = Served(publisher.files())
+    found, data = device.trust.manifest(served, release, name=MODEL, kept=EVIL.manifest_bytes)
+    assert found.version == "2.0"
+    assert len(served.asked) == 1
+    again, _ = device.trust.manifest(served, release, name=MODEL, kept=data)
+    assert again == found
+    assert len(served.asked) == 1, "what is on disk is not fetched again"
+
+
+def test_a_verified_version_is_not_held_up_by_a_state_that_is_half_there(
+    device: Device, publisher: Publisher
+) -> None:
+    """A broker that lost its snapshot, or a publisher that broke off: the version goes on."""
+    release = device.trust.cached().models[MODEL].stable  # type: ignore[union-attr]
+    thief = Thief(publisher, {roles.TIMESTAMP})
+    thief.state.timestamp.snapshot_meta = MetaFile(77)
+    thief._seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
+    with pytest.raises(PeerFault):
+        device.refresh(START + DAY, files=thief.files)
+    assert device.manifest(release, thief.files).version == "2.0"
+
+
+def test_a_pointer_signed_without_a_sha_256_is_refused_in_order(
+    device: Device, publisher: Publisher
+) -> None:
+    """The rollout key signs what it likes about its own target: no digest, or none that is one."""
+    for number, hashes in enumerate(
+        ({"sha512": "0" * 128}, {"sha256": "../../x"}, {"sha256": "+/#"}, {"sha256": "é" * 64})
+    ):
+        thief = Thief(publisher, {roles.ROLLOUT} | ONLINE, ahead=number)
+        path = messages.pointer_path(FLEET, CHANNEL)
+        thief.state.targets[roles.ROLLOUT].targets[path] = TargetFile(100, hashes, path)
+        thief._add = lambda *_: None  # type: ignore[method-assign] - the entry above stays
+        forged = thief.forge(_release(OLD), bluff=False)
+        with pytest.raises(PeerFault):
+            device.refresh(START + DAY, files=forged)
+        assert device.trust.cached().models[MODEL].stable.version == "2.0"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_lies_on_the_broker_are_never_more_than_a_peer_fault(
+    device: Device, publisher: Publisher, seed: int
+) -> None:
+    """Files swapped, cut, flipped, removed: the device keeps what it has or takes what is true."""
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    newest = device.trust.cached()
+    for _ in range(15):
+        files = publisher.files()
+        for _ in range(rng.randint(1, 4)):
+            name = rng.choice(sorted(files))
+            data = bytearray(files[name])
+            match rng.randrange(4):
+                case 0:
+                    files[name] = files[rng.choice(sorted(files))]
+                case 1:
+                    files[name] = bytes(data[: rng.randrange(len(data))])
+                case 2:
+                    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+                    files[name] = bytes(data)
+                case 3 if len(files) > 1:
+                    del files[name]
+        try:
+            found = device.refresh(START + DAY, files=files)
+        except PeerFault:
+            pass
+        else:
+            assert found.pointer == newest
+        assert device.trust.cached() == newest
+    assert device.refresh(START + DAY).pointer == newest

@@ -56,7 +56,6 @@ class MqttFetcher(FetcherInterface):
         silent, gone or refuses.
         """
         topic = self._topic(url)
-        self._meanwhile()
         retained = self._connect()
         data = retained.get([topic], size_max=max_length, meanwhile=self._meanwhile).get(topic)
         if data is None or data == TOMBSTONE:

@@ -357,8 +357,7 @@ def _peer_faults() -> Iterator[None]:
     """python-tuf's errors, and what a decoder says of the other side's bytes, as PeerFault."""
     try:
         yield
-    except (DownloadError, RepositoryError, ValueError) as error:
-        # ValueError: a signed role name that no file can have, such as half a surrogate pair.
+    except (DownloadError, RepositoryError) as error:
         raise PeerFault(
             f"the published metadata was refused: {_plain(error)}", advice=_ADVICE
         ) from error

@@ -7,7 +7,8 @@ more than ``size_max`` bytes of it.
 
 MQTT has no "not found". So each SUBSCRIBE may end with a sentinel: a topic known to be retained.
 Brokers answer the filters of one packet in order, hence the sentinel's message, known by the
-subscription identifier of its packet, says that the topics before it had their turn.
+subscription identifier of its packet, says that the topics before it had their turn. Where a broker
+knows no identifiers (AWS IoT Core), sentinels are taken in the order of the askings.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TOMBSTONE = b'{"absent":true}'
 SILENCE_S = 2.0
 """After this long without a word the SUBSCRIBE is repeated; doubled at each repetition."""
 SILENCES_MAX = 3
-RETURNS_MAX = 8
+RETURNS_MAX = 4
 """A broker that was lost and came back this often during one question is given up."""
 ABSENCES = 2
 """A topic is absent when this many sentinels came without it: one may overtake it."""
@@ -226,7 +227,7 @@ class Retained:
         if self._on_bytes:
             self._on_bytes(len(message.payload))
         if message.topic == self._sentinel:
-            for number in self._probes.intersection(message.subscriptions):
+            for number in self._probed(message):
                 self._probes.discard(number)
                 self._answers.put(Probed(number))
             return
@@ -235,7 +236,18 @@ class Retained:
             payload = message.payload
             self._answers.put(Heard(message.topic, payload[: size_max + 1], len(payload)))
 
+    def _probed(self, message: Message) -> set[int]:
+        """Which askings the sentinel answers: by its identifier, else the oldest one.
+
+        Without identifiers a broker answers in the order of the askings at best; so one sentinel
+        never proves anything (``ABSENCES``).
+        """
+        if self.link.identifiers:
+            return self._probes.intersection(message.subscriptions)
+        return {min(self._probes)} if self._probes and message.retain else set()
+
     def _restored(self, _session_kept: bool) -> None:
+        self._probes.clear()  # asked over a connection that is gone
         if self._began:
             self._answers.put(Restored())
         self._began = True
