@@ -7,10 +7,12 @@ the one before left.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,23 +29,90 @@ from cut_world import (
     V2,
     V3,
     V6,
+    WAIT_S,
     WRONG,
     Ear,
     Goal,
     Scene,
     World,
     beside,
-    put_on,
     tree_on,
     wait_for,
     write_settings,
 )  # fmt: skip
 
 from edge_agent import state
-from edge_fleet.broker import LoseAck
+from edge_fleet.broker import BrokerThread, LoseAck
 
 AGENT = (sys.executable, "-m", "edge_agent")
 RECORDS_HELD = 4
+ASK_S = 0.1
+
+
+class Stage:
+    """A device that is a real process, and who talks to it."""
+
+    def __init__(self, top: Path, broker: BrokerThread, goal: Goal) -> None:
+        self.top = top
+        self.broker = broker
+        self.goal = goal
+        self.client = beside("agent/device/conftest.py").Client(broker.url)
+        self._asked_s = 0.0
+
+    def model(self) -> state.State | None:
+        path = self.top / "state" / "models" / MODEL / "state.json"
+        return state.decode(path.read_bytes()) if path.exists() else None
+
+    def there(self) -> bool:
+        return reached(self.model(), self.goal)
+
+    def ask(self) -> None:
+        """A few requests a second."""
+        now_s = time.monotonic()
+        if now_s < self._asked_s + ASK_S:
+            return
+        self._asked_s = now_s
+        self.client.send(DEVICE, GOOD_ROW)
+        if self.goal.bad_rows:
+            self.client.send(DEVICE, BAD_ROW)
+
+    def close(self) -> None:
+        self.broker.clear_taps()
+        self.client.link.stop()
+
+
+def reached(now: state.State | None, goal: Goal) -> bool:
+    """Whether the device rests where it belongs."""
+    return (
+        now is not None
+        and now.active is not None
+        and (now.active.version, now.phase.value) == (goal.version, goal.phase)
+        and set(goal.quarantined) <= {each.version for each in now.quarantine}
+    )
+
+
+Play = Callable[[Stage], Iterator[None]]
+"""Yields until the story is over; the device may end at any yield."""
+
+
+def to_the_goal(stage: Stage) -> Iterator[None]:
+    """Ask until the device is where it belongs."""
+    while not stage.there():
+        stage.ask()
+        yield
+
+
+def _spools(stage: Stage) -> Iterator[None]:
+    """Records wait while the broker acknowledges none, then go home."""
+    stage.broker.add_tap(LoseAck(filter=f"{TOPICS.root}/t/#"))
+    spool = stage.top / "state" / "spool"
+    while len(list(spool.glob("*.rec"))) < RECORDS_HELD:
+        stage.ask()
+        yield
+    stage.broker.clear_taps()
+    stage.broker.drop(DEVICE)
+    while list(spool.glob("*.rec")):
+        yield
 
 
 @dataclass(frozen=True)
@@ -57,67 +126,8 @@ class Story:
     name: str
     goal: Goal
     news: Callable[[World, Any], None]
-    play: Callable[[Stage], None] | None = None
+    play: Play = to_the_goal
     enrolls: bool = False
-
-
-class Stage:
-    """A device that is a real process, and who talks to it."""
-
-    def __init__(self, top: Path, world: World, goal: Goal) -> None:
-        self.top = top
-        self.world = world
-        self.goal = goal
-        self.client = beside("agent/device/conftest.py").Client(world.url)
-        self.alive: Callable[[], None] = lambda: None
-
-    def model(self) -> state.State | None:
-        path = self.top / "state" / "models" / MODEL / "state.json"
-        return state.decode(path.read_bytes()) if path.exists() else None
-
-    def there(self) -> bool:
-        return reached(self.model(), self.goal)
-
-    def ask(self) -> None:
-        self.alive()
-        self.client.send(DEVICE, GOOD_ROW)
-        if self.goal.bad_rows:
-            self.client.send(DEVICE, BAD_ROW)
-
-    def to_the_goal(self) -> None:
-        """Ask until the device is where it belongs, and until its counts are home."""
-
-        def done() -> bool:
-            self.ask()
-            return self.there()
-
-        wait_for(done, f"{self.goal.version} {self.goal.phase}, it is {self.model()}")
-
-
-def reached(now: state.State | None, goal: Goal) -> bool:
-    """Whether the device rests where it belongs."""
-    return (
-        now is not None
-        and now.active is not None
-        and (now.active.version, now.phase.value) == (goal.version, goal.phase)
-        and set(goal.quarantined) <= {each.version for each in now.quarantine}
-    )
-
-
-def _spools(stage: Stage) -> None:
-    """Records wait while the broker acknowledges none, then go home."""
-    deaf = LoseAck(filter=f"{TOPICS.root}/t/#")
-    stage.world.broker.add_tap(deaf)
-    spool = stage.top / "state" / "spool"
-
-    def held() -> bool:
-        stage.ask()
-        return len(list(spool.glob("*.rec"))) >= RECORDS_HELD
-
-    wait_for(held, "records held")
-    stage.world.broker.clear_taps()
-    stage.world.broker.drop(DEVICE)
-    wait_for(lambda: not list(spool.glob("*.rec")), "records home")
 
 
 def _update(version: Any) -> Callable[[World, Any], None]:
@@ -158,6 +168,15 @@ STORIES = (
 )
 
 
+def within(play: Iterator[None], what: str, *, pause_s: float = 0.005) -> Iterator[None]:
+    """The steps of a play, ``pause_s`` apart; AssertionError when it does not end."""
+    end = time.monotonic() + WAIT_S
+    for _ in play:
+        assert time.monotonic() < end, f"{what}: not over within {WAIT_S:g} s"
+        yield
+        time.sleep(pause_s)
+
+
 def record(folder: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
     """Play every story up to the last one wanted, with strace looking on."""
     world = World(folder)
@@ -178,8 +197,9 @@ def record(folder: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
 
 def _record(story: Story, world: World, top: Path, folder: Path) -> Scene:
     scene = Scene(story.name, story.goal, world.url, before=tree_on(top), root=world.root)
-    stage = Stage(top, world, story.goal)
+    stage = Stage(top, world.broker, story.goal)
     ear = Ear(world.url)
+    life: Life | None = None
     try:
         story.news(world, stage.client)
         if story.enrolls:
@@ -187,12 +207,14 @@ def _record(story: Story, world: World, top: Path, folder: Path) -> Scene:
             enroll = ("enroll", "--root", str(folder / "root.json"))
             assert Life(scene, folder, top, *enroll).process.wait() == 0
         life = Life(scene, folder, top, "run")
-        stage.alive = life.check
-        (story.play or Stage.to_the_goal)(stage)
+        for _ in within(story.play(stage), story.name):
+            life.check()
         life.stop()
         wait_for(lambda: any(key.startswith("record") for key in ear.heard), "a record")
     finally:
-        stage.client.link.stop()
+        if life:
+            life.end()
+        stage.close()
         ear.stop()
     assert not ear.clashes, ear.clashes
     scene.retained = world.retained()
@@ -222,19 +244,22 @@ class Life:
 
     def stop(self) -> None:
         """SIGTERM, and a clean end."""
-        pid = self.process.pid
-        agent = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-        os.kill(agent, signal.SIGTERM)
+        os.kill(self._agent(), signal.SIGTERM)
         assert self.process.wait(60) == 0, self.said.read_text()[-2000:]
 
+    def end(self) -> None:
+        """Leave nothing running, whatever happened."""
+        if self.process.poll() is None:
+            os.kill(self._agent(), signal.SIGKILL)
+            self.process.wait()
 
-def restore(scene: Scene, top: Path, url: str) -> None:
-    """The folder as it was when the story began, with another broker in its settings."""
-    put_on(scene.before, top)
-    point_at(top, scene.url, url)
+    def _agent(self) -> int:
+        """The traced process: a signal to strace would leave it running."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
-def point_at(top: Path, old: str, new: str) -> None:
+def point_at(top: Path, url: str) -> None:
     """Name another broker in the settings."""
     path = top / "agent.toml"
-    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+    path.write_text(re.sub(r'^url = ".*"', f'url = "{url}"', path.read_text(), flags=re.M))

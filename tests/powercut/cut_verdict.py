@@ -21,15 +21,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cut_disk import Disk, Tree
+from cut_disk import Disk, Tree, digest
 from cut_scenes import point_at, reached
-from cut_world import BAD_ROW, GOOD_ROW, MODEL, VERSIONS, Ear, Goal, Scene, put_on, wait_for
+from cut_world import (
+    BAD_ROW,
+    GOOD_ROW,
+    MODEL,
+    VERSIONS,
+    Ear,
+    Goal,
+    Scene,
+    put_on,
+    tree_on,
+    wait_for,
+)
 
 from edge_agent import Agent, slot, state
 from edge_agent import config as configs
 from edge_agent.agent import Clocks
 from edge_agent.config import Config
-from edge_agent.folder import Folder
+from edge_agent.folder import Folder, last_boot
 from edge_agent.pull import delivery_of, enroll
 from edge_contract.errors import EdgeError
 from edge_fleet.broker import BrokerThread
@@ -39,6 +50,7 @@ WOKE_UP_S = 1_000_000_000.0
 """A device without a battery wakes up in the past: 2001."""
 STATE = f"state/models/{MODEL}/state.json"
 METADATA = "state/tuf/metadata/"
+BOOKS = frozenset({"agent.toml", "state/boot.json", "state/status.json", "state/lock"})
 PENDING = ("state/spool/", "state/outbox/")
 
 
@@ -121,49 +133,93 @@ def _roots(files: Mapping[str, bytes | str | None]) -> list[int]:
     return [_signed_version(files[path]) for path in names if path.endswith(".root.json")]
 
 
+def owed(tree: Tree) -> Promise:
+    """What a device may be held to whose disk lost nothing, such as when its process is killed."""
+    disk, promise = Disk.of(tree), Promise()
+    for folder in sorted({path.rpartition("/")[0] for path in tree}):
+        promise = promised(promise, disk, folder)
+    return promise
+
+
 # -- paying ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Job:
-    """One state of the disk to judge. ``where``: how it came about, for a person."""
+    """One state of the disk to judge.
+
+    Attributes:
+        where: how it came about, for a person.
+        offline, online: start without a broker, then with one; what the first start left is what
+            the second one finds.
+    """
 
     where: str
     tree: Tree
     promise: Promise
-    online: bool
+    offline: bool = True
+    online: bool = True
+
+
+@dataclass
+class Verdict:
+    """What is owed and was not paid. ``left``: names the disk that the start without a broker
+    left, less what differs from start to start."""
+
+    faults: list[str]
+    left: str = ""
 
 
 class Court:
-    """Judges the states of one scene: a folder and a broker of its own."""
+    """Judges the states of one scene, one at a time, with a folder and a broker of its own."""
 
     def __init__(self, scene: Scene, folder: Path) -> None:
         self._scene = scene
-        self._top = folder / "top"
-        self._broker = BrokerThread()
-        self._broker.start()
+        self.folder = folder
+        self.top = folder / "top"
+        self.broker = BrokerThread()
+        self.broker.start()
         for topic, payload in scene.retained.items():
-            self._broker.publish(topic, payload, retain=True)
+            self.broker.publish(topic, payload, retain=True)
+
+    @property
+    def url(self) -> str:
+        return str(self.broker.url)
 
     def close(self) -> None:
-        self._broker.stop()
-        shutil.rmtree(self._top, ignore_errors=True)
+        self.broker.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def judge(self, job: Job) -> list[str]:
-        """What is owed and was not paid; nothing when all was."""
+    def judge(self, job: Job) -> Verdict:
+        """Put the disk's state in place, start the agent, and look."""
+        verdict = Verdict([])
         try:
-            self._offline(job)
+            put_on(job.tree, self.top)
+            if job.offline:
+                self._offline(job)
+                verdict.left = self._left()
             if job.online:
                 self._online(job)
         except (AssertionError, EdgeError, OSError) as error:
-            return [f"{self._scene.name}: {job.where}: {type(error).__name__}: {error}"]
-        return []
+            verdict.faults.append(
+                f"{self._scene.name}: {job.where}: {type(error).__name__}: {error}"
+            )
+        return verdict
+
+    def _left(self) -> str:
+        """Boot numbers, status and what this start itself had to say differ each time."""
+        boot = f"{last_boot(Folder(self.top / 'state')):010d}"
+        return digest(
+            {
+                path: content for path, content in tree_on(self.top).items()
+                if path not in BOOKS and boot not in path
+            }
+        )  # fmt: skip
 
     # -- 1 to 5: without a broker --------------------------------------------------------------
 
     def _offline(self, job: Job) -> None:
-        put_on(job.tree, self._top)
-        point_at(self._top, self._scene.url, NO_BROKER)
+        point_at(self.top, NO_BROKER)
         promise, config = job.promise, self._config()
         if not self._enrolled(config, promise):
             return
@@ -172,7 +228,7 @@ class Court:
             boot = agent.status().boot
             assert boot > promise.boot, f"boot {boot} again, {promise.boot} was used"  # 3.
         for path, content in promise.kept:  # 4.
-            found = self._top / path
+            found = self.top / path
             assert found.is_file(), f"{path} is lost"
             assert found.read_bytes() == content, f"{path} is damaged"
         self._not_behind(promise)  # 5.
@@ -203,26 +259,25 @@ class Court:
             assert near, f"answered {value}, which none of {sorted(allowed.values())} says"
 
     def _not_behind(self, promise: Promise) -> None:
-        metadata = self._top / METADATA
+        metadata = self.top / METADATA
         paths = [*metadata.glob("root_history/*.root.json")]
-        roots = _roots({str(p.relative_to(self._top)): p.read_bytes() for p in paths})
+        roots = _roots({str(p.relative_to(self.top)): p.read_bytes() for p in paths})
         assert max([0, *roots]) >= promise.root, f"root {roots}, {promise.root} was on disk"
         timestamp = metadata / "timestamp.json"
         version = _signed_version(timestamp.read_bytes()) if timestamp.exists() else 0
         assert version >= promise.timestamp, f"timestamp {version}, was {promise.timestamp}"
-        desired = state.load_desired(Folder(self._top / "state"))
+        desired = state.load_desired(Folder(self.top / "state"))
         revision = desired.revision if desired else 0
         assert revision >= promise.revision, f"desired {revision}, was {promise.revision}"
 
     # -- 6 to 8: with one ----------------------------------------------------------------------
 
     def _online(self, job: Job) -> None:
-        put_on(job.tree, self._top)
-        point_at(self._top, self._scene.url, self._broker.url)
+        point_at(self.top, self.url)
         config, goal = self._config(), self._scene.goal
         self._enrolled(config, job.promise)
-        folder = Folder(self._top / "state")
-        ear = Ear(self._broker.url)
+        folder = Folder(self.top / "state")
+        ear = Ear(self.url)
         try:
             with self._agent(config) as agent:
                 self._to_the_goal(agent, folder, goal)  # 6.
@@ -265,7 +320,7 @@ class Court:
     # -- small steps ---------------------------------------------------------------------------
 
     def _config(self) -> Config:
-        return configs.load(self._top / "agent.toml", {})
+        return configs.load(self.top / "agent.toml", {})
 
     def _agent(self, config: Config) -> Agent:
         """The real one, on a machine whose clock lost the time."""

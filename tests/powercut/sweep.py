@@ -1,50 +1,63 @@
-"""Cut the power at every disk operation of every story, and see that the device pulls through.
+"""Cut the power at every disk and network call of every story; see that the device pulls through.
 
-    python tests/powercut/sweep.py                 every cut, every state of the disk
-    python tests/powercut/sweep.py --sample 60     so many states a story, drawn with --seed
-    python tests/powercut/sweep.py --story rotate  one story
+    python tests/powercut/sweep.py                          every cut, every disk, every kill
+    python tests/powercut/sweep.py --sample 60 --kills 10   so many a story, drawn with --seed
+    python tests/powercut/sweep.py --story rotate           one story
 
-Each story is played once by the real agent under strace; what it did to its folder is done again
-on a disk that forgets (``cut_disk``), and the power is cut after every operation. Every different
-state that the disk may then be in is put into a folder, and the real agent has to pull through
-from there (``cut_verdict``). Exit code 1 when it did not.
+Each story is played once by the real agent under strace. What it did to its folder is done again
+on a disk that forgets (``cut_disk``), the power is cut after every operation, and every different
+disk that may then be found is put into a folder: the real agent has to pull through from there
+(``cut_verdict``), first without a broker, then with one. Disks from which the start without a
+broker makes the same are led on to the goal once.
+
+Then each story is played again and again by a real process that is killed before its k-th disk or
+network call, for every k (``cut_real``). Exit code 1 when the agent did not pull through.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
 
-from cut_disk import Disk, Tree, digest
+from cut_disk import Disk, digest
+from cut_real import Life, cut
 from cut_scenes import STORIES, record
 from cut_trace import Replay, read
-from cut_verdict import Court, Job, Promise, promised
+from cut_verdict import Court, Job, Promise, Verdict, owed, promised
 from cut_world import Scene
 
-WORKERS = 3
-BATCH = 8
-STATUS = "state/status.json"
+KINDS = ("disk", "kill")
+PROCESSES = 2
+COURTS = 8
+"""A process. A judge waits most of the time."""
+FRESH = 20
+"""One state in so many goes straight to the broker, without a start alone before."""
 
 
 @dataclass
 class Tally:
-    """What was tried. ``cuts``: moments; ``disk`` and ``net``: system calls before them."""
+    """What was tried. ``disk``, ``net``: system calls, each with a cut before and after it."""
 
     disk: int = 0
     net: int = 0
     crashes: int = 0
     states: int = 0
-    recovered: int = 0
+    alone: int = 0
     converged: int = 0
+    killed: int = 0
     failures: list[str] = field(default_factory=list)
 
     def __add__(self, other: Tally) -> Tally:
@@ -54,125 +67,188 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.disk + self.net} cuts ({self.disk} disk, {self.net} network), "
-            f"{self.crashes} ways to lose data, {self.states} different states; "
-            f"{self.recovered} recovered without a broker, {self.converged} with one; "
-            f"{len(self.failures)} failures"
+            f"{self.disk} disk and {self.net} network calls, a cut at each; {self.crashes} ways to"
+            f" lose data there, {self.states} different disks, {self.alone} of them started without"
+            f" a broker, {self.converged} led on to the goal; {self.killed} processes killed;"
+            f" {len(self.failures)} failures"
         )
 
 
 def states(scene: Scene, top: Path, tally: Tally) -> Iterator[Job]:
-    """Every different state that a cut may leave, with what is owed then.
-
-    ``status.json`` is worth nothing after a cut and is left out where states are compared before
-    the long way with a broker.
-    """
-    disk, promise = Disk.of(scene.before), Promise(answers=False)
-    promise = promised_at_start(promise, disk, scene)
+    """Every different disk that a cut may leave, with what is owed then."""
+    disk, promise = Disk.of(scene.before), owed(scene.before)
     replay = Replay(disk, top)
     seen: set[tuple[str, Promise]] = set()
-    tried: set[tuple[str, Promise]] = set()
-    number = 0
     for log in scene.logs:
         for call in read(log):
             kind = replay.do(call)
             tally.net += kind == "net"
             if kind != "disk":
                 continue
-            number += 1
             tally.disk += 1
             promise = promised(promise, disk, replay.flushed)
             for how, tree in disk.crashes():
                 tally.crashes += 1
                 key = (digest(tree), promise)
-                if key in seen:
-                    continue
-                seen.add(key)
-                tally.states += 1
-                short = (digest(_weighty(tree)), promise)
-                online = short not in tried
-                tried.add(short)
-                yield Job(f"cut {number} after {call.name}, {how}", tree, promise, online)
-
-
-def promised_at_start(promise: Promise, disk: Disk, scene: Scene) -> Promise:
-    """What earlier stories left on disk is owed from the beginning."""
-    folders = {path.rpartition("/")[0] for path in scene.before}
-    for folder in sorted(folders):
-        promise = promised(promise, disk, folder)
-    return promise
-
-
-def _weighty(tree: Tree) -> Tree:
-    return {path: content for path, content in tree.items() if "status.json" not in path}
+                if key not in seen:
+                    seen.add(key)
+                    tally.states += 1
+                    yield Job(f"cut {tally.disk} after {call.name}, {how}", tree, promise)
+    assert disk.tree() == scene.after, "the replay did not end where the agent did"
 
 
 # -- workers --------------------------------------------------------------------------------------
 
-_COURT: list[Court] = []
+_COURTS: SimpleQueue[Court] = SimpleQueue()
+_SCENE: list[Scene] = []
+_Done = TypeVar("_Done")
+_Work = TypeVar("_Work")
 
 
 def _open(scene: Scene, folder: Path) -> None:
-    _COURT.append(Court(scene, Path(tempfile.mkdtemp(dir=folder))))
+    logging.getLogger().addHandler(logging.NullHandler())
+    _SCENE.append(scene)
+    for _ in range(COURTS):
+        _COURTS.put(Court(scene, Path(tempfile.mkdtemp(dir=folder))))
 
 
-def _judge(jobs: list[Job]) -> list[tuple[bool, list[str]]]:
-    return [(job.online, _COURT[0].judge(job)) for job in jobs]
+def _each(work: Callable[[Court, _Work], _Done], items: list[_Work]) -> list[_Done]:
+    """In as many threads as there are courts."""
+
+    def one(item: _Work) -> _Done:
+        court = _COURTS.get()
+        try:
+            return work(court, item)
+        finally:
+            _COURTS.put(court)
+
+    with ThreadPoolExecutor(COURTS) as threads:
+        return list(threads.map(one, items))
 
 
-def sweep(
-    scene: Scene,
-    folder: Path,
-    *,
-    sample: int,
-    rng: random.Random,
-    workers: int,
-    say: Callable[[str], None],
-) -> Tally:
-    """Judge the states of one scene: all, or ``sample`` of them."""
+def _judge(jobs: list[Job]) -> list[Verdict]:
+    return _each(Court.judge, jobs)
+
+
+def _cut(numbers: list[int]) -> list[Life]:
+    return _each(lambda court, k: cut(court, _SCENE[0], k), numbers)
+
+
+@dataclass
+class Plan:
+    """How much of it, a story; 0: all. ``sample``: disks, ``goals``: of them that are led on to the
+    goal, ``kills``: processes killed."""
+
+    sample: int
+    goals: int
+    kills: int
+    rng: random.Random
+    say: Callable[[str], None]
+
+    def some(self, items: Sequence[_Work], most: int) -> list[_Work]:
+        if not most or most >= len(items):
+            return list(items)
+        return [items[i] for i in sorted(self.rng.sample(range(len(items)), most))]
+
+
+def simulated(scene: Scene, folder: Path, pool: Pool, plan: Plan) -> Tally:
+    """The power cut on a disk that forgets, at each call that was recorded."""
     tally = Tally()
-    jobs = list(states(scene, folder / "device" / "top", tally))
-    if sample and sample < len(jobs):
-        jobs = [jobs[i] for i in sorted(rng.sample(range(len(jobs)), sample))]
-    batches = [jobs[i : i + BATCH] for i in range(0, len(jobs), BATCH)]
-    begun = time.monotonic()
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_open, initargs=(scene, folder)
-    ) as pool:
-        for done in pool.map(_judge, batches):
-            for online, faults in done:
-                tally.recovered += not faults
-                tally.converged += online and not faults
-                tally.failures += faults
-                for fault in faults:
-                    say(f"FAILED {fault}")
-    say(f"{scene.name}: {tally} ({time.monotonic() - begun:.0f} s)")
+    jobs = plan.some(list(states(scene, folder / "device" / "top", tally)), plan.sample)
+    leads: dict[tuple[str, Promise], Job] = {}
+    fresh: list[Job] = []
+    alone = [replace(job, online=False) for job in jobs]
+    for i, (job, verdict) in enumerate(zip(jobs, pool.map(_judge, alone), strict=True)):
+        tally.alone += not verdict.faults
+        tally.failures += verdict.faults
+        leads.setdefault((verdict.left, job.promise), job)
+        if i % FRESH == 0:
+            fresh.append(replace(job, offline=False))
+    for verdict in pool.map(_judge, plan.some([*leads.values(), *fresh], plan.goals)):
+        tally.converged += not verdict.faults
+        tally.failures += verdict.faults
+    return tally
+
+
+def real(scene: Scene, pool: Pool, plan: Plan) -> Tally:
+    """The process killed, at each call that it makes."""
+    tally = Tally()
+    (whole,) = pool.map(_cut, [0])
+    numbers = plan.some(range(1, whole.count + 1), plan.kills)
+    for life in [whole, *pool.map(_cut, numbers)]:
+        tally.killed += not life.over
+        tally.failures += life.faults
+    return tally
+
+
+class Pool:
+    """Processes with courts for one scene."""
+
+    def __init__(self, scene: Scene, folder: Path) -> None:
+        self._pool = ProcessPoolExecutor(
+            PROCESSES,
+            mp_context=get_context("spawn"),
+            initializer=_open,
+            initargs=(scene, folder),
+        )
+
+    def map(
+        self, work: Callable[[list[_Work]], list[_Done]], items: Sequence[_Work]
+    ) -> Iterator[_Done]:
+        """In order; bundled, for each bundle is as slow as its slowest."""
+        size = 6 * COURTS
+        bundles = [list(items[i : i + size]) for i in range(0, len(items), size)]
+        for done in self._pool.map(work, bundles):
+            yield from done
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def sweep(scene: Scene, folder: Path, plan: Plan, kinds: Collection[str]) -> Tally:
+    """All that is asked for of one scene."""
+    tally, begun = Tally(), time.monotonic()
+    pool = Pool(scene, folder)
+    try:
+        if "disk" in kinds:
+            tally += simulated(scene, folder, pool, plan)
+        if "kill" in kinds:
+            tally += real(scene, pool, plan)
+    finally:
+        pool.close()
+    for fault in tally.failures:
+        plan.say(f"FAILED {fault}")
+    plan.say(f"{scene.name}: {tally} ({time.monotonic() - begun:.0f} s)")
     return tally
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--story", action="append", choices=[s.name for s in STORIES], default=[])
-    parser.add_argument("--sample", type=int, default=0, help="states a story; 0: all")
+    parser.add_argument("--only", choices=KINDS, help="one of the two kinds of cut")
+    parser.add_argument("--sample", type=int, default=0, help="disks a story; 0: all")
+    parser.add_argument("--goals", type=int, default=0, help="led on to the goal; 0: all")
+    parser.add_argument("--kills", type=int, default=0, help="kills a story; 0: at each call")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=WORKERS)
-    parser.add_argument("--folder", type=Path, help="to keep the logs in")
+    parser.add_argument("--folder", type=Path, help="a new one, to keep the logs in")
     given = parser.parse_args(arguments)
     place = "/dev/shm" if Path("/dev/shm").is_dir() else None
     folder = given.folder or Path(tempfile.mkdtemp(prefix="powercut-", dir=place))
     folder.mkdir(parents=True, exist_ok=True)
-    say = lambda line: print(line, flush=True)  # noqa: E731
+    plan = Plan(
+        given.sample, given.goals, given.kills, random.Random(given.seed),
+        partial(print, flush=True),
+    )  # fmt: skip
     total = Tally()
     try:
         for scene in record(folder, tuple(given.story)):
-            total += sweep(
-                scene, folder, sample=given.sample, rng=random.Random(given.seed),
-                workers=given.workers, say=say,
-            )  # fmt: skip
+            total += sweep(scene, folder, plan, (given.only,) if given.only else KINDS)
     finally:
         if not given.folder:
             shutil.rmtree(folder, ignore_errors=True)
-    say(f"in all: {total}; seed {given.seed}")
+    plan.say(f"in all: {total}; seed {given.seed}")
     return 1 if total.failures else 0
 
 
