@@ -324,6 +324,7 @@ class _Parts:
         return Facts(
             states=self.updater.states,
             why=self.follower.why,
+            waits={name: self.updater.waits(name) for name in self.updater.states},
             factory={name: self.serving.factory_version(name) for name in self.serving.models},
             freshness=self.follower.freshness,
             revision=self.follower.revision,

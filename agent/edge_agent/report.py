@@ -17,6 +17,7 @@ _QUARANTINE_SHOWN = 32
 _FAILURES_SHOWN = 8
 _FAILURE_REASON_MAX_CHARS = 300
 _WAITS_MAX_CHARS = 200
+_WAITS_ALL_MAX_CHARS = 8_000
 _REASONS_MAX_CHARS = 24_000
 """Of all reasons together, so that a report of 256 models stays within its bound."""
 
@@ -58,11 +59,13 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     last_error_ms: Count = 0
 
 
-def model_report(state: State, *, transfer: Transfer | None = None, why: str = "") -> ModelReport:
+def model_report(
+    state: State, *, transfer: Transfer | None = None, why: str = "", waits: str = ""
+) -> ModelReport:
     """One model's state in the contract's words.
 
     ``transfer``: of the candidate, when it is being fetched. ``why``: why nothing is wanted; the
-    state's own reason goes first.
+    state's own reason goes first. ``waits``: what is waited for, if not for the transfer.
     """
     wanted = state.candidate.version if state.candidate else None
     moving = transfer if transfer and transfer.version == wanted else Transfer("")
@@ -80,7 +83,7 @@ def model_report(state: State, *, transfer: Transfer | None = None, why: str = "
         done_bytes=moving.done_bytes,
         total_bytes=moving.total_bytes,
         bytes_per_s=moving.bytes_per_s,
-        waits=moving.text[:_WAITS_MAX_CHARS],
+        waits=(moving.text or waits)[:_WAITS_MAX_CHARS],
         until_ms=moving.until_ms,
     )
 
@@ -135,17 +138,22 @@ def model_reports(
     transfers: Mapping[str, Transfer],
     why: Mapping[str, str],
     factory: Mapping[str, str],
+    waits: Mapping[str, str],
 ) -> dict[str, ModelReport]:
     """Every model that has a state, or a reason to have none."""
     names = sorted({*states, *(name for name, reason in why.items() if reason)})
     reports = {}
-    failures = _FAILURES_SHOWN
+    failures = max(_FAILURES_SHOWN - len(names) // 16, 1)
     for name in names:
         whole = model_report(
-            states.get(name, State()), transfer=transfers.get(name), why=why.get(name, "")
+            states.get(name, State()),
+            transfer=transfers.get(name),
+            why=why.get(name, ""),
+            waits=waits.get(name, ""),
         )
         reports[name] = replace(
             whole,
+            waits=whole.waits[: max(_WAITS_ALL_MAX_CHARS // len(names), 40)],
             reason=whole.reason[: max(_REASONS_MAX_CHARS // len(names), 40)],
             quarantined=whole.quarantined[-max(_QUARANTINE_SHOWN // len(names), 1) :],
             failure=whole.failure if failures > 0 else None,

@@ -34,6 +34,16 @@ def judge(seen: Evidence, rules: TrialRules) -> Verdict:
     return "fail" if seen.elapsed_s >= rules.deadline_s else "wait"
 
 
+def waits(seen: Evidence, rules: TrialRules) -> str:
+    """What would end the trial from here, in words; once ``judge`` says wait."""
+    share = f"{seen.requests} of {rules.requests} requests"
+    left_s = max(rules.deadline_s - seen.elapsed_s, 0.0)
+    if seen.failures:
+        return f"{share}, {seen.failures} failed; goes back in {left_s:.0f} s otherwise"
+    quiet_s = max(rules.seconds - seen.elapsed_s, 0.0)
+    return f"{share}, or {quiet_s:.0f} s more without a failure"
+
+
 def faults(seen: Evidence, rules: TrialRules) -> tuple[str, ...]:
     """What is over its limit for good, a phrase each."""
     found = []

@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from edge_agent import slot, state
+from edge_agent import slot, state, trial
 from edge_agent.errands import Errands
 from edge_agent.folder import Folder
 from edge_agent.loop import Loop, Timer
 from edge_agent.serving import Serving
 from edge_agent.steps import (
+    BEFORE_TRIAL,
     RESTING,
     Answer,
     AwaitTurn,
@@ -106,6 +107,7 @@ class Updater:
         self._serving = serving
         self._listener = listener
         self._states: dict[str, State] = {}
+        self._trials: dict[str, Evidence] = {}
         self._jobs: dict[str, _Job] = {}
         self._answers: dict[str, Answer] = {}
         self._turns: deque[tuple[str, str]] = deque()
@@ -139,6 +141,19 @@ class Updater:
     def states(self) -> Mapping[str, State]:
         """The state of each model's update."""
         return self._states
+
+    def waits(self, model: str) -> str:
+        """What the model's update waits for, in words, apart from its download; "" for nothing."""
+        now, seen = self._load(model), self._trials.get(model)
+        wanted = now.candidate.sha256 if now.candidate else ""
+        if now.phase is Phase.TRIAL:
+            known = seen and seen.sha256 == wanted
+            return trial.waits(seen, self._rules.trial) if seen and known else "its first requests"
+        if now.phase is Phase.STAGED:
+            return "the self-test of another model"
+        if now.phase in BEFORE_TRIAL and now.delay_s:
+            return f"{now.delay_s:.0f} s before the next attempt"
+        return ""
 
     def take(self, model: str, event: Event) -> None:
         """Let ``event`` happen to ``model``: decide, persist, act."""
@@ -249,6 +264,7 @@ class Updater:
             return
         seen = self._serving.evidence(model, time.monotonic() - since_s)
         if seen and seen.sha256 == release.sha256:
+            self._trials[model] = seen
             self.take(model, seen)
         self._loop.later(WATCH_S, lambda: self._watch(model, release, since_s))
 

@@ -49,7 +49,7 @@ class Facts:
     """What there is to say, as the agent's parts know it.
 
     Attributes:
-        states, why: of the updates; why nothing is wanted of a model.
+        states, why, waits: of the updates; why nothing is wanted of a model; what it waits for.
         freshness, revision: of the signed metadata; of the newest ``desired``.
         factory: version of the factory's bundle that answers, by model.
         requests: rows answered and failed by what answers now, by model.
@@ -59,6 +59,7 @@ class Facts:
 
     states: Mapping[str, State]
     why: Mapping[str, str]
+    waits: Mapping[str, str]
     freshness: Freshness
     revision: int
     connected: bool
@@ -223,11 +224,15 @@ class Voice:
         write_status(self._folder.status, self.status(running=False))
 
     def _models(self, facts: Facts) -> dict[str, ModelReport]:
-        return report.model_reports(facts.states, self._transfers, facts.why, facts.factory)
+        return report.model_reports(
+            facts.states, self._transfers, facts.why, facts.factory, facts.waits
+        )
 
     def _write_status(self, now: Instant) -> None:
-        self._status_due_s = now.monotonic_s + 10 * STATUS_S
-        write_status(self._folder.status, self.status())
+        said = self.status()
+        moving = any(model.phase == "trial" for model in said.models.values())
+        self._status_due_s = now.monotonic_s + (STATUS_S if moving else 10 * STATUS_S)
+        write_status(self._folder.status, said)
 
 
 def write_status(path: Path, status: AgentStatus) -> None:

@@ -26,6 +26,7 @@ from edge_agent import show
 from edge_agent.report import AgentStatus
 from edge_contract.messages import ModelReport
 
+ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 FETCHING = ModelReport(
     phase="fetching", active="1.0", digest="a" * 64, candidate="1.1", progress=0.25,
     done_bytes=3_000_000, total_bytes=12_000_000, bytes_per_s=512_000,
@@ -141,6 +142,31 @@ def test_follow_and_check_do_not_go_together(world: Any) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert "--check" in done.stderr
+
+
+def test_a_trial_says_what_would_end_it(
+    world: Any, follow: Callable[..., Follower], failing_bundle: Callable[..., bytes]
+) -> None:
+    trial = {"requests": 40, "seconds": 3000.0, "max_error_rate": 0.1, "deadline_s": 5000.0}
+    device = world.new_device(trial=trial)
+    world.publisher.publish(failing_bundle("1.0"))
+    device.start()
+    plain = follow(device.path)
+    said = re.compile(r"pump 1\.0 trial: (\d+) of 40 requests, or (\d+) s more without a failure\n")
+    world.until(lambda: said.search(plain.text), "what is waited for")
+    assert 2900 < int(said.findall(plain.text)[0][1]) <= 3000
+    for _ in range(5):
+        world.client.ask("pi1")
+    world.until(lambda: "5" in {n for n, _ in said.findall(plain.text)}, "five requests")
+    world.client.ask("pi1", {**ROW, "temp": -1.0})
+    failed = re.compile(r"6 of 40 requests, 1 failed; goes back in (\d+) s otherwise\n")
+    world.until(lambda: failed.search(plain.text), "the failure")
+    shown = show.lines(device.status)
+    assert any(line.startswith("  waits     6 of 40 requests, 1 failed") for line in shown)
+    for _ in range(34):
+        world.client.ask("pi1")
+    device.wait_at("1.0")
+    world.until(lambda: "pump 1.0 committed\n" in plain.text, "the commit")
 
 
 class Enough(Exception):
