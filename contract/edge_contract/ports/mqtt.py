@@ -158,6 +158,7 @@ class Link:
         on_message: called for each message, in the network thread.
         on_up: called after each CONNACK with whether the broker kept the session.
         on_down: called with the reason after each loss.
+        on_refused: called with the reason of each CONNACK that said no.
     """
 
     def __init__(
@@ -167,11 +168,13 @@ class Link:
         on_message: Callable[[Message], None] | None = None,
         on_up: Callable[[bool], None] | None = None,
         on_down: Callable[[str], None] | None = None,
+        on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
         self._on_message = on_message
         self._on_up = on_up
         self._on_down = on_down
+        self._on_refused = on_refused
         self._up = threading.Event()
         self._answered = threading.Event()
         self._refusal = ""
@@ -180,6 +183,7 @@ class Link:
         self.hold_s = 0.0
         """Stay away at least this long after the next loss; set by ``on_down`` at the latest."""
         self._peer_packet_max_bytes: int | None = None
+        self._identifiers = True
         self._lock = threading.Lock()
         self._tickets: dict[tuple[str, int], Ticket] = {}
         self._settled: dict[tuple[str, int], str] = {}
@@ -256,6 +260,14 @@ class Link:
         """
         return self._peer_packet_max_bytes
 
+    @property
+    def identifiers(self) -> bool:
+        """Whether the broker knows subscription identifiers, as its CONNACK said.
+
+        MQTT 5, 3.2.2.3.12. AWS IoT Core does not, and ends a connection that uses one (0xA1).
+        """
+        return self._identifiers
+
     # -- messages --------------------------------------------------------------------------
 
     def publish(
@@ -297,10 +309,13 @@ class Link:
         retain_handling: int = 0,
         no_local: bool = False,
     ) -> Ticket:
-        """Subscribe to up to ``FILTERS_MAX`` filters in one packet."""
+        """Subscribe to up to ``FILTERS_MAX`` filters in one packet.
+
+        ``identifier`` comes back with each message of it, where the broker knows ``identifiers``.
+        """
         assert 1 <= len(filters) <= FILTERS_MAX
         properties = _properties(PacketTypes.SUBSCRIBE)
-        if identifier is not None:
+        if identifier is not None and self._identifiers:
             properties.SubscriptionIdentifier = identifier
         options = SubscribeOptions(qos=qos, retainHandling=retain_handling, noLocal=no_local)
         ticket = Ticket(f"the subscription to {', '.join(filters)}")
@@ -389,8 +404,11 @@ class Link:
             self._refusal = str(code)
             log.warning("%s refused %s: %s", self.config.broker, self.config.client_id, code)
             self._answered.set()
+            if self._on_refused:
+                self._on_refused(self._refusal)
             return
         self._peer_packet_max_bytes = getattr(props, "MaximumPacketSize", None)
+        self._identifiers = getattr(props, "SubscriptionIdentifierAvailable", 1) != 0
         self._since_s = time.monotonic()
         self._up.set()
         self._answered.set()
