@@ -87,6 +87,7 @@ class Uplink:
             on_message=self._received,
             on_up=self._came,
             on_down=self._went,
+            on_refused=self._refused,
         )
 
     @property
@@ -147,6 +148,14 @@ class Uplink:
         if first:
             self._on_twin(self.twin)
         self._on_down(reason)
+
+    def _refused(self, reason: str) -> None:
+        self._on_trouble(
+            PeerFault(
+                f"the broker refuses this device: {reason}",
+                advice="Check its user, password or certificate, and its right to its own status.",
+            )
+        )
 
     def _received(self, message: Message) -> None:
         """What is on this device's own status is for this class, all else is passed on."""

@@ -144,6 +144,25 @@ def password(accounts: Path, name: str) -> str:
     return (accounts / "secrets" / f"{name}.password").read_text().strip()
 
 
+BUSY = """
+import logging, pathlib, sys, threading, time
+logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+from edge_agent import Agent, config
+from edge_agent.agent import Clocks
+from edge_contract.errors import EdgeError
+clock = pathlib.Path(sys.argv[1]).with_name("clock")
+wall = lambda: time.time() + float(clock.read_text() or 0) if clock.exists() else time.time()
+row = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
+with Agent(config.load(pathlib.Path(sys.argv[1]), {}), clocks=Clocks(wall=wall)) as agent:
+    while not threading.Event().wait(0.01):
+        try:
+            agent.predict("pump", row)
+        except EdgeError:
+            pass
+"""
+"""A user's program around an agent; the file `clock` beside its settings moves its clock."""
+
+
 class Agent:
     """A real ``edge-agent run`` on settings that are there already."""
 
@@ -152,6 +171,7 @@ class Agent:
         self.log = config.with_suffix(".log")
         self.prefix = prefix
         self.env = env
+        self.busy = False
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -163,10 +183,11 @@ class Agent:
         return local.read(self.config)
 
     def start(self) -> None:
+        """Run it; ``busy``: inside a program that asks its model all the time."""
+        how = ["-c", BUSY] if self.busy else ["-m", "edge_agent.cli", "run", "--config"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "edge_agent.cli", "run", "--config",
-                 str(self.path)],
+                [*self.prefix, sys.executable, *how, str(self.path)],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, text=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **self.env},
             )  # fmt: skip

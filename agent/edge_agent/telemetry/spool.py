@@ -162,9 +162,10 @@ class Spool:
 
     def _drop_oldest(self, reason: str) -> None:
         key = next(iter(self._sizes))
-        log.warning("record %d-%d dropped: %s", *key, reason)
         self._remove(key)
         self._dropped += 1
+        if str(self._dropped).strip("0") == "1":  # 1, 10, 100 ...: it goes on for days
+            log.warning("record %d-%d dropped: %s; %d by now", *key, reason, self._dropped)
 
     def _remove(self, key: Key) -> None:
         self._bytes -= self._sizes.pop(key, 0)
