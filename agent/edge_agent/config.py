@@ -123,7 +123,8 @@ class Download(Struct, frozen=True, kw_only=True):
             connection brings. Only bundles wait for it; metadata is counted, and never held back.
         slot: hours of the local day in which bundles are fetched, each as ``01:00-05:00``.
         start_delay_max_s: a start is put off by a random part of this.
-        disk_max: most that slots, chunks and spooled telemetry take together.
+        disk_max: most that slots, chunks and spooled telemetry take together;
+            ``[telemetry] spool_bytes`` of it are kept free for telemetry.
         sources: where chunks may come from, first the one to ask first.
         mirrors: of this device, beside those that the publisher signed.
         http_above_bytes: larger bundles ask the mirrors first, whatever the order.
@@ -320,7 +321,11 @@ def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
             section = _section(document.get(name, {}), kind, name, faults)
             values[name] = section = _absolute(section, base)
             faults.extend(_check(section))
-    return (None, faults) if faults else (Config(**values), [])
+    if faults:
+        return None, faults
+    config = Config(**values)
+    faults = _check_together(config)
+    return (None, faults) if faults else (config, [])
 
 
 def _section(table: object, kind: type[S], name: str, faults: list[str]) -> S | None:
@@ -389,6 +394,17 @@ def _check(section: Struct | None) -> list[str]:
             return ["[update] backoff_min_s is over backoff_max_s"]
         case TrialRules() if section.seconds > section.deadline_s:
             return ["[trial] seconds is over deadline_s"]
+    return []
+
+
+def _check_together(config: Config) -> list[str]:
+    """What no section can say alone."""
+    spool = config.telemetry.spool_bytes
+    if 0 < config.download.disk_max_bytes <= spool:
+        return [
+            f"[download] disk_max = {config.download.disk_max!r} leaves nothing beside"
+            f" [telemetry] spool_bytes = {spool}, which is kept free for telemetry"
+        ]
     return []
 
 

@@ -69,6 +69,8 @@ def model_report(
     """
     wanted = state.candidate.version if state.candidate else None
     moving = transfer if transfer and transfer.version == wanted else Transfer("")
+    if moving.text or (moving.version and not state.delay_s):
+        waits = moving.text
     quarantined = dict.fromkeys(q.version for q in state.quarantine)
     return ModelReport(
         phase=state.phase.value,
@@ -83,7 +85,7 @@ def model_report(
         done_bytes=moving.done_bytes,
         total_bytes=moving.total_bytes,
         bytes_per_s=moving.bytes_per_s,
-        waits=(moving.text or waits)[:_WAITS_MAX_CHARS],
+        waits=waits[:_WAITS_MAX_CHARS],
         until_ms=moving.until_ms,
     )
 

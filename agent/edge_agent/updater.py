@@ -153,6 +153,9 @@ class Updater:
             return "the self-test of another model"
         if now.phase in BEFORE_TRIAL and now.delay_s:
             return f"{now.delay_s:.0f} s before the next attempt"
+        others = (each for name, each in self._states.items() if name != model)
+        if now.phase is Phase.FETCHING and any(each.phase is Phase.FETCHING for each in others):
+            return "the download of another model"
         return ""
 
     def take(self, model: str, event: Event) -> None:

@@ -53,6 +53,7 @@ def test_settings_are_read_as_they_are_meant(tmp_path: Path) -> None:
         ('daily_max = "100 kB"', "daily_max is under one chunk of 122880 bytes"),
         ('daily_max = "-1 MB"', "'-1 MB' is no amount"),
         ('disk_max = "0.1 B"', "under one byte"),
+        ('disk_max = "16 MiB"', "leaves nothing beside [telemetry] spool_bytes = 16777216"),
         ('slot = "01:00-05:00"', "Expected `array`, got `str`"),
         ('slot = ["01:00-05:00", "5-6"]', "'5-6' is no slot: expected HH:MM-HH:MM"),
         ("start_delay_max_s = -1", "Expected `float` >= 0"),
