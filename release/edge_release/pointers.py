@@ -11,18 +11,23 @@ import msgspec
 
 from edge_contract.errors import InputFault
 from edge_contract.messages import Pointer, Release, Track
-from edge_contract.names import version_key
+from edge_contract.names import check_name, version_key
 
 OTHERS_MAX = 32
 
 
 @dataclass(frozen=True)
 class Place:
-    """A model's place in a channel."""
+    """A model's place in a channel. Raises InputFault when one of them is no name."""
 
     fleet: str
     channel: str
     model: str
+
+    def __post_init__(self) -> None:
+        check_name(self.fleet, "fleet")
+        check_name(self.channel, "channel")
+        check_name(self.model, "model")
 
 
 def track_of(pointer: Pointer | None, model: str) -> Track | None:

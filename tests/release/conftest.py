@@ -242,7 +242,7 @@ def files() -> Callable[[Path], dict[str, bytes]]:
 
 
 @pytest.fixture
-def embedded_url() -> Iterator[str]:
-    """Where an empty embedded broker listens."""
+def embedded() -> Iterator[BrokerThread]:
+    """An empty embedded broker."""
     with BrokerThread() as broker:
-        yield broker.url
+        yield broker

@@ -132,3 +132,26 @@ def test_a_team_needs_two_of_three_root_keys(tmp_path: Path, now: datetime.datet
     root = json.loads(root_of(tmp_path / "team"))
     assert root["signed"]["roles"]["root"]["threshold"] == 2
     assert len(root["signed"]["roles"]["root"]["keyids"]) == 3
+
+
+def test_targets_metadata_of_a_stranger_inside_a_bundle_is_refused_by_the_repository_too(
+    keys_dir: Path, tmp_path: Path, now: datetime.datetime, new_bundle: Callable[..., Bundle]
+) -> None:
+    """The repository has its own; what the bundle carries would mislead whoever has a root only."""
+    from edge_release import keyring
+    from edge_release.repository import Repository
+
+    create(tmp_path / "other", "home", now=now)
+    bundle, stranger = signed(new_bundle(), keys_dir), signed(new_bundle(), tmp_path / "other")
+    document = json.loads(bundle.signature)
+    document["edgeTargets"] = json.loads(stranger.signature)["edgeTargets"]
+    forged = replace(bundle, signature=json.dumps(document).encode())
+    with pytest.raises(InputFault, match="signed by no targets key that this repository ever had"):
+        verify_bundle(forged, root=None, keys_dir=keys_dir)
+    # A bundle from before the targets key was replaced is still whole.
+    assert keyring.rotate(Repository(keys_dir), "targets", now=now).done
+    verify_bundle(bundle, root=None, keys_dir=keys_dir)
+    # And one from before the models key was replaced is not: that key may be stolen.
+    assert keyring.rotate(Repository(keys_dir), "models", now=now).done
+    with pytest.raises(InputFault, match="not signed by the models key"):
+        verify_bundle(bundle, root=None, keys_dir=keys_dir)

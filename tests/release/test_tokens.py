@@ -108,7 +108,7 @@ def follow(how: str, folder: Path, url: str) -> str:
 
 
 def test_a_key_in_a_token_signs_and_devices_that_cannot_check_it_are_thought_of(
-    token: Run, tmp_path: Path, embedded_url: str, new_bundle: New
+    token: Run, tmp_path: Path, embedded: Any, new_bundle: New
 ) -> None:
     assert token("keys", "init", "keys").returncode == 0
     bundle = new_bundle(size_bytes=500)
@@ -123,7 +123,7 @@ def test_a_key_in_a_token_signs_and_devices_that_cannot_check_it_are_thought_of(
     status = json.loads(token("keys", "status", "--json").stdout)
     row = next(row for row in status["roles"] if row["role"] == "rollout")
     assert (row["keys"], row["threshold"], row["needs_fast"]) == (["rollout", "token"], 1, False)
-    publish = ("publish", "b.edgepack", "--broker", embedded_url, "--keys", "keys", "--fleet",
+    publish = ("publish", "b.edgepack", "--broker", embedded.url, "--keys", "keys", "--fleet",
                "home")  # fmt: skip
     without_pin = token(*publish)
     assert without_pin.returncode == 2
@@ -134,8 +134,8 @@ def test_a_key_in_a_token_signs_and_devices_that_cannot_check_it_are_thought_of(
     done = token(*publish, EDGE_PACK_PIN=PIN)
     assert done.returncode == 0, done.stderr
     # One Ed25519 signature is enough for the role: every device follows.
-    assert follow("without", tmp_path, embedded_url) == "1.0"
-    assert follow("with", tmp_path, embedded_url) == "1.0"
+    assert follow("without", tmp_path, embedded.url) == "1.0"
+    assert follow("with", tmp_path, embedded.url) == "1.0"
 
     # By the token alone: a device without the package refuses, and the owner was told.
     gone = token("keys", "remove", "rollout", "rollout", EDGE_PACK_PIN=PIN)
@@ -146,8 +146,8 @@ def test_a_key_in_a_token_signs_and_devices_that_cannot_check_it_are_thought_of(
     (tmp_path / "b.edgepack").write_bytes(bundles.write(newer.manifest_bytes, newer.stored))
     done = token(*publish, EDGE_PACK_PIN=PIN)
     assert done.returncode == 0, done.stderr
-    assert follow("with", tmp_path, embedded_url) == "2.0"
-    assert follow("without", tmp_path, embedded_url).startswith("PeerFault")
+    assert follow("with", tmp_path, embedded.url) == "2.0"
+    assert follow("without", tmp_path, embedded.url).startswith("PeerFault")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,252 @@
+"""``edge-pack`` as the owner of keys types it: a release's life, passphrases, mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edge_contract import bundle as bundles
+from edge_contract.bundle import Bundle
+from edge_contract.errors import EdgeError
+from edge_pack.cli import app
+from edge_release import create
+from edge_release.repository import Repository
+
+New = Callable[..., Bundle]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(folder: Path, line: str, **env: str) -> Done:
+    """The command in this process: a new one costs a second. ``test_commands`` has the real one."""
+    clean = {key: None for key in os.environ if key.startswith("EDGE_PACK")}
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        found = CliRunner().invoke(app, line.split(), env=clean | {"COLUMNS": "200"} | env)
+    finally:
+        os.chdir(before)
+    if isinstance(found.exception, EdgeError):
+        fault = found.exception
+        return Done(fault.exit_code, found.stdout, f"{found.stderr}error: {fault}\n")
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return Done(found.exit_code, found.stdout, found.stderr)
+
+
+def good(folder: Path, line: str, **env: str) -> str:
+    done = run(folder, line, **env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write(folder: Path, bundle: Bundle) -> str:
+    name = f"{bundle.manifest.version}.edgepack"
+    (folder / name).write_bytes(bundles.write(bundle.manifest_bytes, bundle.stored))
+    return name
+
+
+def test_the_life_of_a_release_by_commands(embedded: Any, tmp_path: Path, new_bundle: New) -> None:
+    to = f"--fleet home --broker {embedded.url}"
+    good(tmp_path, "keys init keys")
+    for number in (1, 2, 3):
+        name = write(tmp_path, new_bundle(f"{number}.0", seed=number, size_bytes=200_000))
+        good(tmp_path, f"publish {name} --keys keys {to}")
+    name = write(tmp_path, new_bundle("4.0", seed=4, size_bytes=200_000))
+    assert "4.0 is candidate" in good(tmp_path, f"publish {name} --keys keys --candidate {to}")
+    promoted = json.loads(good(tmp_path, f"promote pump@4.0 {to} --json"))
+    assert (promoted["version"], promoted["signed"]) == ("4.0", True)
+    assert promoted["bytes"] < 20_000
+    later = good(tmp_path, "floor set pump@2.0 --fleet home")
+    assert "the floor of pump is 2.0 in channel stable of fleet home" in later
+    assert "bring it to devices with `edge-pack sync`" in later
+
+    behind = run(tmp_path, f"status {to} --json")
+    assert behind.returncode == 1
+    told = json.loads(behind.stdout)
+    assert not told["broker"]["in_sync"]
+    assert told["broker"]["missing_messages"] == 4  # pointer, rollout, snapshot, timestamp
+    (model,) = told["models"]
+    assert (model["stable"]["version"], model["floor"]) == ("4.0", "2.0")
+    assert [other["version"] for other in model["others"]] == ["3.0", "2.0"]
+    assert model["stable"]["size_bytes"] > 200_000
+    synced = json.loads(good(tmp_path, f"sync {to} --json"))
+    assert (synced["messages"], synced["renewed"]) == (5, [])
+    assert "the broker holds all of it" in good(tmp_path, f"status {to}")
+
+    dry = json.loads(good(tmp_path, "gc --fleet home --dry-run --json"))
+    assert dry["versions"] == ["pump@2.0 in stable"]
+    done = json.loads(good(tmp_path, f"gc {to} --json"))
+    assert (done["dry_run"], done["versions"]) == (False, dry["versions"])
+    assert done["topics"] >= dry["topics"] > 0
+    assert "the broker holds all of it" in good(tmp_path, f"status {to}")
+
+    log = json.loads(good(tmp_path, "audit --verify --json"))
+    assert log["valid"]
+    assert [entry["what"] for entry in log["entries"]] == [
+        "publish", "publish", "publish", "publish", "promote", "floor", "gc",
+    ]  # fmt: skip
+    text = good(tmp_path, "audit --verify --last 2")
+    assert "gc" in text
+    assert "the log holds: 7 entries" in text
+    file = tmp_path / "keys/repository/audit.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+    cut = run(tmp_path, "audit --verify")
+    assert cut.returncode == 1
+    assert "ALTERED: the signed timestamp counts 7 entries, the log ends at 6" in cut.stdout
+
+
+def test_passphrases_come_from_a_file_or_the_environment_and_never_from_the_command_line(
+    tmp_path: Path, new_bundle: New
+) -> None:
+    words = "correct horse battery"
+    (tmp_path / "secret").write_text(words + "\n")
+    short = run(tmp_path, "keys init short", EDGE_PACK_PASSPHRASE="1234")
+    assert short.returncode == 2
+    assert "expected at least 8" in short.stderr
+    assert not (tmp_path / "short").exists()
+    made = good(tmp_path, "keys init keys --passphrase-file secret")
+    assert "The keys are encrypted" in made
+    nobody = run(tmp_path, "keys init more --passphrase")
+    assert nobody.returncode == 2
+    assert "no terminal to ask on" in nobody.stderr
+    asked = run(tmp_path, "keys rotate models")
+    assert asked.returncode == 2
+    assert "passphrase" in asked.stderr
+    assert "EDGE_PACK_PASSPHRASE" in asked.stderr
+    wrong = run(tmp_path, "keys rotate models", EDGE_PACK_PASSPHRASE="wrong horse")
+    assert wrong.returncode == 2
+    assert "targets.pem does not open" in wrong.stderr
+    assert words not in wrong.stderr
+    good(tmp_path, "keys rotate models --passphrase-file secret")
+    out = json.loads(good(tmp_path, "keys rotate root --json", EDGE_PACK_PASSPHRASE=words))
+    assert (out["done"], out["signed_by"]) == (True, ["root", "root-2"])
+    for name in ("models-2", "root-2"):
+        assert b"ENCRYPTED" in (tmp_path / f"keys/{name}.pem").read_bytes()
+    assert "--passphrase TEXT" not in good(tmp_path, "keys init --help")
+
+
+def test_signatures_are_gathered_by_commands(tmp_path: Path) -> None:
+    good(tmp_path, "keys init keys --profile managed")
+    for number in (2, 3):
+        (tmp_path / f"keys/root-{number}.pem").rename(tmp_path / f"root-{number}.pem")
+    out = json.loads(good(tmp_path, "keys rotate timestamp --json"))
+    assert (out["done"], out["signed_by"]) == (False, ["root-1"])
+    waiting = run(tmp_path, "keys status")
+    assert waiting.returncode == 1
+    assert "a change of keys waits for signatures" in waiting.stdout
+    assert "still needs 1 of 2 signatures of the former root keys" in waiting.stdout
+    assert run(tmp_path, "keys rotate models").returncode == 2
+    (tmp_path / "root-3.pem").rename(tmp_path / "keys/root-3.pem")
+    signed = good(tmp_path, "keys sign")
+    assert "signed by root-3" in signed
+    assert "done; bring it to devices with `edge-pack sync`" in signed
+    nothing = run(tmp_path, "keys sign")
+    assert (nothing.returncode, "nothing waits" in nothing.stderr) == (2, True)
+    added = json.loads(good(tmp_path, "keys add rollout --new operator --threshold 2 --json"))
+    assert added["done"]
+    left = run(tmp_path, "keys remove rollout operator")
+    assert left.returncode == 2
+    assert "would need 2 of 1 keys" in left.stderr
+    good(tmp_path, "keys remove rollout operator --threshold 1")
+    status = json.loads(good(tmp_path, "keys status --json"))
+    assert status["unused_keys"] == ["operator", "timestamp"]
+    assert status["missing_signatures"] == []
+
+
+def test_renewal_for_cron_says_by_its_exit_code_what_is_left_to_do(
+    embedded: Any, tmp_path: Path
+) -> None:
+    import datetime
+
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=20)
+    create(tmp_path / "keys", "managed", now=past)
+    expired = run(tmp_path, "keys status")
+    assert expired.returncode == 1
+    assert "EXPIRED" in expired.stdout
+    to = f"--fleet plant --broker {embedded.url}"
+    first = json.loads(good(tmp_path, f"keys renew {to} --json"))
+    assert first["renewed"] == ["snapshot", "timestamp"]
+    assert embedded.retained("edge/1/plant/tuf/m/timestamp.json")
+    assert "nothing else is due" in good(tmp_path, "keys renew")
+    good(tmp_path, "keys status")
+    (tmp_path / "old").mkdir()
+    past -= datetime.timedelta(days=500)
+    create(tmp_path / "old/keys", "managed", now=past)
+    left = run(tmp_path, "keys renew --keys old/keys --json")
+    assert left.returncode == 1
+    assert json.loads(left.stdout)["due"] == ["root", "targets"]
+    good(tmp_path, "keys renew --keys old/keys --offline")
+    assert Repository(tmp_path / "old/keys").shelf.read().root.version == 2
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("promote pump --fleet home", "is not NAME@VERSION"),
+        ("promote pump@9 --fleet home", "was never published from here"),
+        ("promote pump@9 --fleet a/b", "fleet"),
+        ("floor set pump@1 --fleet home", "channel stable has no model pump"),
+        ("gc --fleet home", "name it with --broker, or pass --dry-run"),
+        ("status --broker mqtt://localhost", "--broker needs --fleet"),
+        ("audit --keys none", "no signing repository"),
+        ("keys rotate mirrors", "there is no role 'mirrors'"),
+        ("keys rotate root --key nobody", "does not sign for root"),
+        ("keys add root none.pub", "cannot read"),
+        ("keys add root keys/root.pem", "not a valid"),
+        ("keys add root keys/root.pub", "signs for root already"),
+        ("keys add root --new x --threshold 3", "from 1 to 2"),
+        ("keys remove root root", "no key left"),
+        ("keys remove root models", "does not sign for root"),
+        ("keys renew --broker mqtt://localhost", "go together"),
+        ("keys sign --take none", "cannot read"),
+    ],
+)
+def test_a_mistake_of_the_owner_is_one_message_and_changes_no_metadata(
+    keys_dir: Path, files: Any, case: tuple[str, str]
+) -> None:
+    line, said = case
+    before = files(keys_dir / "repository")
+    done = run(keys_dir.parent, line)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert done.stdout == ""
+    after = files(keys_dir / "repository")
+    after.pop("lock", None)
+    before.pop("lock", None)
+    assert after == before
+
+
+def test_a_broker_that_is_away_costs_no_version(keys_dir: Path, files: Any) -> None:
+    before = files(keys_dir)
+    for line in (
+        "sync --fleet home --broker mqtt://localhost:1",
+        "gc --fleet home --broker mqtt://localhost:1",
+    ):
+        done = run(keys_dir.parent, line)
+        assert done.returncode == 5, done.stderr
+        after = files(keys_dir)
+    after.pop("repository/lock", None)
+    assert after == before
+
+
+def test_every_command_has_a_help_with_an_example(tmp_path: Path) -> None:
+    for words in (
+        "publish", "promote", "floor set", "sync", "gc", "status", "audit", "keys init",
+        "keys status", "keys rotate", "keys add", "keys remove", "keys sign", "keys renew",
+    ):  # fmt: skip
+        assert f"edge-pack {words} " in good(tmp_path, f"{words} --help").partition("Example")[2]
