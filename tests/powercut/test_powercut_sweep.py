@@ -43,6 +43,7 @@ def tried(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("powercut")
 def test_the_device_pulls_through_whatever_the_disk_forgot(
     tried: tuple[Scene, Path, Pool, Plan],
 ) -> None:
@@ -55,6 +56,7 @@ def test_the_device_pulls_through_whatever_the_disk_forgot(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("powercut")
 def test_the_device_pulls_through_whichever_call_it_is_killed_at(
     tried: tuple[Scene, Path, Pool, Plan], holding: None
 ) -> None:
