@@ -66,7 +66,8 @@ class Identity(Struct, frozen=True, kw_only=True):
 class Broker(Struct, frozen=True, kw_only=True):
     """``[broker]``: where it is. TLS with ``mqtts://``; ``ca`` "" trusts the system's.
 
-    ``password_file`` holds the password, with nothing else in it but a line end.
+    ``password_file`` holds the password, with nothing else in it but a line end. A connection that
+    was silent for one and a half times ``keepalive_s`` is given up, by either side.
     """
 
     url: str
@@ -74,6 +75,7 @@ class Broker(Struct, frozen=True, kw_only=True):
     cert: str = ""
     key: str = ""
     password_file: str = ""
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
 
 
 class Telemetry(Struct, frozen=True, kw_only=True):

@@ -80,6 +80,7 @@ class Uplink:
                 session_expiry_s=SESSION_EXPIRY_S,
                 will=Message(self._status, gone, qos=1, retain=True),
                 will_delay_s=WILL_DELAY_S,
+                keepalive_s=config.broker.keepalive_s,
                 ca_file=config.broker.ca,
                 cert_file=config.broker.cert,
                 key_file=config.broker.key,

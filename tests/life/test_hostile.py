@@ -201,12 +201,11 @@ def _close(socket_: socket.socket) -> None:
     socket_.close()
 
 
-@pytest.mark.slow
 def test_a_half_open_connection_is_noticed_and_replaced(scene: Scene) -> None:
     """The wire swallows everything for a while: no reset, no end, as with a NAT that forgot."""
     wire = Swallower(scene.broker.port)
     scene.publish("1.0")
-    agent = scene.device(url=f"mqtt://127.0.0.1:{wire.port}")
+    agent = scene.device(url=f"mqtt://127.0.0.1:{wire.port}", broker={"keepalive_s": 5})
     agent.start()
     agent.wait_at("1.0")
     wire.silent.set()
@@ -253,6 +252,7 @@ def test_a_clock_that_jumps_back_and_forth_stops_nothing(scene: Scene) -> None:
     until(lambda: not agent.status.spool_records, "telemetry is home")
 
 
+@pytest.mark.slow
 def test_a_broker_lost_for_a_week_costs_nothing_but_the_oldest_counts(scene: Scene) -> None:
     """A week of predictions while nobody listens: the spool keeps its bound, then goes home."""
     scene.publish("1.0")
@@ -405,6 +405,7 @@ def test_a_start_on_a_disk_that_takes_nothing_answers(
 # -- too much of everything ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ten_times_the_telemetry_is_bounded_and_control_is_still_served(scene: Scene) -> None:
     """A record for every row, on a broker that acknowledges none of them."""
     scene.publish("1.0")
