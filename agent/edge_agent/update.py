@@ -16,11 +16,19 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from edge_agent import trial
+from edge_agent.moves import (
+    condemn,
+    cut,
+    digest_of,
+    enter,
+    fall_back,
+    plan,
+    pursue,
+    rest,
+    roll_back,
+    rolled_back,
+)
 from edge_agent.steps import (
-    BEFORE_TRIAL,
-    QUARANTINE_MAX,
-    REASON_MAX_CHARS,
-    RESTING,
     Answer,
     Answering,
     AwaitTurn,
@@ -36,7 +44,6 @@ from edge_agent.steps import (
     Online,
     Phase,
     Prune,
-    Quarantined,
     Rules,
     SelfTest,
     SelfTestFailed,
@@ -50,7 +57,7 @@ from edge_agent.steps import (
     Wanted,
     Watch,
 )
-from edge_contract.messages import Findings, Release
+from edge_contract.messages import Release
 
 _COUNTED = frozenset({Phase.SELF_TESTING, Phase.TRIAL})
 """Phases in which a crash may be the candidate's fault: their attempts are limited."""
@@ -58,7 +65,7 @@ _COUNTED = frozenset({Phase.SELF_TESTING, Phase.TRIAL})
 
 def step(state: State, event: Event, rules: Rules) -> Step:
     """The next state and what to do then; the same state and nothing when ``event`` is stale."""
-    if isinstance(event, Answering) and state.loads and event.sha256 == _digest(state.active):
+    if isinstance(event, Answering) and state.loads and event.sha256 == digest_of(state.active):
         state = replace(state, loads=0)
     match event:
         case Started():
@@ -72,7 +79,7 @@ def step(state: State, event: Event, rules: Rules) -> Step:
         case Damaged():
             return _damaged(state, event.sha256)
         case Answering() if state.phase is Phase.ROLLING_BACK:
-            return _rolled_back(state) if event.sha256 == _digest(state.active) else (state, ())
+            return rolled_back(state) if event.sha256 == digest_of(state.active) else (state, ())
         case LoadFailed() if state.phase is not Phase.TRIAL and state.active:
             return _load_failed(state, state.active, event)
         case _ if state.candidate and event.sha256 == state.candidate.sha256:
@@ -85,42 +92,27 @@ def _of_candidate(state: State, candidate: Release, event: Event, rules: Rules) 
     """What happened to the candidate moves it on, in the one phase that waits for it."""
     match state.phase, event:
         case Phase.FETCHING, Fetched():
-            staged = _enter(state, Phase.STAGED)
+            staged = enter(state, Phase.STAGED)
             return staged, (Tell("staged", candidate.version), AwaitTurn(candidate))
         case Phase.FETCHING, FetchFailed():
             return _fetch_failed(state, candidate, event, rules)
         case Phase.STAGED, TurnCame():
-            testing = replace(_enter(state, Phase.SELF_TESTING), attempts=1)
+            testing = replace(enter(state, Phase.SELF_TESTING), attempts=1)
             return testing, (SelfTest(candidate),)
         case Phase.SELF_TESTING, SelfTestPassed():
-            told = Tell("self-test-passed", candidate.version, _cut(event.evidence), event.findings)
-            trying = replace(_enter(state, Phase.TRIAL, event.evidence), attempts=1)
+            told = Tell("self-test-passed", candidate.version, cut(event.evidence), event.findings)
+            trying = replace(enter(state, Phase.TRIAL, event.evidence), attempts=1)
             return trying, (told, Answer(candidate))
         case Phase.SELF_TESTING, SelfTestFailed():
             return _self_test_failed(state, candidate, event, rules)
         case Phase.TRIAL, Answering():
             return state, (Tell("trial", candidate.version), Watch(candidate))
         case Phase.TRIAL, LoadFailed():
-            return _roll_back(_condemn(state, candidate, event.reason), event.reason)
+            return roll_back(condemn(state, candidate, event.reason), event.reason)
         case Phase.TRIAL, Evidence():
             return _evidence(state, candidate, event, rules)
         case _:
             return state, ()
-
-
-def plan(state: State) -> tuple[Effect, ...]:
-    """What is to be done in this state, whatever happened before."""
-    answer = Answer(state.answering)
-    candidate = state.candidate
-    match state.phase:
-        case Phase.FETCHING if candidate:
-            return answer, Fetch(candidate, state.delay_s)
-        case Phase.STAGED if candidate:
-            return answer, AwaitTurn(candidate)
-        case Phase.SELF_TESTING if candidate:
-            return answer, SelfTest(candidate, state.delay_s)
-        case _:
-            return (answer,)
 
 
 def stopgap(state: State) -> tuple[Effect, ...]:
@@ -147,10 +139,10 @@ def _started(state: State, rules: Rules) -> Step:
         begun = replace(state, attempts=state.attempts + 1)
         return begun, plan(begun)
     reason = f"{state.phase} was cut off {state.attempts} times"
-    condemned = _condemn(state, candidate, reason)
+    condemned = condemn(state, candidate, reason)
     if state.phase is Phase.TRIAL:
-        return _roll_back(condemned, reason)
-    rested, effects = _rest(condemned, reason, Tell("self-test-failed", candidate.version, reason))
+        return roll_back(condemned, reason)
+    rested, effects = rest(condemned, reason, Tell("self-test-failed", candidate.version, reason))
     return rested, (Answer(rested.answering), *effects)
 
 
@@ -162,7 +154,7 @@ def _on_probation(state: State, active: Release) -> Step:
     """
     reason = f"the agent ended {state.loads} times while it loaded {active.version}"
     testing = replace(
-        _enter(state, Phase.SELF_TESTING, reason),
+        enter(state, Phase.SELF_TESTING, reason),
         active=state.previous,
         previous=None,
         candidate=active,
@@ -191,7 +183,7 @@ def _wanted(state: State, event: Wanted) -> Step:
     wanted = event.release
     quarantine = state.quarantine
     if wanted:
-        changed = wanted.sha256 != _digest(state.wanted)
+        changed = wanted.sha256 != digest_of(state.wanted)
         quarantine = tuple(
             q
             for q in quarantine
@@ -200,36 +192,7 @@ def _wanted(state: State, event: Wanted) -> Step:
     noted = replace(state, wanted=wanted, revision=event.revision, quarantine=quarantine)
     if noted == state:
         noted = state
-    return _pursue(noted)
-
-
-def _pursue(state: State) -> Step:
-    """Go after what is wanted from where we are, leaving behind what is not."""
-    target = _target(state)
-    candidate = state.candidate
-    if state.phase in RESTING:
-        if target and target.sha256 != _digest(state.active):
-            fetching = replace(_enter(state, Phase.FETCHING), candidate=target)
-            return fetching, (Tell("fetching", target.version), Fetch(target))
-        if target and state.phase is Phase.IDLE:
-            return replace(state, phase=Phase.COMMITTED, reason=""), ()
-        return state, ()
-    if candidate is None or (target and target.sha256 == candidate.sha256):
-        return state, ()
-    if state.probation:
-        return state, ()  # It is what we have; what is wanted instead comes after it.
-    if state.phase in BEFORE_TRIAL:
-        told = Tell("superseded", candidate.version)
-        rested, effects = _rest(state, f"{candidate.version} is no longer wanted", told)
-        return rested, (Cancel(candidate.sha256), *effects)
-    if state.phase is Phase.TRIAL and state.active:
-        return _roll_back(state, f"{candidate.version} is no longer wanted")
-    return state, ()  # Rolling back ends soon; a first version's trial has nothing to go back to.
-
-
-def _target(state: State) -> Release | None:
-    wanted = state.wanted
-    return None if wanted is None or state.quarantined(wanted) else wanted
+    return pursue(noted)
 
 
 # -- before the trial -------------------------------------------------------------------------
@@ -244,13 +207,13 @@ def _online(state: State) -> Step:
 def _fetch_failed(state: State, candidate: Release, event: FetchFailed, rules: Rules) -> Step:
     reason = event.reason
     if event.lasting:
-        told = Tell("refused", candidate.version, _cut(reason))
-        return _rest(_condemn(state, candidate, reason), reason, told)
+        told = Tell("refused", candidate.version, cut(reason))
+        return rest(condemn(state, candidate, reason), reason, told)
     attempts = state.attempts + 1
     delay_s = min(rules.backoff_min_s * 2.0 ** min(attempts - 1, 30), rules.backoff_max_s)
     delay_s *= 0.5 + event.jitter / 2
-    waiting = replace(state, attempts=attempts, delay_s=delay_s, reason=_cut(reason))
-    first = (Tell("fetch-failed", candidate.version, _cut(reason)),) if attempts == 1 else ()
+    waiting = replace(state, attempts=attempts, delay_s=delay_s, reason=cut(reason))
+    first = (Tell("fetch-failed", candidate.version, cut(reason)),) if attempts == 1 else ()
     return waiting, (*first, Fetch(candidate, delay_s))
 
 
@@ -262,12 +225,12 @@ def _self_test_failed(
             state,
             attempts=state.attempts + 1,
             delay_s=rules.backoff_min_s * 2.0 ** (state.attempts - 1),
-            reason=_cut(event.reason),
+            reason=cut(event.reason),
         )
         return again, (SelfTest(candidate, again.delay_s),)
-    told = Tell("self-test-failed", candidate.version, _cut(event.reason), event.findings)
-    condemned = _condemn(state, candidate, event.reason, event.findings)
-    return _rest(condemned, event.reason, told)
+    told = Tell("self-test-failed", candidate.version, cut(event.reason), event.findings)
+    condemned = condemn(state, candidate, event.reason, event.findings)
+    return rest(condemned, event.reason, told)
 
 
 # -- trial and after --------------------------------------------------------------------------
@@ -280,12 +243,12 @@ def _evidence(state: State, candidate: Release, seen: Evidence, rules: Rules) ->
         case "fail":
             reason = f"the trial failed: {trial.describe(seen, rules.trial)}"
             found = trial.findings(seen)
-            condemned = _condemn(state, candidate, reason, found)
-            told = Tell("trial-failed", candidate.version, _cut(reason), found)
-            return _roll_back(condemned, reason, told)
+            condemned = condemn(state, candidate, reason, found)
+            told = Tell("trial-failed", candidate.version, cut(reason), found)
+            return roll_back(condemned, reason, told)
         case "commit":
             committed = replace(
-                _enter(state, Phase.COMMITTED),
+                enter(state, Phase.COMMITTED),
                 active=candidate,
                 previous=state.active,
                 candidate=None,
@@ -298,19 +261,8 @@ def _evidence(state: State, candidate: Release, seen: Evidence, rules: Rules) ->
                 trial.describe(seen, rules.trial),
                 trial.findings(seen),
             )
-            pursued, effects = _pursue(committed)
+            pursued, effects = pursue(committed)
             return pursued, (told, Prune(), *effects)
-
-
-def _roll_back(state: State, reason: str, *told: Effect) -> Step:
-    back = _enter(state, Phase.ROLLING_BACK, reason)
-    version = back.candidate.version if back.candidate else ""
-    return back, (*told, Tell("rolling-back", version, back.reason), Answer(back.active))
-
-
-def _rolled_back(state: State) -> Step:
-    version = state.candidate.version if state.candidate else ""
-    return _rest(state, state.reason, Tell("rolled-back", version, state.reason))
 
 
 def _load_failed(state: State, active: Release, event: LoadFailed) -> Step:
@@ -319,88 +271,32 @@ def _load_failed(state: State, active: Release, event: LoadFailed) -> Step:
         return state, ()
     state = replace(state, loads=0)
     reason = f"{active.version} no longer loads: {event.reason}"
-    told = Tell("load-failed", active.version, _cut(reason))
+    told = Tell("load-failed", active.version, cut(reason))
     if state.previous:
         fallback = state.previous
-        return _fall_back(_condemn(state, active, reason), fallback, reason, told)
+        return fall_back(condemn(state, active, reason), fallback, reason, told)
     if state.phase is Phase.ROLLING_BACK:
-        rested, effects = _rest(state, reason, told)
+        rested, effects = rest(state, reason, told)
         return rested, (Answer(None), *effects)
-    return replace(state, reason=_cut(reason)), (told, Answer(None))
+    return replace(state, reason=cut(reason)), (told, Answer(None))
 
 
 def _damaged(state: State, sha256: str) -> Step:
     """Bytes on disk went bad: use what is sound, and fetch again what is wanted."""
-    if sha256 == _digest(state.previous):
+    if sha256 == digest_of(state.previous):
         state = replace(state, previous=None)
     candidate, active = state.candidate, state.active
     if candidate and candidate.sha256 == sha256:
         reason = f"the slot of {candidate.version} was damaged"
         told = Tell("slot-damaged", candidate.version)
         if state.probation and state.phase is Phase.SELF_TESTING:
-            return _rest(state, reason, told, Cancel(sha256))
+            return rest(state, reason, told, Cancel(sha256))
         if state.phase in (Phase.STAGED, Phase.SELF_TESTING):
-            fetching = _enter(state, Phase.FETCHING, reason)
+            fetching = enter(state, Phase.FETCHING, reason)
             return fetching, (told, Cancel(sha256), Fetch(candidate))
         if state.phase is Phase.TRIAL:
-            return _roll_back(state, reason, told)
+            return roll_back(state, reason, told)
     if active and active.sha256 == sha256:
         reason = f"the slot of {active.version} was damaged"
-        return _fall_back(state, state.previous, reason, Tell("slot-damaged", active.version))
+        return fall_back(state, state.previous, reason, Tell("slot-damaged", active.version))
     return state, ()
-
-
-def _fall_back(state: State, fallback: Release | None, reason: str, *told: Effect) -> Step:
-    """Let ``fallback`` take the place of ``active``, and answer unless a candidate does."""
-    fallen = replace(state, active=fallback, previous=None, loads=0)
-    candidate = state.candidate
-    if state.phase in RESTING:
-        rested, effects = _rest(fallen, reason, *told)
-        return rested, (Answer(fallback), *effects)
-    if candidate and candidate.sha256 == _digest(fallback):
-        # On the way back to the former version, which now is all there is.
-        rested, effects = _rest(fallen, reason, *told, Cancel(candidate.sha256))
-        return rested, (Answer(fallback), *effects)
-    if state.phase is Phase.TRIAL:
-        return fallen, told
-    return fallen, (*told, Answer(fallback))
-
-
-# -- small steps ------------------------------------------------------------------------------
-
-
-def _enter(state: State, phase: Phase, reason: str = "") -> State:
-    return replace(state, phase=phase, attempts=0, delay_s=0.0, reason=_cut(reason))
-
-
-def _rest(state: State, reason: str, *told: Effect) -> Step:
-    """End what was under way without success, then go after what is wanted."""
-    ended = replace(_enter(state, Phase.IDLE, reason), candidate=None, probation=False)
-    rested, effects = _pursue(ended)
-    return rested, (*told, Prune(), *effects)
-
-
-def _condemn(
-    state: State, release: Release, reason: str, findings: Findings | None = None
-) -> State:
-    """Not to be tried again until it is named anew."""
-    entry = Quarantined(
-        sha256=release.sha256,
-        version=release.version,
-        reason=_cut(reason),
-        revision=state.revision,
-        findings=findings,
-    )
-    others = tuple(q for q in state.quarantine if q.sha256 != release.sha256)
-    previous = state.previous
-    if previous and previous.sha256 == release.sha256:
-        previous = None
-    return replace(state, quarantine=(*others, entry)[-QUARANTINE_MAX:], previous=previous)
-
-
-def _digest(release: Release | None) -> str:
-    return release.sha256 if release else ""
-
-
-def _cut(reason: str) -> str:
-    return reason[:REASON_MAX_CHARS]
