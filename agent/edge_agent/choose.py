@@ -19,12 +19,14 @@ CANDIDATE = "candidate"
 class Choice:
     """The wanted release of one model, or None with the ``reason``.
 
-    ``revision`` is that of the ``desired`` that was looked at; 0 without one.
+    ``revision`` is that of the ``desired`` that was looked at; 0 without one. ``floor``: the oldest
+    version that may run, or "".
     """
 
     release: Release | None
     reason: str = ""
     revision: int = 0
+    floor: str = ""
 
 
 def newer(current: Desired | None, heard: Desired) -> bool:
@@ -52,13 +54,14 @@ def choose(pointer: Pointer, model: str, desired: Desired | None) -> Choice:
     word = desired.models.get(model, STABLE) if desired else STABLE
     named = _named(track, word)
     if named is None:
-        return Choice(None, f"version {word} of {model} is not released", revision)
-    if not _below(named, track.floor):
-        return Choice(named, "", revision)
+        reason = f"version {word} of {model} is not released"
+        return Choice(None, reason, revision, track.floor)
+    if not below(named, track.floor):
+        return Choice(named, "", revision, track.floor)
     reason = f"version {named.version} is below the floor {track.floor}"
-    if _below(track.stable, track.floor):
-        return Choice(None, reason, revision)
-    return Choice(track.stable, f"{reason}; following stable", revision)
+    if below(track.stable, track.floor):
+        return Choice(None, reason, revision, track.floor)
+    return Choice(track.stable, f"{reason}; following stable", revision, track.floor)
 
 
 def _named(track: Track, word: str) -> Release | None:
@@ -69,5 +72,6 @@ def _named(track: Track, word: str) -> Release | None:
     return next((r for r in track.releases() if r.version == word), None)
 
 
-def _below(release: Release, floor: str) -> bool:
+def below(release: Release, floor: str) -> bool:
+    """Whether the release is older than what may run."""
     return bool(floor) and version_key(release.version) < version_key(floor)

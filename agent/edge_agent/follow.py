@@ -158,7 +158,7 @@ class Follower:
                 log.info("%s: %s", model, choice.reason)
             self.why[model] = choice.reason
             if choice.release or model in known:
-                self._updater.take(model, Wanted(choice.release, choice.revision))
+                self._updater.take(model, Wanted(choice.release, choice.revision, choice.floor))
 
     # -- looking -------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from edge_agent.choose import below
 from edge_agent.steps import (
     BEFORE_TRIAL,
     QUARANTINE_MAX,
@@ -81,20 +82,20 @@ def rolled_back(state: State) -> Step:
     return rest(state, state.reason, Tell("rolled-back", version, state.reason))
 
 
-def fall_back(state: State, fallback: Release | None, reason: str, *told: Effect) -> Step:
-    """Let ``fallback`` take the place of ``active``, and answer unless a candidate does."""
-    fallen = replace(state, active=fallback, previous=None, loads=0)
+def fall_back(state: State, former: Release | None, reason: str, *told: Effect) -> Step:
+    """Let ``former`` take the place of ``active``, and answer unless a candidate does."""
+    fallen = replace(state, active=former, previous=None, loads=0)
     candidate = state.candidate
     if state.phase in RESTING:
         rested, effects = rest(fallen, reason, *told)
-        return rested, (Answer(fallback), *effects)
-    if candidate and candidate.sha256 == digest_of(fallback):
+        return rested, (Answer(former), *effects)
+    if candidate and candidate.sha256 == digest_of(former):
         # On the way back to the former version, which now is all there is.
         rested, effects = rest(fallen, reason, *told, Cancel(candidate.sha256))
-        return rested, (Answer(fallback), *effects)
+        return rested, (Answer(former), *effects)
     if state.phase is Phase.TRIAL:
         return fallen, told
-    return fallen, (*told, Answer(fallback))
+    return fallen, (*told, Answer(former))
 
 
 def rest(state: State, reason: str, *told: Effect) -> Step:
@@ -123,6 +124,11 @@ def condemn(state: State, release: Release, reason: str, findings: Findings | No
     if previous and previous.sha256 == release.sha256:
         previous = None
     return replace(state, quarantine=(*others, entry)[-QUARANTINE_MAX:], previous=previous)
+
+
+def fallback(release: Release | None, floor: str) -> Release | None:
+    """The release as what may be returned to: not below the floor."""
+    return None if release is None or below(release, floor) else release
 
 
 def _target(state: State) -> Release | None:

@@ -60,6 +60,7 @@ class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     Attributes:
         wanted: what the channel and the fleet want, as last heard; ``revision`` of ``desired``.
+        floor: the oldest version that may run; an older one is nobody's fallback.
         active: the release that was proven last. previous: the one before it.
         candidate: the release under way; None exactly at rest.
         probation: the candidate was proven once, and is proven again.
@@ -73,6 +74,7 @@ class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
     phase: Phase = Phase.IDLE
     wanted: Release | None = None
     revision: Count = 0
+    floor: str = ""
     active: Release | None = None
     previous: Release | None = None
     candidate: Release | None = None
@@ -138,10 +140,14 @@ class Online(Struct, frozen=True, tag=True):
 
 
 class Wanted(Struct, frozen=True, tag=True):
-    """What the channel and ``desired`` (at ``revision``) want of this model, or None."""
+    """What the channel and ``desired`` (at ``revision``) want of this model, or None.
+
+    ``floor``: the oldest version that the channel lets run, or "".
+    """
 
     release: Release | None
     revision: int = 0
+    floor: str = ""
 
 
 class Fetched(Struct, frozen=True, tag=True):

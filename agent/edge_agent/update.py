@@ -22,6 +22,7 @@ from edge_agent.moves import (
     digest_of,
     enter,
     fall_back,
+    fallback,
     plan,
     pursue,
     rest,
@@ -189,7 +190,14 @@ def _wanted(state: State, event: Wanted) -> Step:
             for q in quarantine
             if q.sha256 != wanted.sha256 or not (changed or event.revision > q.revision)
         )
-    noted = replace(state, wanted=wanted, revision=event.revision, quarantine=quarantine)
+    noted = replace(
+        state,
+        wanted=wanted,
+        revision=event.revision,
+        floor=event.floor,
+        previous=fallback(state.previous, event.floor),
+        quarantine=quarantine,
+    )
     if noted == state:
         noted = state
     return pursue(noted)
@@ -250,7 +258,7 @@ def _evidence(state: State, candidate: Release, seen: Evidence, rules: Rules) ->
             committed = replace(
                 enter(state, Phase.COMMITTED),
                 active=candidate,
-                previous=state.active,
+                previous=fallback(state.active, state.floor),
                 candidate=None,
                 probation=False,
                 loads=0,
@@ -273,8 +281,7 @@ def _load_failed(state: State, active: Release, event: LoadFailed) -> Step:
     reason = f"{active.version} no longer loads: {event.reason}"
     told = Tell("load-failed", active.version, cut(reason))
     if state.previous:
-        fallback = state.previous
-        return fall_back(condemn(state, active, reason), fallback, reason, told)
+        return fall_back(condemn(state, active, reason), state.previous, reason, told)
     if state.phase is Phase.ROLLING_BACK:
         rested, effects = rest(state, reason, told)
         return rested, (Answer(None), *effects)

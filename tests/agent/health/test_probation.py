@@ -139,6 +139,17 @@ def test_when_the_one_before_it_kills_the_agent_too_both_are_found_out() -> None
     assert state.candidate == V2  # still wanted, not condemned: fetched and tested
 
 
+def test_no_version_below_the_floor_is_returned_to() -> None:
+    raised, _ = step(REST, Wanted(V2, 1, floor="2"), RULES)
+    assert (raised.floor, raised.previous) == ("2", None)
+    fallen, effects = step(raised, Damaged(V2.sha256), RULES)
+    assert fallen.active is None
+    assert Answer(V1) not in effects
+    on_trial = State(phase=Phase.TRIAL, wanted=V3, floor="3", active=V2, candidate=V3, attempts=1)
+    state, _ = step(on_trial, Evidence(V3.sha256, 10, 0, 1.0), RULES)
+    assert (state.active, state.previous) == (V3, None)
+
+
 def test_a_version_that_no_longer_loads_leaves_its_place_to_the_factory() -> None:
     alone = replace(REST, previous=None)
     state, effects = step(alone, LoadFailed(V2.sha256, "no memory"), RULES)
