@@ -133,6 +133,7 @@ def sign(pending: Pending, state: State, ring: Ring) -> tuple[Pending, list[str]
     used: list[str] = []
     for role, wrapped in found.items():
         wanted = _may_sign(role, found, state)
+        _drop_false(role, wrapped, found, state)
         here = [keyid for keyid in ring.held(wanted) if keyid not in wrapped.signatures]
         data = metadata.add_signatures(wrapped, [ring.signer(keyid) for keyid in here])
         files[role] = data.decode()
@@ -210,6 +211,17 @@ def _paths(after: Targets, before: Targets) -> list[str]:
 def _root(found: Mapping[str, Metadata[Any]], state: State) -> Root:
     wrapped = found.get(roles.ROOT)
     return wrapped.signed if wrapped and isinstance(wrapped.signed, Root) else state.root
+
+
+def _drop_false(
+    role: str, wrapped: Metadata[Any], found: Mapping[str, Metadata[Any]], state: State
+) -> None:
+    """Forget signatures that do not hold: one in a key's place would keep that key from signing."""
+    true: set[str] = set()
+    for delegator in (state.root, _root(found, state)):
+        true |= metadata.signed_by(delegator, role, wrapped)[0]
+    for keyid in set(wrapped.signatures) - true:
+        del wrapped.signatures[keyid]
 
 
 def _may_sign(role: str, found: Mapping[str, Metadata[Any]], state: State) -> list[str]:

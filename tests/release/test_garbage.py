@@ -96,6 +96,22 @@ def test_a_floor_and_a_candidate_and_another_fleet_keep_what_they_name(
     assert synced.put_bytes < 10_000  # papers of the new state, no chunk
 
 
+def test_a_chunk_that_two_versions_share_stays_with_the_one_that_is_left(
+    hostile: Any, new_bundle: New, now: datetime.datetime
+) -> None:
+    world, _broker = hostile
+    shared = {"golden.json": b'{"same":"in all"}' * 20_000}
+    for number in (1, 2, 3):
+        bundle = new_bundle(f"{number}.0", seed=number, size_bytes=500, extra=shared)
+        world.publish(bundle)
+    found = collect(world, now=now)
+    assert found.topics
+    assert world.sync().put_messages == 1  # the sentinel
+    device = world.delivery()
+    slot = world.fetch(device, world.refresh(device).pointer.models["pump"].stable)
+    assert (slot / "golden.json").read_bytes() == shared["golden.json"]
+
+
 def test_what_was_removed_cannot_come_back_as_other_bytes(
     hostile: Any, new_bundle: New, now: datetime.datetime
 ) -> None:

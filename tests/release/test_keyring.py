@@ -135,6 +135,12 @@ def test_signatures_of_another_change_or_of_strangers_are_not_taken(
     paper.write_bytes(pending.encode(pending.Pending(what="x", about={}, files={"root": forged})))
     outcome = keyring.sign(repository, take=paper, now=now)
     assert [lack.missing for lack in outcome.lacks] == [2, 2]
+    # Nor does the forgery, put in the file's place, keep that key from signing.
+    shutil.copy(paper, repository.shelf.pending)
+    for number in (1, 2):
+        (tmp_path / f"root-{number}.pem").rename(keys.path(tmp_path / "keys", f"root-{number}"))
+    outcome = keyring.sign(Repository(tmp_path / "keys"), now=now)
+    assert (outcome.done, outcome.signed) == (True, ("root-1", "root-2"))
 
 
 def test_a_change_that_another_one_overtook_is_refused_and_can_be_dropped(
