@@ -27,7 +27,6 @@ _FILE = re.compile(r"[A-Za-z0-9._~%-]{1,160}")
 """A metadata file: role names come percent-encoded from python-tuf; versions may have any size."""
 _PATH = re.compile(r"[^\x00-\x1f\x7f+#\ud800-\udfff]{1,512}")
 """A target path without MQTT's wildcards, control characters and what UTF-8 cannot encode."""
-_DIGEST = re.compile(r"[0-9a-f]{32,128}")
 
 
 class MqttFetcher(FetcherInterface):
@@ -83,15 +82,12 @@ def download_target(
     Args:
         prefixed: the file's name begins with its digest, as consistent snapshots have it.
 
-    Raises PeerFault when it may not be that large or names no digest, python-tuf's DownloadError
-    and LengthOrHashMismatchError.
+    Raises PeerFault when it may not be that large, python-tuf's DownloadError and
+    LengthOrHashMismatchError.
     """
     if info.length > size_max:
         raise PeerFault(f"{info.path} is {info.length} bytes, over the limit of {size_max}")
-    digest = next(iter(info.hashes.values()), "")
-    if not _DIGEST.fullmatch(digest):
-        raise PeerFault(f"{info.path} is signed with {digest[:80]!r} where a digest belongs")
-    path = _prefixed(info.path, digest) if prefixed else info.path
+    path = _prefixed(info.path, next(iter(info.hashes.values()))) if prefixed else info.path
     data = fetcher.download_bytes(f"{TARGETS}{path}", info.length)
     info.verify_length_and_hashes(data)
     return data
