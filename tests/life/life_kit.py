@@ -19,7 +19,7 @@ from edge_contract.broker_url import BrokerUrl
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_fleet.broker import find_mosquitto
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def until(ready: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
