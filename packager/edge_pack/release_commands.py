@@ -69,7 +69,14 @@ _SYNC_HELP = """Put on a broker what it lost of what is published, and nothing e
 
 Signs snapshot and timestamp anew when they are past half their life and their keys are here.
 
-Example: edge-pack sync --fleet home --broker mqtt://localhost
+A broker that holds a newer state, signed by another copy of the keys, is not touched. Is that copy
+lost, and this one from a backup: --overtake signs this state under versions above the broker's.
+
+Examples:
+
+  edge-pack sync --fleet home --broker mqtt://localhost
+
+  edge-pack sync --fleet home --broker mqtt://localhost --overtake
 """
 _GC_HELP = """Remove what no version that a device may run needs, from the broker and from the disk.
 
@@ -209,16 +216,24 @@ def _sync(
     *,
     fleet: FleetOption,
     broker: BrokerOption,
+    overtake: Annotated[
+        bool, typer.Option("--overtake", help="The newer copy of the keys is lost.")
+    ] = False,
     keys: KeysOption = KEYS,
     prefix: PrefixOption = DEFAULT_PREFIX,
     ca: CaOption = "",
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
+    from edge_release import overtake as overtaking  # noqa: PLC0415
+
     chosen = target(broker, fleet, prefix, ca)
     repository = _open(keys, passphrase_file)
     started = time.monotonic()
     with repository.locked(), connected(chosen) as link:
+        assert link is not None
+        if overtake:
+            overtaking.overtake(repository, chosen.topics, link, now=_now())
         renewed = repository.renew(now=_now())
         synced = put(repository, chosen, link, f"syncing fleet {fleet}")
     assert synced is not None

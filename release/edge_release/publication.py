@@ -38,7 +38,10 @@ IN_FLIGHT_MAX = 16
 ACK_S = 30.0
 CONNECT_S = 5.0
 
-_COPY = "Another copy of this key folder published since: publish from that one."
+_COPY = (
+    "Another copy of this key folder published since: publish from that one. Is it lost, and this"
+    " one a backup: `edge-pack sync --overtake`."
+)
 
 Progress = Callable[[int, int], None]
 Item = tuple[str, bytes]

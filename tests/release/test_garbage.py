@@ -252,6 +252,52 @@ def test_two_copies_of_a_folder_do_not_overwrite_each_other(
     assert track.stable.version == "2.0"
 
 
+def test_a_backup_overtakes_what_the_lost_copy_published_and_devices_follow(
+    copies: Any, new_bundle: New, now: datetime.datetime
+) -> None:
+    from edge_release.overtake import overtake
+
+    world, backup = copies
+
+    def take_over() -> int:
+        with connect(world.link_config("publisher"), world.topics) as link:
+            return overtake(backup, world.topics, link, now=now)
+
+    for number in (2, 3, 4):
+        world.publish(new_bundle(f"{number}.0", seed=number, size_bytes=500))
+    device = world.delivery()
+    assert world.refresh(device).pointer.models["pump"].stable.version == "4.0"
+    with pytest.raises(PeerFault, match="sync --overtake"):
+        world.sync_from(backup)
+    assert take_over() == 6
+    world.sync_from(backup)
+    # 1.0 is what the backup knows; then the next publication from it.
+    assert world.refresh(device).pointer.models["pump"].stable.version == "1.0"
+    backup.publish(new_bundle("5.0", seed=5, size_bytes=500), fleet="home", channel="stable",
+                   now=now)  # fmt: skip
+    world.sync_from(backup)
+    assert world.refresh(device).pointer.models["pump"].stable.version == "5.0"
+
+
+@pytest.mark.parametrize(("role", "said"), [("timestamp", "its root"), ("models", "its targets")])
+def test_a_lost_copy_that_changed_keys_cannot_be_overtaken(
+    copies: Any, now: datetime.datetime, role: str, said: str
+) -> None:
+    from edge_release import keyring
+    from edge_release.overtake import overtake
+
+    world, backup = copies
+    assert keyring.rotate(world.repository, role, now=now).done
+    world.sync()
+    before = backup.shelf.read().timestamp.version
+    with (
+        connect(world.link_config("publisher"), world.topics) as link,
+        pytest.raises(InputFault, match=f"the lost copy changed {said}"),
+    ):
+        overtake(backup, world.topics, link, now=now)
+    assert backup.shelf.read().timestamp.version == before
+
+
 def test_compare_tells_what_a_broker_lost_and_puts_nothing(hostile: Any, new_bundle: New) -> None:
     from edge_release.publication import compare
 
