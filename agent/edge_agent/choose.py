@@ -45,7 +45,7 @@ def choose(pointer: Pointer, model: str, desired: Desired | None) -> Choice:
     ``desired`` says ``stable`` (also when it says nothing), ``candidate`` (stable while there
     is none, as after a promotion) or a version. A version that the pointer does not name is not
     replaced by another one: the device stays where it is until the pointer names it. One
-    below the floor is: the floor says what no device may run.
+    below the floor is, named or not: the floor says what no device may run.
     """
     revision = desired.revision if desired else 0
     track = pointer.models.get(model)
@@ -53,13 +53,12 @@ def choose(pointer: Pointer, model: str, desired: Desired | None) -> Choice:
         return Choice(None, f"channel {pointer.channel} has no model {model}", revision)
     word = desired.models.get(model, STABLE) if desired else STABLE
     named = _named(track, word)
-    if named is None:
-        reason = f"version {word} of {model} is not released"
-        return Choice(None, reason, revision, track.floor)
-    if not below(named, track.floor):
-        return Choice(named, "", revision, track.floor)
-    reason = f"version {named.version} is below the floor {track.floor}"
-    if below(track.stable, track.floor):
+    version = named.version if named else word
+    if not below(version, track.floor):
+        reason = "" if named else f"version {word} of {model} is not released"
+        return Choice(named, reason, revision, track.floor)
+    reason = f"version {version} is below the floor {track.floor}"
+    if below(track.stable.version, track.floor):
         return Choice(None, reason, revision, track.floor)
     return Choice(track.stable, f"{reason}; following stable", revision, track.floor)
 
@@ -72,6 +71,6 @@ def _named(track: Track, word: str) -> Release | None:
     return next((r for r in track.releases() if r.version == word), None)
 
 
-def below(release: Release, floor: str) -> bool:
-    """Whether the release is older than what may run."""
-    return bool(floor) and version_key(release.version) < version_key(floor)
+def below(version: str, floor: str) -> bool:
+    """Whether the version is older than what may run."""
+    return bool(floor) and version_key(version) < version_key(floor)

@@ -128,7 +128,7 @@ def condemn(state: State, release: Release, reason: str, findings: Findings | No
 
 def fallback(release: Release | None, floor: str) -> Release | None:
     """The release as what may be returned to: not below the floor."""
-    return None if release is None or below(release, floor) else release
+    return None if release is None or below(release.version, floor) else release
 
 
 def _target(state: State) -> Release | None:

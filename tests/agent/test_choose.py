@@ -59,6 +59,17 @@ def test_candidate_without_a_candidate_is_stable() -> None:
     assert choose(pointer(track), "pump", desired("candidate")).release == release("2.0")
 
 
+def test_a_version_that_went_with_a_raised_floor_is_left_for_stable() -> None:
+    """The publisher no longer names what no device may run; a device must not stay there."""
+    raised = Track(stable=release("2.0"), floor="2.0")
+    pointer = Pointer(fleet="home", channel="stable", models={"pump": raised})
+    found = choose(pointer, "pump", Desired(revision=1, models={"pump": "1.0"}))
+    assert found.release == raised.stable
+    assert "1.0 is below the floor 2.0" in found.reason
+    newer = choose(pointer, "pump", Desired(revision=1, models={"pump": "2.5"}))
+    assert newer.release is None  # not released yet: stay
+
+
 @pytest.mark.parametrize(
     ("floor", "version"),
     [("1.0", "1.0"), ("1.0.0", "1.0"), ("1.1", "2.0"), ("2.0", "2.0"), ("2.1", None)],

@@ -19,6 +19,7 @@ from edge_contract import messages
 from edge_contract.bundle import MANIFEST_MEMBER
 from edge_contract.errors import EdgeError, MachineFault
 from edge_contract.messages import Release
+from edge_release.pointers import Place
 
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 SECONDS = {"requests": 1000, "seconds": 0.5}
@@ -329,6 +330,39 @@ def test_an_agent_starts_answers_and_updates_whatever_file_of_its_state_is_damag
         with device.agent() as agent:
             device.wait_at(f"{version}.0")
             assert agent.predict("pump", ROW)
+
+
+# -- back by hand -------------------------------------------------------------------------------
+
+
+def test_going_back_by_hand_needs_no_broker_and_stops_at_the_floor(
+    world: Any, tiny_bundle: Any
+) -> None:
+    """What was heard before the network went is enough, and expired metadata is no obstacle."""
+    device = world.device
+    for version, seed in (("1.0", 7), ("2.0", 8)):
+        committed(world, device, tiny_bundle(version, seed=seed), version)
+    world.broker.kill()
+    wanted = messages.Desired(revision=5, models={"pump": "1.0"})
+    device.folder.desired.write_bytes(messages.encode(wanted))
+    with device.agent() as agent:
+        device.wait_at("1.0")
+        assert agent.predict("pump", ROW)
+        assert device.model().previous == "2.0"
+    world.broker.start()
+    repository = world.publisher.repository
+    with repository.locked():
+        repository.set_floor("2.0", Place("home", "stable", "pump"), now=world.publisher.now())
+    world.publisher.sync()
+    with device.agent():
+        device.wait_at("2.0")
+        assert device.model().previous == ""  # no fallback any more
+    world.broker.kill()
+    again = messages.Desired(revision=9, models={"pump": "1.0"})
+    device.folder.desired.write_bytes(messages.encode(again))
+    with device.agent() as agent:
+        assert agent.predict("pump", ROW)
+        assert device.at("2.0")
 
 
 # -- the service manager ------------------------------------------------------------------------
