@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 File = bytes
 Folder = dict[str, int]
@@ -103,6 +103,18 @@ class Disk:
                 disk.now[disk.find(path)] = content
         disk.durable, disk.pending = dict(disk.now), []
         return disk
+
+    def copy(self) -> Disk:
+        """This moment, to go on from in another way."""
+        return replace(
+            self, durable=dict(self.durable), now=dict(self.now), pending=list(self.pending)
+        )
+
+    def settle(self, path: str, content: bytes) -> None:
+        """Have the file hold ``content``, flushed: done by somebody else."""
+        node = self.find(path)
+        self.now[node] = self.durable[node] = content
+        self.pending = [op for op in self.pending if op.node != node]
 
     # -- looking ---------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ the one before left.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -205,8 +206,10 @@ def _record(story: Story, world: World, top: Path, folder: Path) -> Scene:
         if story.enrolls:
             (folder / "root.json").write_bytes(world.root)
             enroll = ("enroll", "--root", str(folder / "root.json"))
-            assert Life(scene, folder, top, *enroll).process.wait() == 0
-        life = Life(scene, folder, top, "run")
+            scene.logs.append(folder / f"{scene.name}-enroll.strace")
+            assert Life(scene.logs[-1], top, *enroll).process.wait() == 0
+        scene.logs.append(folder / f"{scene.name}-run.strace")
+        life = Life(scene.logs[-1], top, "run")
         for _ in within(story.play(stage), story.name):
             life.check()
         life.stop()
@@ -224,17 +227,15 @@ def _record(story: Story, world: World, top: Path, folder: Path) -> Scene:
 
 
 class Life:
-    """One process of the agent under strace, from ``scene``'s next log on."""
+    """One process of the agent under strace, which writes to ``log``."""
 
-    def __init__(self, scene: Scene, folder: Path, top: Path, *command: str) -> None:
-        log = folder / f"{scene.name}-{len(scene.logs)}.strace"
-        scene.logs.append(log)
-        self.said = folder / f"{scene.name}-{len(scene.logs)}.log"
+    def __init__(self, log: Path, top: Path, *command: str) -> None:
+        self.said = log.with_suffix(".log")
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
                 [*STRACE, str(log), *AGENT, command[0], "--config", str(top / "agent.toml"),
                  *command[1:]],
-                stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder,
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=top.parent,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
             )  # fmt: skip
 
@@ -250,13 +251,27 @@ class Life:
     def end(self) -> None:
         """Leave nothing running, whatever happened."""
         if self.process.poll() is None:
-            os.kill(self._agent(), signal.SIGKILL)
+            with contextlib.suppress(IndexError):  # it ended by itself
+                os.kill(self._agent(), signal.SIGKILL)
             self.process.wait()
 
     def _agent(self) -> int:
         """The traced process: a signal to strace would leave it running."""
         pid = self.process.pid
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def lived(log: Path, top: Path, broker: BrokerThread, goal: Goal) -> None:
+    """A life from where ``top`` stands to the goal, and a clean end."""
+    stage = Stage(top, broker, goal)
+    life = Life(log, top, "run")
+    try:
+        for _ in within(to_the_goal(stage), goal.version):
+            life.check()
+        life.stop()
+    finally:
+        life.end()
+        stage.close()
 
 
 def point_at(top: Path, url: str) -> None:

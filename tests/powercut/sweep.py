@@ -34,10 +34,10 @@ from typing import TypeVar
 
 from cut_disk import Disk, digest
 from cut_real import Life, cut
-from cut_scenes import STORIES, record
+from cut_scenes import STORIES, lived, point_at, record
 from cut_trace import Replay, read
 from cut_verdict import Court, Job, Promise, Verdict, owed, promised
-from cut_world import Scene
+from cut_world import Scene, put_on, tree_on
 
 KINDS = ("disk", "kill")
 PROCESSES = 2
@@ -76,25 +76,75 @@ class Tally:
 
 def states(scene: Scene, top: Path, tally: Tally) -> Iterator[Job]:
     """Every different disk that a cut may leave, with what is owed then."""
-    disk, promise = Disk.of(scene.before), owed(scene.before)
+    disk = Disk.of(scene.before)
+    for moment in moments(scene.logs, disk, owed(scene.before), top, tally):
+        yield from moment.jobs("")
+    assert disk.tree() == scene.after, "the replay did not end where the agent did"
+
+
+@dataclass
+class Moment:
+    """After a disk call. ``seen``: the disks, with what was owed, that were met before."""
+
+    call: str
+    disk: Disk
+    promise: Promise
+    tally: Tally
+    seen: set[tuple[str, Promise]]
+
+    def jobs(self, before: str) -> Iterator[Job]:
+        """Each disk that may be found now and was not met before."""
+        for how, tree in self.disk.crashes():
+            self.tally.crashes += 1
+            key = (digest(tree), self.promise)
+            if key not in self.seen:
+                self.seen.add(key)
+                self.tally.states += 1
+                where = f"{before}cut {self.tally.disk} after {self.call}, {how}"
+                yield Job(where, tree, self.promise)
+
+
+def moments(
+    logs: Sequence[Path], disk: Disk, promise: Promise, top: Path, tally: Tally
+) -> Iterator[Moment]:
+    """What strace saw, done again on ``disk``, call by call."""
     replay = Replay(disk, top)
     seen: set[tuple[str, Promise]] = set()
-    for log in scene.logs:
+    for log in logs:
         for call in read(log):
             kind = replay.do(call)
             tally.net += kind == "net"
-            if kind != "disk":
-                continue
-            tally.disk += 1
-            promise = promised(promise, disk, replay.flushed)
-            for how, tree in disk.crashes():
-                tally.crashes += 1
-                key = (digest(tree), promise)
-                if key not in seen:
-                    seen.add(key)
-                    tally.states += 1
-                    yield Job(f"cut {tally.disk} after {call.name}, {how}", tree, promise)
-    assert disk.tree() == scene.after, "the replay did not end where the agent did"
+            if kind == "disk":
+                tally.disk += 1
+                promise = promised(promise, disk, replay.flushed)
+                yield Moment(call.name, disk, promise, tally, seen)
+
+
+def second_lives(scene: Scene, folder: Path, tally: Tally, plan: Plan) -> Iterator[Job]:
+    """The process is killed first, where names are not flushed yet; the power is cut in the life
+    after that, which saw them there."""
+    first = Tally()
+    killed = [
+        (first.disk, moment.call, moment.disk.copy(), moment.promise)
+        for moment in moments(
+            scene.logs, Disk.of(scene.before), owed(scene.before), folder / "device" / "top", first
+        )
+        if moment.call in ("rename", "mkdir", "unlink", "unlinkat", "rmdir", "symlink")
+    ]
+    for number, call, disk, promise in plan.some(killed, plan.lives):
+        court = Court(scene, Path(tempfile.mkdtemp(dir=folder)))
+        try:
+            put_on(disk.tree(), court.top)
+            point_at(court.top, court.url)
+            disk.settle("agent.toml", (court.top / "agent.toml").read_bytes())
+            log = court.folder / "run.strace"
+            lived(log, court.top, court.broker, scene.goal)
+            where = f"killed {number} after {call}, in the life after that "
+            for moment in moments([log], disk, promise, court.top, tally):
+                yield from moment.jobs(where)
+            assert disk.tree() == tree_on(court.top)
+        finally:
+            court.close()
 
 
 # -- workers --------------------------------------------------------------------------------------
@@ -137,11 +187,12 @@ def _cut(numbers: list[int]) -> list[Life]:
 @dataclass
 class Plan:
     """How much of it, a story; 0: all. ``sample``: disks, ``goals``: of them that are led on to the
-    goal, ``kills``: processes killed."""
+    goal, ``kills``: processes killed, ``lives``: processes killed before the power goes."""
 
     sample: int
     goals: int
     kills: int
+    lives: int
     rng: random.Random
     say: Callable[[str], None]
 
@@ -155,6 +206,7 @@ def simulated(scene: Scene, folder: Path, pool: Pool, plan: Plan) -> Tally:
     """The power cut on a disk that forgets, at each call that was recorded."""
     tally = Tally()
     jobs = plan.some(list(states(scene, folder / "device" / "top", tally)), plan.sample)
+    jobs += plan.some(list(second_lives(scene, folder, tally, plan)), plan.sample)
     leads: dict[tuple[str, Promise], Job] = {}
     fresh: list[Job] = []
     alone = [replace(job, online=False) for job in jobs]
@@ -231,6 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=0, help="disks a story; 0: all")
     parser.add_argument("--goals", type=int, default=0, help="led on to the goal; 0: all")
     parser.add_argument("--kills", type=int, default=0, help="kills a story; 0: at each call")
+    parser.add_argument("--lives", type=int, default=0, help="killed first, then cut; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="a new one, to keep the logs in")
     given = parser.parse_args(arguments)
@@ -238,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = given.folder or Path(tempfile.mkdtemp(prefix="powercut-", dir=place))
     folder.mkdir(parents=True, exist_ok=True)
     plan = Plan(
-        given.sample, given.goals, given.kills, random.Random(given.seed),
+        given.sample, given.goals, given.kills, given.lives, random.Random(given.seed),
         partial(print, flush=True),
     )  # fmt: skip
     total = Tally()
