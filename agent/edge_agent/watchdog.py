@@ -88,14 +88,21 @@ class Watchdog:
         if self._notifier.watchdog_s:
             self._probe()
         wrong = self._wrong(self._now())
-        if wrong != self._said:
-            self._said = wrong
+        text = f"stuck: {wrong}" if wrong else self._answering()
+        if text != self._said:
+            self._said = text
             if wrong:
                 log.error("the watchdog is not told that all is well: %s", wrong)
-            self._notifier.status(f"stuck: {wrong}" if wrong else "all is well again")
+            self._notifier.status(text)
         if not wrong and self._notifier.watchdog_s:
             self._notifier.alive()
         return wrong
+
+    def _answering(self) -> str:
+        """What answers, in words."""
+        models = {name: seat.model for name, seat in list(self._models.items())}
+        answering = [f"{name} {m.manifest.version}" for name, m in models.items() if m is not None]
+        return f"answering: {', '.join(answering) or 'nothing yet'}"
 
     def _wrong(self, now_s: float) -> str:
         """What is not alive, or ""."""

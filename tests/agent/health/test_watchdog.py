@@ -143,7 +143,7 @@ def test_a_watchdog_that_is_not_asked_for_or_not_of_us_is_not_petted(
     notifier = Notifier.of(environment, os.getpid())
     assert notifier.watchdog_s == 0.0
     assert Watchdog(loop, {"pump": seat}, notifier, stall_s=5).look() == ""
-    assert manager.waiting() == []
+    assert manager.waiting() == ["STATUS=answering: pump 1.0"]
 
 
 def test_while_loop_and_model_answer_the_watchdog_is_petted(
@@ -151,6 +151,7 @@ def test_while_loop_and_model_answer_the_watchdog_is_petted(
 ) -> None:
     dog = Watchdog(loop, {"pump": seat}, Notifier(manager.address, 0.03), stall_s=20)
     dog.start()
+    assert manager.heard() == "STATUS=answering: pump 1.0"
     assert {manager.heard() for _ in range(20)} == {"WATCHDOG=1"}
     dog.stop()
 
