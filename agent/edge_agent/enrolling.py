@@ -19,6 +19,8 @@ from edge_agent import enrol, identity, redeem
 from edge_agent.config import Config
 from edge_agent.redeem import Keys
 from edge_contract import broker_url
+from edge_contract.access import enrolment
+from edge_contract.access.enrolment import TOKEN_PREFIX
 from edge_contract.errors import InputFault, PeerFault
 
 LET_IN_S = 30.0
@@ -72,6 +74,9 @@ def by_token(
             f"{config} exists: this device is enrolled already",
             advice="Name another --config, or remove the file to enrol anew.",
         )
+    if text.startswith(TOKEN_PREFIX):
+        enrolment.read(text)  # before it is put into a pipe: whole, and of a bounded length
+        hide(text)
     token = redeem.read_token(text, _ask_person)
     redeem.warn_without_tls(broker_url.parse(token.url))
     admitted = redeem.redeem(
@@ -135,6 +140,21 @@ def _patiently(attempt: Callable[[], str], patience_s: float) -> str:
 def _say(settings: Config, digest: str) -> None:
     identity_ = settings.agent
     typer.echo(f"{identity_.device} of fleet {identity_.fleet} trusts the root {digest}")
+
+
+def hide(token: str) -> None:
+    """Begin this command anew without the token in its arguments, where others can read it.
+
+    `ps` shows the arguments of every user's processes; a pipe is this process's alone.
+    """
+    if not any(token in argument for argument in sys.argv):
+        return
+    read, write = os.pipe()
+    os.write(write, token.encode())  # at most 16 KiB: fits a pipe
+    os.close(write)
+    os.dup2(read, 0)
+    rest = [argument.replace(token, "-") for argument in sys.argv[1:]]
+    os.execv(sys.executable, [sys.executable, "-m", "edge_agent", *rest])  # noqa: S606
 
 
 def _ask_person() -> str:

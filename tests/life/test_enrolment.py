@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from life_kit import Agent, bundles, command, devices, free_port, password, until
+from life_kit import Agent, Talker, bundles, command, devices, password, until
 
+from edge_contract import broker_url, wire
 from edge_contract.access import enrolment
-from edge_contract.access.enrolment import TokenText
+from edge_contract.access.enrolment import Request, TokenText
+from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import InputFault
 from edge_contract.ports.accounts import Accounts
 
@@ -205,6 +207,46 @@ def test_a_revoked_or_expired_token_and_another_name_are_refused(
         Accounts(fleet.accounts).read().accounts["pi7"]
 
 
+def test_garbage_for_the_fleet_is_refused_and_the_token_stays_good(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    text, number = fleet.token()
+    token = enrolment.read(text)
+    url = broker_url.parse(fleet.url)
+    account = BrokerUrl(url.host, url.port, user=f"enroll.{number}", password=token.secret)
+    talker = Talker(account, f"enroll.{number}")
+    topic = token.topics.enrol_request(number)
+    wrong = Request(secret="x" * 32, device="pi7", password="y")
+    for payload in (b"", b"\xff" * 100, b"{}", b"[" * 100_000, wire.encode_json(wrong)):
+        talker.link.publish(topic, payload)
+    talker.stop()
+    until(lambda: any(f["kind"] == "bad-token" for f in fleet.faults()), "the fleet shows it")
+    folder = tmp_path / "device"
+    folder.mkdir()
+    done = enroll(folder, text)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_token_on_the_command_line_is_gone_from_it_at_once(fleet: Fleet, tmp_path: Path) -> None:
+    text, _ = fleet.token()
+    fleet.stop()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_agent", "enroll", f"--token={text}", "--timeout", "60",
+         "--config", str(tmp_path / "agent.toml")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        # It asks by now, and shows nothing of the token to whoever lists processes.
+        until((tmp_path / "agent.enrolling").exists, "it asks")
+        shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        shown += Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert b"enroll" in shown
+        assert text[20:60].encode() not in shown
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_certificate_is_issued_for_the_name_of_the_token_and_runs_under_mtls(
     fleet: Fleet, tmp_path: Path
 ) -> None:
@@ -296,4 +338,3 @@ def test_a_broker_of_another_authority_is_not_trusted(
     assert done.returncode == 5, done.stdout
     assert "Traceback" not in done.stderr
     assert password(accounts, "pi1") not in done.stderr
-    assert free_port()

@@ -25,6 +25,7 @@ from edge_contract.topics import Topics
 from edge_fleet.broker import (
     BrokerConfig,
     BrokerThread,
+    Double,
     LoseAck,
     MosquittoConfig,
     MosquittoProcess,
@@ -542,6 +543,20 @@ def test_lies_of_a_broker_change_nothing_and_are_said(scene: Scene) -> None:
     scene.client.want("pi1", 9, pump="stable")
     agent.wait_at("1.1")
     scene.answers(agent, "1.1")
+
+
+def test_everything_said_twice_is_done_once(scene: Scene) -> None:
+    scene.publish("1.0")
+    agent = scene.device()
+    scene.broker.add_tap(Double(filter="#"))
+    agent.start()
+    agent.wait_at("1.0")
+    scene.client.want("pi1", 1, pump="stable")
+    scene.publish("1.1")
+    agent.wait_at("1.1")
+    scene.answers(agent, "1.1")
+    assert agent.log.read_text().count("1.1 took over") == 1
+    assert agent.status.twin == ""
 
 
 def test_a_revision_at_the_top_is_heard_and_the_device_is_not_stuck_with_garbage(
