@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -262,7 +263,7 @@ def test_what_an_abandoned_download_left_makes_room_and_versions_in_use_stay(
 ) -> None:
     """Of 1.1 most is here when 1.2 takes its place, which fits only without that."""
     device = world.new_device(
-        telemetry={"spool_bytes": 65536}, download={"disk_max": "2.4 MB", "rate_max": "200 kB/s"}
+        telemetry={"spool_bytes": 65536}, download={"disk_max": "2.3 MB", "rate_max": "200 kB/s"}
     )
     world.publisher.publish(big_bundle("1.0"))
     with Agent(device.config):
@@ -271,7 +272,7 @@ def test_what_an_abandoned_download_left_makes_room_and_versions_in_use_stay(
     first_slot = set(device.folder.slots.iterdir())
     with Agent(device.config):
         world.publisher.publish(big_bundle("1.1", seed=2))
-        world.until(lambda: len(on_disk(device)) >= 4, "most of 1.1")
+        world.until(lambda: sum(on_disk(device).values()) > 450_000, "most of 1.1")
         left = set(on_disk(device))
         world.publisher.publish(big_bundle("1.2", seed=3))
         device.wait_at("1.2")
@@ -331,6 +332,30 @@ def test_a_disk_that_fills_up_in_the_middle_costs_no_byte_until_there_is_room(
         for path in (disk / "ballast").iterdir():
             path.unlink()
         device.wait_at("1.0")
+
+
+def test_a_disk_that_takes_small_files_only_costs_no_byte_until_it_takes_chunks(
+    world: Any, big_bundle: Callable[..., bytes]
+) -> None:
+    """As under a user's quota, which no free space shows; here a limit of the process."""
+    device = world.new_device(
+        download={"rate_max": "250 kB/s"}, update={"backoff_min_s": 0.05, "backoff_max_s": 0.1}
+    )
+    world.publisher.publish(big_bundle("1.0"))
+    sent = SentChunks(world.broker)
+    device.start()
+    world.until(lambda: len(on_disk(device)) >= 2, "the middle")
+    before = resource.prlimit(device.process.pid, resource.RLIMIT_FSIZE, (65536, -1))
+    state = device.folder.state("pump")
+    world.until(lambda: json.loads(state.read_bytes()).get("attempts", 0) >= 2, "two failures")
+    asked, held = sent.count, on_disk(device)
+    world.until(lambda: json.loads(state.read_bytes())["attempts"] >= 12, "ten more")
+    assert sent.count == asked
+    assert on_disk(device) == held
+    assert "File too large" in json.loads(state.read_bytes())["reason"]
+    assert len(world.client.events("fetch-failed")) == 1
+    resource.prlimit(device.process.pid, resource.RLIMIT_FSIZE, before)
+    device.wait_at("1.0")
 
 
 def fill(folder: Path, what: str) -> None:
