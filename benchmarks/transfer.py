@@ -9,6 +9,9 @@ The bytes are incompressible. ``pull`` ends when every chunk is verified and on 
 the bundle is decoded and flushed as well; the GET ends when the bytes are on disk, verified by
 nobody. The HTTP server is Python's own; device, server and broker are processes of their own. The
 ratio says more than the figure: other work on the machine slows all of them.
+
+Last, memory: a bundle of 200 MB (50 with --quick) is fetched through each broker, and the peak from
+the first chunk to the complete slot is compared with what the process had before.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ from datetime import UTC, datetime
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import TypeVar
+
+from wire import memory
+from wire.memory import memory_mb, reset_peak_mb
 
 from edge_agent.delivery import Delivery, DeliveryConfig
 from edge_agent.delivery.download import Download
@@ -60,7 +66,10 @@ GOALS = {
     "mosquitto_loopback_mb_s": 50.0,  # four times what 100 Mbit/s Ethernet carries
     "embedded_loopback_mb_s": 50.0,
     "rss_growth_mb": 4.0,  # as in the first trial
+    "rss_growth_large_mb": 10.0,  # a bundle of 200 MB, up to the complete slot
 }
+LARGE_BYTES = 200 * MB
+LARGE_QUICK_BYTES = 50 * MB
 T = TypeVar("T")
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -106,7 +115,30 @@ def measure(*, quick: bool) -> dict[str, float]:
                     for link in (False, True):
                         rounds = 1 if link or quick else 5
                         _compare(bench, title, (mqtt, port), link=link, rounds=rounds)
+        _measure_large(folder, bundle, figures, LARGE_QUICK_BYTES if quick else LARGE_BYTES)
     return figures
+
+
+def _measure_large(folder: Path, small: Bundle, figures: dict[str, float], size: int) -> None:
+    """How far the fetch of a large bundle raises a device's memory."""
+    large = memory.large_bundle(small, size)
+    repository = make_repository(folder / "keys of the large one", large)
+    root = repository.shelf.first_root()
+    for title, broker in brokers().items():
+        with running(broker, repository) as port:
+            config = DeliveryConfig(
+                folder=folder,
+                broker=BrokerUrl("127.0.0.1", port),
+                topics=TOPICS,
+                device="device",
+            )
+            grown = in_child(memory.grow, str(folder), root, config)
+        growth = grown.peak_mb - grown.idle_mb
+        print(
+            f"{f'{size // MB} MB, loopback':18}{title + ' slot':18}"
+            f"{size / MB / grown.seconds:>8.1f} MB/s  {growth:+.1f} MB memory above {grown.idle_mb:.0f}, {grown.disk_mb:.0f} MB disk"
+        )
+        figures["rss_growth_large_mb"] = max(figures.get("rss_growth_large_mb", 0.0), growth)
 
 
 @dataclass
@@ -296,10 +328,10 @@ def _chunks_alone(
         store = ChunkStore(config.folder / "measured")
         source = Broker(lambda: retained, TOPICS)
         engine = Download(store, [source], progress=_ignore, stop=threading.Event())
-        before = _reset_peak_mb()
+        before = reset_peak_mb()
         started = time.perf_counter()
         engine.members(manifest[0].files)
-        return time.perf_counter() - started, _memory_mb("VmHWM") - before
+        return time.perf_counter() - started, memory_mb("VmHWM") - before
 
 
 def _whole_slot(config: DeliveryConfig, device: Delivery, release: Release) -> float:
@@ -389,17 +421,6 @@ async def _one_way(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> 
 
 def _ignore(_done: int, _total: int) -> None:
     return
-
-
-def _memory_mb(field: str) -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) / 1024
-
-
-def _reset_peak_mb() -> float:
-    """Forget the peak so far (proc(5), clear_refs 5); returns the memory in use now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _memory_mb("VmRSS")
 
 
 def in_child(function: Callable[..., T], *arguments: object) -> T:
