@@ -175,6 +175,31 @@ def test_a_waiting_download_follows_desired_and_ends_with_the_agent(
         device.wait_at("2.0")
 
 
+def test_what_asks_for_no_chunk_waits_for_no_slot_and_a_second_model_waits_for_the_first(
+    world: Any, wall: Wall, tiny_bundle: Callable[..., bytes]
+) -> None:
+    device = world.new_device()
+    world.publisher.publish(tiny_bundle("1.0"))
+    with Agent(device.config, clocks=wall.clocks):
+        device.wait_at("1.0")
+    device.set(download={"slot": ["01:00-05:00"]})
+    with Agent(device.config, clocks=wall.clocks) as agent:
+        world.publisher.publish(tiny_bundle("1.1"))  # of the same members
+        device.wait_at("1.1")
+        world.publisher.publish(tiny_bundle("1.0", name="fan", seed=5))
+        world.publisher.publish(tiny_bundle("1.0", name="saw", seed=6))
+
+        def said() -> set[str]:
+            models = agent.status().models
+            return {models[name].waits[:19] for name in ("fan", "saw") if name in models}
+
+        both = {"waiting for the slo", "the download of ano"}
+        world.until(lambda: said() == both, "both waits")
+        wall.at += timedelta(hours=14)
+        device.wait_at("1.0", name="fan")
+        device.wait_at("1.0", name="saw")
+
+
 def test_a_clock_that_is_set_meanwhile_opens_the_slot(
     world: Any, wall: Wall, tiny_bundle: Callable[..., bytes]
 ) -> None:
