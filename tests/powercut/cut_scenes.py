@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,13 @@ Play = Callable[[Stage], Iterator[None]]
 def to_the_goal(stage: Stage) -> Iterator[None]:
     """Ask until the device is where it belongs."""
     while not stage.there():
+        stage.ask()
+        yield
+
+
+def _answered(stage: Stage) -> Iterator[None]:
+    """Ask until an answer comes: an agent that is only starting does not hear the first."""
+    while not stage.client.answers:
         stage.ask()
         yield
 
@@ -250,10 +258,10 @@ class Life:
 
     def end(self) -> None:
         """Leave nothing running, whatever happened."""
-        if self.process.poll() is None:
-            with contextlib.suppress(IndexError):  # it ended by itself
+        while self.process.poll() is None:
+            with contextlib.suppress(IndexError, OSError):  # not there yet, or not any more
                 os.kill(self._agent(), signal.SIGKILL)
-            self.process.wait()
+            time.sleep(0.01)
 
     def _agent(self) -> int:
         """The traced process: a signal to strace would leave it running."""
@@ -266,7 +274,8 @@ def lived(log: Path, top: Path, broker: BrokerThread, goal: Goal) -> None:
     stage = Stage(top, broker, goal)
     life = Life(log, top, "run")
     try:
-        for _ in within(to_the_goal(stage), goal.version):
+        # It may have been at the goal before this life: it has to answer as well.
+        for _ in within(chain(to_the_goal(stage), _answered(stage)), goal.version):
             life.check()
         life.stop()
     finally:
