@@ -7,6 +7,7 @@ are compared at every step, unless a test says that ours is stricter.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import http.server
 import itertools
@@ -50,6 +51,13 @@ _NUMBERS = itertools.count()
 def signer() -> CryptoSigner:
     """A fresh Ed25519 key pair."""
     return CryptoSigner.generate_ed25519()
+
+
+def doubled(key: CryptoSigner, keyid: str) -> CryptoSigner:
+    """The same key under another id."""
+    public = copy.deepcopy(key.public_key)
+    public.keyid = keyid
+    return CryptoSigner(key._private_key, public)
 
 
 class Repo:

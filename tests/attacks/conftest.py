@@ -42,7 +42,7 @@ def brokers() -> Iterator[dict[str, BrokerUrl]]:
             mosquitto.stop()
 
 
-@pytest.fixture(params=["http", "mosquitto"])
+@pytest.fixture(params=["http", pytest.param("mosquitto", marks=pytest.mark.slow)])
 def way(request: pytest.FixtureRequest, brokers: dict[str, BrokerUrl]) -> str:
     """How a client reaches the repository."""
     kind: str = request.param

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from securesystemslib.signer import Signer
+from securesystemslib.signer import CryptoSigner, Signer
 from tuf.api.exceptions import DownloadHTTPError
+from tuf.api.metadata import DelegatedRole, Delegations, MetaFile, TargetFile, Targets
 from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_agent.delivery.freshness import Profile
 from edge_agent.delivery.trust import Refreshed, Trust
 from edge_contract import bundle as bundles
 from edge_contract import manifest as manifests
+from edge_contract import messages
 from edge_contract.bundle import Bundle
 from edge_contract.manifest import (
     MODEL_FILE,
@@ -31,8 +33,8 @@ from edge_contract.manifest import (
     Runtime,
     Tensor,
 )
-from edge_contract.messages import Release
-from edge_release import create, metadata
+from edge_contract.messages import Pointer, Release, Track
+from edge_release import create, metadata, roles
 from edge_release.repository import Repository
 
 START = datetime.datetime(2026, 5, 4, 12, 0, tzinfo=datetime.UTC)
@@ -152,3 +154,88 @@ class Device:
             for path in self.folder.rglob("*")
             if path.is_file()
         }
+
+
+class Thief:
+    """Forges what is published with the keys of ``stolen`` and keys of its own.
+
+    Args:
+        ahead: by how much more than one the versions rise.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        stolen: Iterable[str],
+        now: datetime.datetime = START,
+        ahead: int = 0,
+    ) -> None:
+        self.publisher = publisher
+        self.ahead = ahead
+        self.stolen = set(stolen)
+        self.now = now
+        self.files = publisher.files()
+        self.state = publisher.repository.shelf.read()
+        self.own = CryptoSigner.generate_ed25519()
+
+    def forge(self, release: Release, manifest: bytes = b"", *, bluff: bool) -> dict[str, bytes]:
+        """Have the channel name ``release``; with ``manifest`` also as a genuine one.
+
+        ``bluff``: sign for every role, with an own key where none was stolen; else sign only for
+        roles whose key is there, and leave the others as they are.
+        """
+        targets = self.state.targets
+        if manifest:
+            self.add(targets[roles.MODELS], release.path, manifest)
+        track = Track(stable=release)
+        pointer = messages.encode(Pointer(fleet=FLEET, channel=CHANNEL, models={MODEL: track}))
+        self.add(targets[roles.ROLLOUT], messages.pointer_path(FLEET, CHANNEL), pointer)
+        if roles.TARGETS in self.stolen:
+            self._delegate_to_itself(targets[roles.TARGETS])
+        elif not bluff and not {roles.ROLLOUT, roles.MODELS} & self.stolen:
+            return self.files
+        for role in (roles.MODELS, roles.ROLLOUT, roles.TARGETS):
+            self.seal(role, targets[role], bluff=bluff)
+        for role in (roles.MODELS, roles.ROLLOUT, roles.TARGETS):
+            version, data = self.newest(role)
+            self.state.snapshot.meta[f"{role}.json"] = MetaFile.from_data(version, data, ["sha256"])
+        self.seal(roles.SNAPSHOT, self.state.snapshot, bluff=bluff)
+        version, data = self.newest(roles.SNAPSHOT)
+        self.state.timestamp.snapshot_meta = MetaFile.from_data(version, data, ["sha256"])
+        self.seal(roles.TIMESTAMP, self.state.timestamp, bluff=bluff)
+        return self.files
+
+    def add(self, role: Targets, path: str, data: bytes) -> None:
+        info = TargetFile.from_data(path, data, ["sha256"])
+        role.targets[path] = info
+        folder, _, name = path.rpartition("/")
+        self.files[f"t/{folder}/{info.hashes['sha256']}.{name}"] = data
+
+    def _delegate_to_itself(self, targets: Targets) -> None:
+        entries = {
+            role: DelegatedRole(role, [self.own.public_key.keyid], 1, True, paths=list(paths))
+            for role, paths in roles.PATHS.items()
+        }
+        targets.delegations = Delegations({self.own.public_key.keyid: self.own.public_key}, entries)
+
+    def seal(self, role: str, signed: object, *, bluff: bool) -> None:
+        signers: list[Signer] = [self.own]
+        if role in self.stolen:
+            signers = self.publisher.signers(role)
+        elif not bluff and not (role in roles.PATHS and roles.TARGETS in self.stolen):
+            return
+        if role in roles.PATHS and roles.TARGETS in self.stolen:
+            signers = [self.own]
+        signed.version += 1 + self.ahead  # type: ignore[attr-defined]
+        signed.expires = self.now + YEAR  # type: ignore[attr-defined]
+        name = "timestamp.json" if role == roles.TIMESTAMP else f"{signed.version}.{role}.json"  # type: ignore[attr-defined]
+        self.files[f"m/{name}"] = metadata.seal(signed, signers)  # type: ignore[type-var]
+
+    def newest(self, role: str) -> tuple[int, bytes]:
+        versions = [
+            int(name.removeprefix("m/").partition(".")[0])
+            for name in self.files
+            if name.endswith(f".{role}.json")
+        ]
+        newest = max(versions)
+        return newest, self.files[f"m/{newest}.{role}.json"]

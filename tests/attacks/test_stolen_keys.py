@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -20,14 +18,14 @@ from fleet_world import (
     FLEET,
     MODEL,
     START,
-    YEAR,
     Device,
     Publisher,
     Served,
+    Thief,
     make_bundle,
 )
-from securesystemslib.signer import CryptoSigner, Signer
-from tuf.api.metadata import DelegatedRole, Delegations, MetaFile, TargetFile, Targets
+from securesystemslib.signer import Signer
+from tuf.api.metadata import DelegatedRole, Delegations, MetaFile, TargetFile
 
 from edge_contract import messages
 from edge_contract.bundle import Bundle
@@ -42,83 +40,6 @@ SETS = [
     for size in range(len(BELOW_ROOT) + 1)
     for chosen in itertools.combinations(BELOW_ROOT, size)
 ]
-
-
-class Thief:
-    """Forges what is published with the keys of ``stolen`` and keys of its own."""
-
-    def __init__(
-        self, publisher: Publisher, stolen: Iterable[str], now: datetime = START, ahead: int = 0
-    ) -> None:
-        self.publisher = publisher
-        self.ahead = ahead
-        self.stolen = set(stolen)
-        self.now = now
-        self.files = publisher.files()
-        self.state = publisher.repository.shelf.read()
-        self.own = CryptoSigner.generate_ed25519()
-
-    def forge(self, release: Release, manifest: bytes = b"", *, bluff: bool) -> dict[str, bytes]:
-        """Have the channel name ``release``; with ``manifest`` also as a genuine one.
-
-        ``bluff``: sign for every role, with an own key where none was stolen; else sign only for
-        roles whose key is there, and leave the others as they are.
-        """
-        targets = self.state.targets
-        if manifest:
-            self._add(targets[roles.MODELS], release.path, manifest)
-        track = Track(stable=release)
-        pointer = messages.encode(Pointer(fleet=FLEET, channel=CHANNEL, models={MODEL: track}))
-        self._add(targets[roles.ROLLOUT], messages.pointer_path(FLEET, CHANNEL), pointer)
-        if roles.TARGETS in self.stolen:
-            self._delegate_to_itself(targets[roles.TARGETS])
-        elif not bluff and not {roles.ROLLOUT, roles.MODELS} & self.stolen:
-            return self.files
-        for role in (roles.MODELS, roles.ROLLOUT, roles.TARGETS):
-            self._seal(role, targets[role], bluff=bluff)
-        for role in (roles.MODELS, roles.ROLLOUT, roles.TARGETS):
-            version, data = self._newest(role)
-            self.state.snapshot.meta[f"{role}.json"] = MetaFile.from_data(version, data, ["sha256"])
-        self._seal(roles.SNAPSHOT, self.state.snapshot, bluff=bluff)
-        version, data = self._newest(roles.SNAPSHOT)
-        self.state.timestamp.snapshot_meta = MetaFile.from_data(version, data, ["sha256"])
-        self._seal(roles.TIMESTAMP, self.state.timestamp, bluff=bluff)
-        return self.files
-
-    def _add(self, role: Targets, path: str, data: bytes) -> None:
-        info = TargetFile.from_data(path, data, ["sha256"])
-        role.targets[path] = info
-        folder, _, name = path.rpartition("/")
-        self.files[f"t/{folder}/{info.hashes['sha256']}.{name}"] = data
-
-    def _delegate_to_itself(self, targets: Targets) -> None:
-        entries = {
-            role: DelegatedRole(role, [self.own.public_key.keyid], 1, True, paths=list(paths))
-            for role, paths in roles.PATHS.items()
-        }
-        targets.delegations = Delegations({self.own.public_key.keyid: self.own.public_key}, entries)
-
-    def _seal(self, role: str, signed: object, *, bluff: bool) -> None:
-        signers: list[Signer] = [self.own]
-        if role in self.stolen:
-            signers = self.publisher.signers(role)
-        elif not bluff and not (role in roles.PATHS and roles.TARGETS in self.stolen):
-            return
-        if role in roles.PATHS and roles.TARGETS in self.stolen:
-            signers = [self.own]
-        signed.version += 1 + self.ahead  # type: ignore[attr-defined]
-        signed.expires = self.now + YEAR  # type: ignore[attr-defined]
-        name = "timestamp.json" if role == roles.TIMESTAMP else f"{signed.version}.{role}.json"  # type: ignore[attr-defined]
-        self.files[f"m/{name}"] = metadata.seal(signed, signers)  # type: ignore[type-var]
-
-    def _newest(self, role: str) -> tuple[int, bytes]:
-        versions = [
-            int(name.removeprefix("m/").partition(".")[0])
-            for name in self.files
-            if name.endswith(f".{role}.json")
-        ]
-        newest = max(versions)
-        return newest, self.files[f"m/{newest}.{role}.json"]
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +142,7 @@ def test_a_models_key_alone_signs_what_nobody_is_pointed_at(
     """With the online keys too: the manifest is genuine then, and no channel names it."""
     thief = Thief(publisher, {roles.MODELS} | ONLINE)
     state = thief.state
-    thief._add(state.targets[roles.MODELS], _release(EVIL).path, EVIL.manifest_bytes)
+    thief.add(state.targets[roles.MODELS], _release(EVIL).path, EVIL.manifest_bytes)
     forged = thief.forge(_release(make_bundle("2.0", seed=2)), bluff=False)
     pointer = device.refresh(START + DAY, files=forged).pointer
     assert pointer.models[MODEL].stable.version == "2.0"
@@ -237,19 +158,19 @@ def test_a_delegated_key_signs_for_its_own_paths_only(
     track = Track(stable=_release(EVIL))
     pointer = messages.encode(Pointer(fleet=FLEET, channel=CHANNEL, models={MODEL: track}))
     signed = thief.state.targets[role]
-    thief._add(signed, messages.pointer_path(FLEET, CHANNEL), pointer)
-    thief._add(signed, _release(EVIL).path, EVIL.manifest_bytes)
+    thief.add(signed, messages.pointer_path(FLEET, CHANNEL), pointer)
+    thief.add(signed, _release(EVIL).path, EVIL.manifest_bytes)
     signed.delegations = Delegations(
         {thief.own.public_key.keyid: thief.own.public_key},
         {other: DelegatedRole(other, [thief.own.public_key.keyid], 1, True, paths=["*/*/*"])},
     )
-    thief._seal(role, signed, bluff=False)
-    version, data = thief._newest(role)
+    thief.seal(role, signed, bluff=False)
+    version, data = thief.newest(role)
     thief.state.snapshot.meta[f"{role}.json"] = MetaFile.from_data(version, data, ["sha256"])
-    thief._seal(roles.SNAPSHOT, thief.state.snapshot, bluff=False)
-    version, data = thief._newest(roles.SNAPSHOT)
+    thief.seal(roles.SNAPSHOT, thief.state.snapshot, bluff=False)
+    version, data = thief.newest(roles.SNAPSHOT)
     thief.state.timestamp.snapshot_meta = MetaFile.from_data(version, data, ["sha256"])
-    thief._seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
+    thief.seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
     try:
         found = device.refresh(START + DAY, files=thief.files).pointer
     except PeerFault:
@@ -358,7 +279,7 @@ def test_a_timestamp_key_freezes_no_longer_than_snapshot_lives(tmp_path: Path) -
     thief = Thief(publisher, {roles.TIMESTAMP})
     for days in (1, 8, 15, 22, 29, 31):
         thief.now = START + days * DAY
-        thief._seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
+        thief.seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
         found = device.refresh(thief.now, files=thief.files)
         assert found.freshness == ("verified" if days < 30 else "expired"), days
         assert found.pointer.models[MODEL].stable.version == "2.0"
@@ -372,7 +293,7 @@ def test_a_replayed_state_is_refused_also_after_the_device_forgot_its_pointer(
     newer = dict(older)
     del newer["m/timestamp.json"]
     thief = Thief(publisher, {roles.TIMESTAMP})
-    thief._seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
+    thief.seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
     device.refresh(START + DAY, files=thief.files)
     (device.folder / "trusted.json").unlink()
     with pytest.raises(PeerFault, match="version"):
@@ -415,7 +336,7 @@ def test_a_verified_version_is_not_held_up_by_a_state_that_is_half_there(
     release = device.trust.cached().models[MODEL].stable  # type: ignore[union-attr]
     thief = Thief(publisher, {roles.TIMESTAMP})
     thief.state.timestamp.snapshot_meta = MetaFile(77)
-    thief._seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
+    thief.seal(roles.TIMESTAMP, thief.state.timestamp, bluff=False)
     with pytest.raises(PeerFault):
         device.refresh(START + DAY, files=thief.files)
     assert device.manifest(release, thief.files).version == "2.0"
@@ -431,7 +352,7 @@ def test_a_pointer_signed_without_a_sha_256_is_refused_in_order(
         thief = Thief(publisher, {roles.ROLLOUT} | ONLINE, ahead=number)
         path = messages.pointer_path(FLEET, CHANNEL)
         thief.state.targets[roles.ROLLOUT].targets[path] = TargetFile(100, hashes, path)
-        thief._add = lambda *_: None  # type: ignore[method-assign] - the entry above stays
+        thief.add = lambda *_: None  # type: ignore[method-assign] - the entry above stays
         forged = thief.forge(_release(OLD), bluff=False)
         with pytest.raises(PeerFault):
             device.refresh(START + DAY, files=forged)

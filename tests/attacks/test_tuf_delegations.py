@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from attack_kit import DAY, NOW, Client, Repo, signer
+from attack_kit import DAY, NOW, Client, Repo, doubled, signer
+from securesystemslib.formats import encode_canonical
 from tuf.api.metadata import Delegations, MetaFile, SuccinctRoles, Targets
 
 
@@ -276,11 +277,10 @@ def test_a_pattern_made_to_cost_time_costs_none(client: Client, repo: Repo, patt
 def test_one_key_under_two_ids_in_a_delegation_does_not_count_twice(
     new_client: Callable[..., Client], repo: Repo
 ) -> None:
-    from test_tuf_keys import _doubled
 
     repo.delegate("models")
     key = repo.signers["models"][0]
-    repo.add_key("models", _doubled(key, "ab" * 32), by="targets")  # type: ignore[arg-type]
+    repo.add_key("models", doubled(key, "ab" * 32), by="targets")  # type: ignore[arg-type]
     assert repo.targets.delegations is not None and repo.targets.delegations.roles is not None
     repo.targets.delegations.roles["models"].threshold = 2
     repo.add_target("file", b"a", "models")
@@ -292,7 +292,6 @@ def test_one_key_under_two_ids_in_a_delegation_does_not_count_twice(
 
 def _serve_changed(repo: Repo, metadata: dict[str, object]) -> None:
     """Targets changed as JSON, signed by the targets key, as version 2; snapshot names it."""
-    from securesystemslib.formats import encode_canonical
 
     try:
         payload = encode_canonical(metadata["signed"]).encode()

@@ -6,13 +6,12 @@ their meaning, and those that it leaves out.
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from collections.abc import Callable
 
 import pytest
-from attack_kit import TOP, Client, Repo, signer
+from attack_kit import TOP, Client, Repo, doubled, signer
 from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Signed
@@ -76,13 +75,6 @@ def test_a_key_id_twice_in_a_role_makes_it_no_role(client: Client, repo: Repo) -
     assert client.versions() == {"root": 1}
 
 
-def _doubled(key: CryptoSigner, keyid: str) -> CryptoSigner:
-    """The same key under another id."""
-    public = copy.deepcopy(key.public_key)
-    public.keyid = keyid
-    return CryptoSigner(key._private_key, public)
-
-
 @pytest.mark.parametrize("role", TOP)
 def test_one_key_under_two_ids_does_not_make_two_signatures(
     client: Client, repo: Repo, role: str
@@ -90,7 +82,7 @@ def test_one_key_under_two_ids_does_not_make_two_signatures(
     """python-tuf counts it twice: who lists it so has a threshold that one thief meets."""
     key = repo.signers[role][0]
     assert isinstance(key, CryptoSigner)
-    repo.add_key(role, _doubled(key, "ab" * 32))
+    repo.add_key(role, doubled(key, "ab" * 32))
     repo.root.roles[role].threshold = 2
     repo.publish(*TOP)
     assert client.refresh(stricter=True) == 1
@@ -101,7 +93,7 @@ def test_a_root_with_a_doubled_key_is_not_enrolled(
 ) -> None:
     key = repo.signers["root"][0]
     assert isinstance(key, CryptoSigner)
-    repo.add_key("root", _doubled(key, "ab" * 32))
+    repo.add_key("root", doubled(key, "ab" * 32))
     assert new_client(repo).init(repo.seal("root")) == 1
 
 
@@ -112,7 +104,7 @@ def test_a_key_under_a_false_id_is_used_by_that_id_only(client: Client, repo: Re
     repo.rotate("snapshot")
     repo.root.revoke_key(repo.root.roles["snapshot"].keyids[0], "snapshot")
     repo.signers["snapshot"] = []
-    renamed = _doubled(key, "00" * 32)
+    renamed = doubled(key, "00" * 32)
     repo.add_key("snapshot", renamed)
     repo.publish("root", "snapshot", "timestamp")
     assert client.refresh() == 0

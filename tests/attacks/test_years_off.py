@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fleet_world import DAY, MODEL, START, YEAR, Device, Publisher
-from test_stolen_keys import Thief
+from fleet_world import DAY, MODEL, START, YEAR, Device, Publisher, Thief
 from tuf.api.metadata import Metadata, Root, Signed
 
 from edge_agent.delivery.freshness import BUILT_AT, Profile
@@ -180,9 +179,9 @@ def _lie(publisher: Publisher, said: str, now: datetime.datetime = START) -> dic
     thief = Thief(publisher, {roles.TIMESTAMP}, now)
     timestamp = thief.state.timestamp
     timestamp.unrecognized_fields["signed_at"] = said
-    thief._seal(roles.TIMESTAMP, timestamp, bluff=False)
+    thief.seal(roles.TIMESTAMP, timestamp, bluff=False)
     timestamp.expires = datetime.datetime(9999, 1, 1, tzinfo=datetime.UTC)
-    thief._seal(roles.TIMESTAMP, timestamp, bluff=False)
+    thief.seal(roles.TIMESTAMP, timestamp, bluff=False)
     return thief.files
 
 
