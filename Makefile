@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test quick check bench lock image clean
+.PHONY: help demo test quick check bench powercut lock image clean
 
 help:
 	@echo "make demo    set up, then run the main job end to end on real data (a minute)"
@@ -11,6 +11,7 @@ help:
 	@echo "make quick   every test that is not marked slow"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   every benchmark, quickly"
+	@echo "make powercut  cut the power at every call of the agent, every disk, every kill: hours"
 	@echo "make image   build the image from Debian's packages, without a daemon; keep it in build/image"
 	@echo "make lock    what the image installs, anew: versions and hashes (locks/)"
 	@echo "make clean   remove the virtual environment and what the demo left"
@@ -32,6 +33,9 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+
+powercut: $(VENV)/.installed-dev
+	$(BIN)/python tests/powercut/sweep.py
 
 # Hashes of every file of every version, for any Python and processor: --universal.
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: \
