@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from edge_agent import clock, enrolling, journal, local, service_commands, show
+from edge_agent import clock, enrolling, journal, local, service, service_commands, show
 from edge_agent import config as configs
 from edge_agent.config import Config
 from edge_contract import wire
@@ -129,18 +129,19 @@ def enroll(
     """
     if bool(root) == bool(token):
         raise InputFault("give one of --root and --token")
-    if token:
-        if root or broker or fleet or ca or cert or key or password_file:
-            raise InputFault("--token says broker, fleet and keys: leave the other options out")
+    tls = {"ca": ca, "cert": cert, "key": key, "password_file": password_file}
+    if not token:
+        enrolling.by_root(
+            root, config, device=device, fleet=fleet, broker=broker, channel=channel, folder=folder,
+            tls={name: str(Path(value).absolute()) if value else "" for name, value in tls.items()},
+        )  # fmt: skip
+    elif broker or fleet or any(tls.values()):
+        raise InputFault("--token says broker, fleet and keys: leave the other options out")
+    else:
         enrolling.by_token(
             token, config, device=device, folder=folder, certificate=certificate, timeout_s=timeout
         )
-        return
-    tls = {"ca": ca, "cert": cert, "key": key, "password_file": password_file}
-    enrolling.by_root(
-        root, config, device=device, fleet=fleet, broker=broker, channel=channel, folder=folder,
-        tls={name: str(Path(value).absolute()) if value else "" for name, value in tls.items()},
-    )  # fmt: skip
+    service.hand_over(_load(config).folder)
 
 
 @app.command()

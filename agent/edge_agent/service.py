@@ -8,6 +8,7 @@ that were there before stay. What an uninstall leaves behind is state and settin
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -176,6 +177,20 @@ def uninstall(prefix: Path, *, config: str = str(DEFAULT_PATH), purge: bool = Fa
         with contextlib.suppress(OSError):  # not empty, or gone with the purge
             folder.rmdir()
     return gone
+
+
+@_rights()
+def hand_over(folder: Path) -> None:
+    """What root wrote into the state of a service that ran before is the service's user's again.
+
+    systemd looks at the folder's own owner only. Nothing happens for anybody but root.
+    """
+    owner = folder.stat() if folder.is_dir() else None
+    if owner is None or os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    for path in folder.resolve().rglob("*"):
+        if path.lstat().st_uid == 0:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def example() -> bytes:

@@ -65,6 +65,8 @@ def install_service(
         raise InputFault("--now starts what is installed on this machine, not below --prefix")
     if here:
         _check_machine(user, dry_run=dry_run)
+    if now and not config.exists():
+        raise InputFault(f"no settings at {config}", advice="Run `edge-agent enroll` first.")
     service = Service(
         program=program or _this_program(check=here),
         config=str(config),

@@ -334,3 +334,21 @@ def test_a_key_that_only_root_can_read_reaches_the_service_through_systemd(hande
             finally:
                 os._exit(9)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if handed else 5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_what_root_wrote_into_a_services_state_is_handed_over(tmp_path: Path) -> None:
+    daemon = pwd.getpwnam("daemon").pw_uid
+    (tmp_path / "private/tuf").mkdir(parents=True)
+    (tmp_path / "private/tuf/root.json").write_text("{}")
+    (tmp_path / "outside").write_text("root's")
+    (tmp_path / "private/link").symlink_to(tmp_path / "outside")
+    (tmp_path / "state").symlink_to("private")
+    services.hand_over(tmp_path / "state")
+    assert (tmp_path / "private/tuf/root.json").stat().st_uid == 0
+    os.chown(tmp_path / "private", daemon, -1)
+    services.hand_over(tmp_path / "state")
+    owners = {path.name: path.lstat().st_uid for path in (tmp_path / "private").rglob("*")}
+    assert owners == {"tuf": daemon, "root.json": daemon, "link": daemon}
+    assert (tmp_path / "outside").stat().st_uid == 0
+    services.hand_over(tmp_path / "absent")
