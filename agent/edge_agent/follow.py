@@ -122,7 +122,10 @@ class Follower:
 
     def ring(self) -> None:
         """The doorbell: there may be something new."""
-        self._look_in(SETTLE_S)
+        if self._looking:
+            self._again = True  # what is being read may be older than the bell
+        else:
+            self._look_in(SETTLE_S)
 
     def hear(self, payload: bytes) -> None:
         """A ``desired`` arrived; one that is not newer is ignored."""
@@ -195,10 +198,10 @@ class Follower:
         changed = found.freshness != self.freshness or found.pointer != self.pointer
         self.freshness = found.freshness
         self._failures = 0
+        self._ended(self._config.update.poll_s)  # whatever deciding comes to, look again
         if found.pointer is not None:
             self.pointer = found.pointer
             self.decide()
-        self._ended(self._config.update.poll_s)
         if changed:
             self._on_change()
 
