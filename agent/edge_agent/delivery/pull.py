@@ -62,6 +62,8 @@ class Broker:
                     keep(piece, event.payload, event.size)
                     now = self._clock()
                     event, last = windows.Arrived(piece.sha256, now - last), now
+                elif isinstance(event, windows.CameUp):
+                    last = self._clock()  # an outage says nothing of how fast the link is
                 window, act = windows.step(window, event)
                 self._act(retained, act)
         finally:

@@ -353,33 +353,51 @@ class World:
         link.stop()
 
     def device(
-        self, choice: Choice = ANY_SOURCE, *, name: str = "dev", mirror_ca_file: str = ""
+        self,
+        choice: Choice = ANY_SOURCE,
+        *,
+        name: str = "dev",
+        mirror_ca_file: str = "",
+        silence_s: float = 1.0,
     ) -> Delivery:
         made = Delivery(
             DeliveryConfig(
                 folder=self.folder / name, broker=broker_url.parse(self.url), topics=TOPICS,
-                device=name, silence_s=1.0, choice=choice, mirror_ca_file=mirror_ca_file,
+                device=name, silence_s=silence_s, choice=choice, mirror_ca_file=mirror_ca_file,
             )
         )  # fmt: skip
         if not made.enrolled:
             made.enroll(root=self.repository.shelf.first_root())
         return made
 
+    def fetch_papers(self) -> None:
+        """Have the device know the metadata and the manifest, and no chunk."""
+
+        def refuse(manifest: Manifest) -> None:
+            raise PeerFault("not yet")
+
+        with contextlib.suppress(PeerFault):
+            self.fetch(self.device(), accept=refuse)
+
     def fetch(
         self,
         device: Delivery,
         *,
+        accept: Callable[[Manifest], None] = lambda manifest: None,
         progress: Callable[[int, int], None] = lambda done, total: None,
         stop: threading.Event | None = None,
+        refresh: bool = True,
     ) -> Path:
-        """Refresh, then fetch the stable version; returns its slot."""
-        now = datetime.datetime.now(datetime.UTC)
-        pointer = device.refresh(now=now, synchronised=True).pointer
+        """Refresh, or take the pointer on disk; fetch the stable version; returns its slot."""
+        pointer = device.cached_pointer()
+        if refresh:
+            now = datetime.datetime.now(datetime.UTC)
+            pointer = device.refresh(now=now, synchronised=True).pointer
         assert pointer is not None
         release = pointer.models["pump"].stable
         slot = device.config.folder / "slots" / release.sha256
         device.fetch(
-            release, name="pump", into=slot, accept=lambda manifest: None, progress=progress,
+            release, name="pump", into=slot, accept=accept, progress=progress,
             stop=stop or threading.Event(),
         )  # fmt: skip
         return slot
