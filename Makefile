@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test quick check bench powercut lock image clean
+.PHONY: help demo test quick check bench powercut lock image aarch64 clean
 
 help:
 	@echo "make demo    set up, then run the main job end to end on real data (a minute)"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench   every benchmark, quickly"
 	@echo "make powercut  cut the power at every call of the agent, every disk, every kill: hours"
 	@echo "make image   build the image from Debian's packages, without a daemon; keep it in build/image"
+	@echo "make aarch64 the agent on an emulated aarch64, its golden outputs against this machine's"
 	@echo "make lock    what the image installs, anew: versions and hashes (locks/)"
 	@echo "make clean   remove the virtual environment and what the demo left"
 
@@ -45,6 +46,9 @@ image: $(VENV)/.installed-dev
 	rm -rf build/image && mkdir -p build/image
 	tests/install/image.sh build/image
 	EDGE_IMAGE=build/image $(BIN)/pytest -s tests/install/test_image.py
+
+aarch64: $(VENV)/.installed-dev
+	$(BIN)/pytest -s tests/install/test_aarch64.py
 
 lock: $(VENV)/.installed-dev
 	$(LOCK) -o locks/device.txt pyproject.toml

@@ -1,7 +1,6 @@
 """The agent on an emulated aarch64: the same lock, the same bundles, the same answers.
 
-Marked slow; a Debian root of arm64 packages and the wheels of ``locks/device.txt`` are fetched.
-``make aarch64`` runs the agent's own tests there too (``EDGE_AARCH64=all``).
+A Debian root of arm64 packages and the wheels of ``locks/device.txt`` are fetched: `make aarch64`.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from edge_contract import broker_url, messages
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
@@ -210,6 +211,53 @@ def test_the_image_enrols_pulls_proves_and_answers(
     finally:
         print(image.podman("logs", "agent", check=False).stderr)
         image.podman("rm", "--force", "--time", "0", "agent", check=False)
+        image.podman("volume", "rm", "--force", "state", check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("image")
+def test_the_pod_of_the_kubernetes_example_enrols_once_and_is_well(
+    image: Image, broker: BrokerThread, digit_bundles: dict[str, Path], kit: Any, tmp_path: Path
+) -> None:
+    fingerprint = kit.publish(tmp_path / "keys", broker.url, *digit_bundles.values())
+    pod = next(
+        each["spec"]["template"]["spec"]
+        for each in yaml.safe_load_all(
+            (TREE / "examples" / "kubernetes" / "edge-agent.yaml").read_text()
+        )
+        if each["kind"] == "DaemonSet"
+    )
+    values = {"ROOT": fingerprint, "BROKER": broker.url, "FLEET": kit.fleet, "NODE": "node-1",
+              "EDGE_AGENT_PASSWORD": ""}  # fmt: skip
+
+    def start(container: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
+        """As a kubelet reads it: command is the entry point, $(NAME) is a variable."""
+        env = {
+            each["name"]: values.get(each["name"], each.get("value")) for each in container["env"]
+        }
+        args = list(container["args"])
+        for name, value in env.items():
+            args = [word.replace(f"$({name})", value) for word in args]
+        words = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
+        command = container.get("command", ["edge-agent"])
+        return image.podman(
+            "run", *options, *LOCKED, *words, "-v", "pod:/var/lib/edge-agent",
+            "--entrypoint", json.dumps(command), "localhost/edge-agent", *args,
+        )  # fmt: skip
+
+    enrol, agent = pod["initContainers"][0], pod["containers"][0]
+    assert "node-1 of fleet" in start(enrol, "--rm").stdout
+    assert start(enrol, "--rm").stdout == ""  # a node that restarts is enrolled already
+    start(agent, "--detach", "--name", "pod")
+    try:
+        probe = agent["livenessProbe"]["exec"]["command"]
+        kit.wait_for(
+            lambda: image.podman("exec", "pod", *probe, check=False).returncode == 0, "a good probe"
+        )
+    finally:
+        print(image.podman("logs", "pod", check=False).stderr)
+        image.podman("rm", "--force", "--time", "0", "pod", check=False)
+        image.podman("volume", "rm", "--force", "pod", check=False)
 
 
 def ask(url: str, fleet: str, model: str, kit: Any) -> messages.Answer:
