@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 from edge_contract import bundle as bundles
 from edge_contract.bundle import Bundle
+from edge_release import create
 
 EDGE_PACK = Path(sys.executable).parent / "edge-pack"
 New = Callable[..., Bundle]
@@ -107,10 +109,11 @@ def follow(how: str, folder: Path, url: str) -> str:
     return done.stdout.strip() or done.stderr
 
 
+@pytest.mark.slow
 def test_a_key_in_a_token_signs_and_devices_that_cannot_check_it_are_thought_of(
     token: Run, tmp_path: Path, embedded: Any, new_bundle: New
 ) -> None:
-    assert token("keys", "init", "keys").returncode == 0
+    create(tmp_path / "keys", "home", now=datetime.datetime.now(datetime.UTC))
     bundle = new_bundle(size_bytes=500)
     (tmp_path / "b.edgepack").write_bytes(bundles.write(bundle.manifest_bytes, bundle.stored))
     add = ("keys", "add", "rollout", "--uri", "hsm:2?label=edge+pack", "--new", "token")
@@ -165,7 +168,7 @@ def test_a_token_that_cannot_be_used_is_one_message(
     token: Run, case: tuple[str, dict[str, str], str], files: Any, tmp_path: Path
 ) -> None:
     uri, env, said = case
-    assert token("keys", "init", "keys").returncode == 0
+    create(tmp_path / "keys", "home", now=datetime.datetime.now(datetime.UTC))
     before = files(tmp_path / "keys")
     done = token("keys", "add", "root", "--uri", uri, "--devices-have-fast", **env)
     assert done.returncode in (2, 4)
@@ -233,11 +236,12 @@ ADD = ("keys", "add", "root", "--uri", "awskms:alias/root", "--new", "aws", "--t
        "--devices-have-fast", "--json")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_key_in_a_key_service_signs_root(
     service: tuple[Run, type[KeyService]], tmp_path: Path
 ) -> None:
     run, _handler = service
-    assert run("keys", "init", "keys").returncode == 0
+    create(tmp_path / "keys", "home", now=datetime.datetime.now(datetime.UTC))
     done = run(*ADD)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
@@ -259,7 +263,7 @@ def test_a_key_service_that_signs_something_else_is_found_out_before_anything_is
     service: tuple[Run, type[KeyService]], tmp_path: Path
 ) -> None:
     run, handler = service
-    assert run("keys", "init", "keys").returncode == 0
+    create(tmp_path / "keys", "home", now=datetime.datetime.now(datetime.UTC))
     handler.lie = True
     done = run(*ADD)
     assert done.returncode == 4
