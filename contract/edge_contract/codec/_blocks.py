@@ -1,4 +1,4 @@
-"""A large file in blocks of 256 KiB, each packed on its own: what a device unpacks in little memory.
+"""A large file in blocks of 256 KiB, each packed alone: what a device unpacks in little memory.
 
 The weights of a network are words: sign and exponent repeat, the mantissa is noise. Each block is
 therefore split into as many planes as its words have bytes, and each plane is compressed where
