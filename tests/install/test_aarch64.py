@@ -133,10 +133,11 @@ def test_golden_outputs_are_those_of_x86(
             theirs = np.asarray(found["outputs"][tensor], dtype=value.dtype)
             gap = float(np.abs(theirs - value).max()) if value.dtype.kind == "f" else 0.0
             print(f"{cpu}: {name} {tensor}: largest difference {gap:.3g}")
-            if name == "digits-int8" or value.dtype.kind != "f":
+            if value.dtype.kind != "f":
                 assert np.array_equal(theirs, value)
-            else:
-                assert not goldens.compare(model.golden, {**here, tensor: theirs}, "aarch64")
+            elif name == "digits-int8":  # equal to the bit up to the softmax behind them
+                assert gap <= SOFTMAX_GAP_MAX
+            assert not goldens.compare(model.golden, {**here, tensor: theirs}, "aarch64")
 
 
 @pytest.mark.slow
