@@ -136,8 +136,8 @@ def _measure_large(folder: Path, small: Bundle, figures: dict[str, float], size:
         growth = grown.peak_mb - grown.idle_mb
         print(
             f"{f'{size // MB} MB, loopback':18}{title + ' slot':18}"
-            f"{size / MB / grown.seconds:>8.1f} MB/s  {growth:+.1f} MB memory above {grown.idle_mb:.0f},"
-            f" {grown.disk_mb:.0f} MB disk"
+            f"{size / MB / grown.seconds:>8.1f} MB/s  {growth:+.1f} MB memory"
+            f" above {grown.idle_mb:.0f}, {grown.disk_mb:.0f} MB disk"
         )
         figures["rss_growth_large_mb"] = max(figures.get("rss_growth_large_mb", 0.0), growth)
 
