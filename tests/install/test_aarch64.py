@@ -59,7 +59,7 @@ class Arm:
     def python(self, cpu: str, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
         """Start its Python."""
         environment = {
-            "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "PYTHONPATH": "/opt/site:/src",
+            "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "PYTHONPATH": "/opt/site",
             "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "HOME": "/tmp",
         }  # fmt: skip
         return subprocess.Popen(
@@ -97,8 +97,11 @@ def arm(kit: Any, digit_bundles: dict[str, Path]) -> Iterator[Arm]:
             "--platform", "manylinux_2_28_aarch64", "--platform", "manylinux_2_27_aarch64",
             "--platform", "manylinux2014_aarch64", "--python-version", "3.11",
             "--implementation", "cp", "-r", TREE / "locks/device.txt")  # fmt: skip
-        for package in ("contract/edge_contract", "agent/edge_agent"):
-            shutil.copytree(TREE / package, made.root / "src" / Path(package).name)
+        uv = Path(sys.executable).with_name("uv")
+        run(uv, "build", "--quiet", "--wheel", "--out-dir", folder, TREE)
+        run(sys.executable, "-m", "pip", "install", "--quiet", "--target", made.root / "opt/site",
+            "--no-deps", "--no-index", *folder.glob("*.whl"))  # fmt: skip
+        (made.root / "src").mkdir()
         for name, path in digit_bundles.items():
             shutil.copy(path, made.root / "src" / f"{name}.edgepack")
         (made.root / "tmp").chmod(0o1777)
