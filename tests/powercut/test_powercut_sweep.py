@@ -16,7 +16,7 @@ from cut_world import World, put_on, tree_on, write_settings
 from sweep import Plan, Pool, real, simulated
 
 NAMES = [story.name for story in STORIES]
-DISKS, GOALS, KILLS, LIVES = 40, 10, 5, 1
+DISKS, GOALS, KILLS, LIVES = 24, 6, 4, 1
 SEED = int(os.environ.get("POWERCUT_SEED", "0")) or random.SystemRandom().randrange(2**31)
 
 
