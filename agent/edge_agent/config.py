@@ -8,192 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 from msgspec.structs import replace
 
-from edge_agent import units
-from edge_agent.policy import Policy, hours
-from edge_agent.sources import HTTP_ABOVE_BYTES, Choice, Kind
+from edge_agent.settings import (
+    Broker,
+    Download,
+    Http,
+    Identity,
+    Telemetry,
+    Update,
+    faults_of,
+)
 from edge_agent.steps import Rules, TrialRules
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
-from edge_contract.chunks import CHUNK_BYTES
 from edge_contract.errors import InputFault
-from edge_contract.messages import Labels, Name
-from edge_contract.mirrors import MIRRORS_MAX, check_mirror
 from edge_contract.ports.disk import read_bounded
-from edge_contract.topics import DEFAULT_PREFIX, Topics
+from edge_contract.topics import Topics
 
 CONFIG_MAX_BYTES = 256 * 1024
 PASSWORD_MAX_BYTES = 4096
 PASSWORD_VARIABLE = "EDGE_AGENT_PASSWORD"  # noqa: S105 - the name of a variable
-PORT_MAX = 65535
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 DEFAULT_PATH = Path("/etc/edge-agent/agent.toml")
-DEFAULT_FOLDER = "/var/lib/edge-agent"
-
-Bytes = Annotated[int, Meta(ge=64 * 1024, le=2**40)]
-Seconds = Annotated[float, Meta(gt=0, le=10**7)]
-Models = Annotated[tuple[Name, ...], Meta(max_length=256)]
-
-
-class Identity(Struct, frozen=True, kw_only=True):
-    """``[agent]``: who this device is, what it follows, and where it keeps its state.
-
-    ``models`` empty: all of the channel's. ``profile``: what expired metadata means: ``home`` uses
-    it and says so, ``managed`` installs nothing until the publisher signed anew.
-    """
-
-    device: Name
-    fleet: Name
-    channel: Name = "stable"
-    folder: str = DEFAULT_FOLDER
-    models: Models = ()
-    labels: Labels = {}
-    profile: Literal["home", "managed"] = "home"
-    prefix: str = DEFAULT_PREFIX
-
-
-class Broker(Struct, frozen=True, kw_only=True):
-    """``[broker]``: where it is. TLS with ``mqtts://``; ``ca`` "" trusts the system's.
-
-    ``password_file`` holds the password, with nothing else in it but a line end. A connection that
-    was silent for one and a half times ``keepalive_s`` is given up, by either side.
-    """
-
-    url: str
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    password_file: str = ""
-    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
-
-
-class Telemetry(Struct, frozen=True, kw_only=True):
-    """``[telemetry]``: a window ends after this many seconds or rows, whichever is first."""
-
-    window_s: Seconds = 300.0
-    window_rows: Annotated[int, Meta(ge=1, le=10**9)] = 100_000
-    spool_bytes: Bytes = 16 * 1024**2
-
-
-class Update(Struct, frozen=True, kw_only=True):
-    """``[update]``: how updates are fetched and tested.
-
-    Attributes:
-        poll_s: look for new metadata this often, though nothing rang the doorbell.
-        report_s: publish ``reported`` this often, though nothing changed.
-        attempts_max: of a self-test or trial that is cut off.
-        backoff_min_s, backoff_max_s: wait after a failed fetch.
-        self_test_timeout_s: a test that takes longer has failed.
-        self_test_runs: latency is measured over this many single-row runs.
-        ram_bytes_max: most memory that a bundle may say it needs; 0: what the machine has.
-        latency_max_ms: most that the 99th percentile of a golden run may take; 0: any.
-        factory: bundle, or folder of bundles, that answers when nothing else does; "": the
-            system's, ``/usr/share/edge-agent/factory``.
-        stall_s: a request that is under way for longer is ended, and has failed.
-    """
-
-    poll_s: Seconds = 3600.0
-    report_s: Seconds = 900.0
-    attempts_max: Annotated[int, Meta(ge=1, le=100)] = 3
-    backoff_min_s: Annotated[float, Meta(gt=0, le=3600)] = 2.0
-    backoff_max_s: Annotated[float, Meta(gt=0, le=86400)] = 300.0
-    self_test_timeout_s: Annotated[float, Meta(gt=0, le=86400)] = 120.0
-    self_test_runs: Annotated[int, Meta(ge=1, le=100_000)] = 50
-    ram_bytes_max: Annotated[int, Meta(ge=0, le=2**50)] = 0
-    latency_max_ms: Annotated[float, Meta(ge=0, le=10**6)] = 0.0
-    factory: str = ""
-    stall_s: Annotated[float, Meta(gt=0, le=86400)] = 30.0
-
-
-class Download(Struct, frozen=True, kw_only=True):
-    """``[download]``: what the network and the disk may be used for; "" and empty: no limit.
-
-    Attributes:
-        rate_max: bytes a second, as ``512 kB/s``.
-        daily_max: bytes a day of the device's zone, as ``50 MB``: all that the download
-            connection brings. Only bundles wait for it; metadata is counted, and never held back.
-        slot: hours of the local day in which bundles are fetched, each as ``01:00-05:00``.
-        start_delay_max_s: a start is put off by a random part of this.
-        disk_max: most that slots, chunks and spooled telemetry take together;
-            ``[telemetry] spool_bytes`` of it are kept free for telemetry.
-        sources: where chunks may come from, first the one to ask first.
-        mirrors: of this device, beside those that the publisher signed.
-        http_above_bytes: larger bundles ask the mirrors first, whatever the order.
-        ca: authority of https mirrors; "" trusts the system's.
-    """
-
-    rate_max: str = ""
-    daily_max: str = ""
-    slot: Annotated[tuple[str, ...], Meta(max_length=24)] = ()
-    start_delay_max_s: Annotated[float, Meta(ge=0, le=86400)] = 0.0
-    disk_max: str = ""
-    sources: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("mqtt", "http")
-    mirrors: Annotated[tuple[str, ...], Meta(max_length=MIRRORS_MAX)] = ()
-    http_above_bytes: Annotated[int, Meta(ge=0, le=2**50)] = HTTP_ABOVE_BYTES
-    ca: str = ""
-
-    @property
-    def choice(self) -> Choice:
-        """Which sources a download asks. Raises InputFault for what ``load`` would have refused."""
-        mirrors = tuple(check_mirror(each) for each in self.mirrors)
-        return Choice(self.sources, mirrors, self.http_above_bytes)
-
-    @property
-    def policy(self) -> Policy:
-        """What downloads are held to. Raises InputFault for what ``load`` would have refused."""
-        return Policy(
-            rate_max=units.read_bytes(self.rate_max, per="/s"),
-            daily_max=units.read_bytes(self.daily_max),
-            slot=tuple(hours(each) for each in self.slot),
-            start_delay_max_s=self.start_delay_max_s,
-        )
-
-    @property
-    def disk_max_bytes(self) -> int:
-        """``disk_max`` in bytes; 0 for none."""
-        return units.read_bytes(self.disk_max)
-
-
-class Http(Struct, frozen=True, kw_only=True):
-    """``[http]``: inference over HTTP; without the section there is none.
-
-    Attributes:
-        listen: ``host:port`` of the TCP listener, "" for none.
-        socket: path of a Unix socket, "" for none; its file's mode says who may ask.
-        token_file: holds the bearer token that TCP clients have to bring, "" for none.
-        cert, key: TLS on the TCP listener, PEM.
-        threads: for models that take longer than a millisecond.
-        body_max: most bytes of a request, as ``8 MB``.
-    """
-
-    listen: str = "127.0.0.1:8080"
-    socket: str = ""
-    token_file: str = ""
-    cert: str = ""
-    key: str = ""
-    threads: Annotated[int, Meta(ge=1, le=64)] = 1
-    body_max: str = "8 MB"
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host, "" for none, and port. Raises InputFault for what ``load`` would have refused."""
-        host, _, port = self.listen.rpartition(":")
-        if not self.listen:
-            return "", 0
-        if not host or not (port.isascii() and port.isdigit()) or int(port) > PORT_MAX:
-            raise InputFault(f"{self.listen!r}, expected host:port such as 127.0.0.1:8080")
-        return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -322,7 +167,7 @@ def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
         if name in document or name in _REQUIRED:
             section = _section(document.get(name, {}), kind, name, faults)
             values[name] = section = _absolute(section, base)
-            faults.extend(_check(section))
+            faults.extend(faults_of(section))
     if faults:
         return None, faults
     config = Config(**values)
@@ -378,27 +223,6 @@ def _unknown(table: Mapping[str, object], known: tuple[str, ...], prefix: str) -
     return faults
 
 
-def _check(section: Struct | None) -> list[str]:
-    """What the types of a section's values cannot say."""
-    match section:
-        case Identity():
-            faults = _said("[agent] prefix", lambda: Topics(section.fleet, section.prefix))
-            if len(set(section.models)) != len(section.models):
-                faults.append("[agent] models names a model twice")
-            return faults
-        case Broker():
-            return _check_broker(section)
-        case Download():
-            return _check_download(section)
-        case Http():
-            return _check_http(section)
-        case Update() if section.backoff_min_s > section.backoff_max_s:
-            return ["[update] backoff_min_s is over backoff_max_s"]
-        case TrialRules() if section.seconds > section.deadline_s:
-            return ["[trial] seconds is over deadline_s"]
-    return []
-
-
 def _check_together(config: Config) -> list[str]:
     """What no section can say alone."""
     spool = config.telemetry.spool_bytes
@@ -407,61 +231,4 @@ def _check_together(config: Config) -> list[str]:
             f"[download] disk_max = {config.download.disk_max!r} leaves nothing beside"
             f" [telemetry] spool_bytes = {spool}, which is kept free for telemetry"
         ]
-    return []
-
-
-def _check_download(download: Download) -> list[str]:
-    faults = [
-        *_said("[download] rate_max", lambda: units.read_bytes(download.rate_max, per="/s")),
-        *_said("[download] daily_max", lambda: units.read_bytes(download.daily_max)),
-        *_said("[download] disk_max", lambda: units.read_bytes(download.disk_max)),
-    ]
-    if len(set(download.sources)) != len(download.sources):
-        faults.append("[download] sources names one twice")
-    if download.ca and not Path(download.ca).is_file():
-        faults.append(f"[download] ca: no such file: {download.ca}")
-    for each in download.mirrors:
-        faults.extend(_said("[download] mirrors", functools.partial(check_mirror, each)))
-    for each in download.slot:
-        faults.extend(_said("[download] slot", functools.partial(hours, each)))
-    if not faults and 0 < download.policy.daily_max < CHUNK_BYTES:
-        faults.append(f"[download] daily_max is under one chunk of {CHUNK_BYTES} bytes")
-    return faults
-
-
-def _check_http(http: Http) -> list[str]:
-    faults = [
-        *_said("[http] listen", lambda: http.address),
-        *_said("[http] body_max", lambda: units.read_bytes(http.body_max)),
-    ]
-    if not http.listen and not http.socket:
-        faults.append("[http] neither listen nor socket")
-    if http.key and not http.cert:
-        faults.append("[http] key without cert")
-    if not faults and http.listen and http.address[0] not in LOOPBACK and not http.token_file:
-        faults.append(
-            f"[http] listen = {http.listen!r} is heard by other machines: name a token_file"
-        )
-    return faults
-
-
-def _check_broker(broker: Broker) -> list[str]:
-    faults = _said("[broker] url", lambda: broker_url.parse(broker.url))
-    if broker.key and not broker.cert:
-        faults.append("[broker] key without cert")
-    if (broker.ca or broker.cert) and not broker.url.startswith("mqtts:"):
-        faults.append("[broker] ca or cert without TLS: write the url as mqtts://")
-    faults.extend(
-        f"[broker] {name}: no such file: {path}"
-        for name, path in (("ca", broker.ca), ("cert", broker.cert), ("key", broker.key))
-        if path and not Path(path).is_file()
-    )
-    return faults
-
-
-def _said(where: str, check: Callable[[], object]) -> list[str]:
-    try:
-        check()
-    except InputFault as error:
-        return [f"{where}: {error.what}"]
     return []

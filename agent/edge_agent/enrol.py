@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from edge_agent.config import DEFAULT_FOLDER, DEFAULT_PATH, parse
+from edge_agent.config import DEFAULT_PATH, parse
+from edge_agent.settings import DEFAULT_FOLDER
 from edge_contract import broker_url
 from edge_contract.errors import InputFault
 from edge_contract.names import check_name, check_sha256

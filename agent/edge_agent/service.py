@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 
-from edge_agent.config import DEFAULT_FOLDER, DEFAULT_PATH
+from edge_agent.config import DEFAULT_PATH
+from edge_agent.settings import DEFAULT_FOLDER
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.disk import read_bounded, write_atomic
 

@@ -15,6 +15,7 @@ import typer
 from edge_agent import config as configs
 from edge_agent import service as services
 from edge_agent.service import Service
+from edge_agent.settings import DEFAULT_FOLDER
 from edge_contract.errors import InputFault, MachineFault
 
 BOOTED = Path("/run/systemd/system")
@@ -157,7 +158,7 @@ def _folder(config: Path, prefix: Path) -> str:
     """The state folder that the settings name, if there are any yet."""
     place = prefix / str(config).lstrip("/")
     if not place.exists():
-        return configs.DEFAULT_FOLDER
+        return DEFAULT_FOLDER
     return str(configs.load(place, os.environ).agent.folder)
 
 

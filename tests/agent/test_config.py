@@ -6,6 +6,8 @@ import pytest
 
 from edge_agent import config as configs
 from edge_agent.config import PASSWORD_VARIABLE, Config
+from edge_agent.settings import Broker, Download, Http, Identity, Telemetry, Update
+from edge_agent.steps import TrialRules
 from edge_contract.errors import InputFault
 
 GOOD = """
@@ -50,8 +52,8 @@ def test_the_example_is_complete_valid_and_shows_the_defaults(tmp_path: Path) ->
     assert (config.telemetry, config.trial, config.update, config.download) == (
         short.telemetry, short.trial, short.update, short.download,
     )  # fmt: skip
-    for kind in (configs.Identity, configs.Broker, configs.Telemetry, configs.Update,
-                 configs.TrialRules, configs.Download, configs.Http):  # fmt: skip
+    kinds = (Identity, Broker, Telemetry, Update, TrialRules, Download, Http)
+    for kind in kinds:
         for name in kind.__struct_fields__:
             assert f"\n{name} =" in text or f"\n# {name} =" in text, name
 

@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent import config as configs
 from edge_agent import units
-from edge_agent.config import Download
+from edge_agent.settings import Download
 from edge_contract.errors import InputFault
 
 GOOD = '[agent]\ndevice = "pi1"\nfleet = "home"\n[broker]\nurl = "mqtt://localhost"\n'
