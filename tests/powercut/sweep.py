@@ -130,6 +130,7 @@ def second_lives(scene: Scene, folder: Path, tally: Tally, plan: Plan) -> Iterat
             scene.logs, Disk.of(scene.before), owed(scene.before), folder / "device" / "top", first
         )
         if moment.call in ("rename", "mkdir", "unlink", "unlinkat", "rmdir", "symlink")
+        and owed(moment.disk.tree()).enrolled  # else a person enrols it anew: a first life
     ]
     for number, call, disk, promise in plan.some(killed, plan.lives):
         court = Court(scene, Path(tempfile.mkdtemp(dir=folder)))
