@@ -349,6 +349,24 @@ def test_what_root_wrote_into_a_services_state_is_handed_over(tmp_path: Path) ->
     os.chown(tmp_path / "private", daemon, -1)
     services.hand_over(tmp_path / "state")
     owners = {path.name: path.lstat().st_uid for path in (tmp_path / "private").rglob("*")}
-    assert owners == {"tuf": daemon, "root.json": daemon, "link": daemon}
+    assert owners == {"tuf": daemon, "root.json": daemon, "link": 0}
     assert (tmp_path / "outside").stat().st_uid == 0
     services.hand_over(tmp_path / "absent")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_a_service_cannot_have_the_systems_files_handed_over(tmp_path: Path) -> None:
+    daemon = pwd.getpwnam("daemon").pw_uid
+    state, shadow = tmp_path / "state", tmp_path / "etc/shadow"
+    for folder in (state, shadow.parent):
+        folder.mkdir()
+    shadow.write_text("root's")
+    (state / "hard").hardlink_to(shadow)
+    (state / "soft").symlink_to(shadow)
+    (state / "folder").symlink_to(shadow.parent)
+    os.mkfifo(state / "pipe")
+    (state / "mine.json").write_text("{}")
+    os.chown(state, daemon, -1)
+    services.hand_over(state)
+    assert (shadow.stat().st_uid, shadow.parent.stat().st_uid) == (0, 0)
+    assert (state / "mine.json").stat().st_uid == daemon
