@@ -66,6 +66,11 @@ def check(service: Service) -> None:
                 f"'+' and '@', got {path!r}"
             )
         check_seen(what, path)
+    if len(PurePosixPath(service.config).parts) < 4:
+        raise InputFault(
+            f"its settings: the service is handed their whole folder, got {service.config}",
+            advice=f"Give them one of their own, such as {DEFAULT_PATH}.",
+        )
     if service.user in ("root", "nobody") or not _USER.fullmatch(service.user):
         raise InputFault(f"the service wants a user of its own, got {service.user!r}")
     folder = PurePosixPath(service.folder)
@@ -244,10 +249,16 @@ def _made(text: str) -> list[str]:
 
 
 def _state(text: str) -> str:
-    """The state directory that a unit names, below /var/lib."""
+    """The state directory that a unit names, below /var/lib. Raises InputFault: it is elsewhere."""
     for line in text.splitlines():
         if line.startswith("StateDirectory="):
-            return line.partition("=")[2]
+            found = line.partition("=")[2]
+            if not _PLAIN.fullmatch(f"/{found}") or {".", ".."} & set(found.split("/")):
+                raise InputFault(
+                    f"the unit's StateDirectory={found} is not one that install-service wrote",
+                    advice="Run install-service again, or uninstall without --purge.",
+                )
+            return found
     return PurePosixPath(DEFAULT_FOLDER).name
 
 

@@ -129,6 +129,7 @@ def test_the_unit_has_the_paths_of_this_installation() -> None:
         (Service(program="/opt/x\nUser=root"), "absolute path"),
         (Service(program="/opt/%h/edge-agent"), "absolute path"),
         (Service(program="/opt/../home/pi/edge-agent"), "absolute path"),
+        (Service(program=PROGRAM, config="/etc/agent.toml"), "whole folder"),
         (Service(program=PROGRAM, user="root"), "a user of its own"),
         (Service(program=PROGRAM, user="nobody"), "a user of its own"),
         (Service(program=PROGRAM, user="a b"), "a user of its own"),
@@ -173,6 +174,19 @@ def test_a_purge_takes_settings_keys_state_and_drop_ins(root: Path) -> None:
     services.uninstall(root, purge=True)
     left = {path for path in tree(root) if "edge-agent" in path}
     assert left == set()
+
+
+@pytest.mark.parametrize("edited", ["", "..", ".", "edge-agent other", "a/../../etc"])
+def test_a_purge_removes_no_folder_that_an_edited_unit_names(root: Path, edited: str) -> None:
+    services.install(SERVICE, root)
+    (root / "var/lib/private").mkdir(parents=True, exist_ok=True)
+    (root / "var/lib/others").write_text("x")
+    unit = root / UNIT
+    text = unit.read_text().replace("StateDirectory=edge-agent\n", f"StateDirectory={edited}\n")
+    unit.write_text(text)
+    with pytest.raises(InputFault, match="StateDirectory="):
+        services.uninstall(root, purge=True)
+    assert (root / "var/lib/others").read_text() == "x" and unit.exists()
 
 
 def test_without_a_purge_settings_and_state_stay(root: Path) -> None:
