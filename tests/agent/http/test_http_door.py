@@ -276,6 +276,20 @@ def test_a_page_from_elsewhere_is_refused(client) -> None:
     assert client.ask("POST", "/predict/pump", body, origin="http://localhost").status == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"origin": "http://["}, b"{}", 403),
+        ({"inference_header_content_length": "1" * 5000}, b"{}", 400),
+        ({}, b'{"tensors": {"X": {"shape": [0, 3000000000, 3000000000], "data": []}}}', 400),
+    ],
+)
+def test_no_request_looks_like_a_fault_of_the_agents(client, headers, body, status) -> None:
+    path = "/predict/pump" if not headers else "/v2/models/pump/infer"
+    answer = client.ask("POST", path, body, **headers)
+    assert (answer.status, b"internal" in answer.body) == (status, False)
+
+
 def test_a_place_that_is_taken_is_said(door, open_door, tmp_path: Path) -> None:
     with pytest.raises(MachineFault, match="cannot listen on 127"):
         open_door(port=door.port)
