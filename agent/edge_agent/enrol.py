@@ -114,8 +114,10 @@ def hostname() -> str:
 
 
 def _without_password(text: str) -> str:
-    """The URL as given, less the password."""
-    return re.sub(r"^(mqtts?://[^:@/]*):[^@/]*@", r"\1@", text)
+    """The URL as given, less the password; cut where ``broker_url`` cuts it (RFC 3986, 3.2.1)."""
+    scheme, sign, rest = text.strip().partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}{sign}{user.partition(':')[0]}{at}{place}"
 
 
 def _toml(text: str) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -66,6 +67,11 @@ def check(service: Service) -> None:
                 f"'+' and '@', got {path!r}"
             )
         check_seen(what, path)
+    if len(PurePosixPath(service.config).parts) < 4:
+        raise InputFault(
+            f"its settings: the service is handed their whole folder, got {service.config}",
+            advice=f"Give them one of their own, such as {DEFAULT_PATH}.",
+        )
     if service.user in ("root", "nobody") or not _USER.fullmatch(service.user):
         raise InputFault(f"the service wants a user of its own, got {service.user!r}")
     folder = PurePosixPath(service.folder)
@@ -189,9 +195,28 @@ def hand_over(folder: Path) -> None:
     owner = folder.stat() if folder.is_dir() else None
     if owner is None or os.geteuid() != 0 or owner.st_uid == 0:
         return
-    for path in folder.resolve().rglob("*"):
-        if path.lstat().st_uid == 0:
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    for _, folders, files, handle in os.fwalk(folder.resolve()):
+        for name in (*folders, *files):
+            _give(name, handle, owner)
+
+
+def _give(name: str, folder: int, owner: os.stat_result) -> None:
+    """Give away what root wrote at ``name`` in an open folder: not where a link of any kind leads.
+
+    The folder is another user's, who may put anything there at any moment: what is given away is
+    what was opened and looked at.
+    """
+    try:
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError:  # a link, a socket, or gone
+        return
+    try:
+        found = os.fstat(handle)
+        own = stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)
+        if own and found.st_uid == 0:
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(handle)
 
 
 def example() -> bytes:
@@ -225,10 +250,16 @@ def _made(text: str) -> list[str]:
 
 
 def _state(text: str) -> str:
-    """The state directory that a unit names, below /var/lib."""
+    """The state directory that a unit names, below /var/lib. Raises InputFault: it is elsewhere."""
     for line in text.splitlines():
         if line.startswith("StateDirectory="):
-            return line.partition("=")[2]
+            found = line.partition("=")[2]
+            if not _PLAIN.fullmatch(f"/{found}") or {".", ".."} & set(found.split("/")):
+                raise InputFault(
+                    f"the unit's StateDirectory={found} is not one that install-service wrote",
+                    advice="Run install-service again, or uninstall without --purge.",
+                )
+            return found
     return PurePosixPath(DEFAULT_FOLDER).name
 
 

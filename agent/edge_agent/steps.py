@@ -60,7 +60,9 @@ class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     Attributes:
         wanted: what the channel and the fleet want, as last heard; ``revision`` of ``desired``.
-        floor: the oldest version that may run; an older one is nobody's fallback.
+        floor: the oldest version that may be begun; an older one is nobody's fallback. What
+            answered when it was raised answers on until another one has proven itself: a trial
+            that fails goes back to it, since nothing better is known than to answer.
         active: the release that was proven last. previous: the one before it.
         candidate: the release under way; None exactly at rest.
         probation: the candidate was proven once, and is proven again.

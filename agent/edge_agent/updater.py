@@ -39,6 +39,7 @@ from edge_agent.steps import (
     Stopping,
     Tell,
     TurnCame,
+    Wanted,
     Watch,
 )
 from edge_agent.transfer import Transfer
@@ -107,6 +108,7 @@ class Updater:
         self._serving = serving
         self._listener = listener
         self._states: dict[str, State] = {}
+        self._wanted: dict[str, Wanted] = {}
         self._trials: dict[str, Evidence] = {}
         self._jobs: dict[str, _Job] = {}
         self._answers: dict[str, Answer] = {}
@@ -162,6 +164,8 @@ class Updater:
         """Let ``event`` happen to ``model``: decide, persist, act."""
         if self._stopping:
             return
+        if isinstance(event, Wanted):
+            self._wanted[model] = event
         before = self._load(model)
         now, effects = step(before, event, self._rules)
         if now is not before:
@@ -318,7 +322,12 @@ class Updater:
                 for effect in stopgap(now):
                     self._perform(model, effect)
         if again:
-            self._loop.later(PERSIST_RETRY_S, lambda: self.take(model, event))
+            self._loop.later(PERSIST_RETRY_S, lambda: self._again(model, event))
+
+    def _again(self, model: str, event: Event) -> None:
+        """Let happen what could not be kept, unless something else is wanted since."""
+        if not isinstance(event, Wanted) or self._wanted.get(model) is event:
+            self.take(model, event)
 
     def _log(self, model: str, before: State, now: State) -> None:
         if before.phase is now.phase and before.candidate == now.candidate:

@@ -48,7 +48,7 @@ def export(
     prune: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Exported:
-    """Have every file of every version that the fleet's channels name in ``folder``.
+    """Have every file of every version that the fleet's channels name in ``folder``, sound.
 
     Args:
         prune: remove files that no channel of this fleet names; only where the folder is no
@@ -65,7 +65,7 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
         for file in files.values():
             names = {file.sha256, file.index} - {""}
-            if all((folder / name).is_file() for name in names):
+            if all(_sound(folder / name) for name in names):
                 kept += len(names)
             else:
                 size += _copy(_members(repository) / file.sha256, file, folder)
@@ -103,6 +103,14 @@ def _files(repository: Repository, fleet: str) -> dict[str, File]:
                     advice="Publish its bundle again.",
                 )
     return members
+
+
+def _sound(path: Path) -> bool:
+    """Whether a file is there and has the content that its name says."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == path.name
 
 
 def _members(repository: Repository) -> Path:

@@ -274,9 +274,11 @@ class Shelf:
         return _intact(data, sha256, f"target {path}")
 
     def write_member(self, sha256: str, stored: bytes) -> None:
-        """Keep a stored member under its digest."""
+        """Keep a stored member under its digest; one that was damaged there is replaced."""
         file = self.path / "members" / check_sha256(sha256, "member")
-        if not file.is_file() or file.stat().st_size != len(stored):
+        try:
+            self.member(sha256)
+        except InputFault:
             write_atomic(file, stored)
 
     def member(self, sha256: str) -> bytes:

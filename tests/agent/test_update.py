@@ -580,3 +580,14 @@ def test_after_any_faults_the_world_settles_on_the_wanted_version(seed: int) -> 
     assert world.live == good.sha256
     assert world.state.quarantined(V2)
     assert world.slots >= {good.sha256}
+
+
+def test_a_trial_that_fails_goes_back_to_what_answered_when_the_floor_rose() -> None:
+    below = replace(in_phase(Phase.TRIAL), floor="0")
+    active, candidate = below.active, below.candidate
+    assert active and candidate
+    raised, _ = step(below, Wanted(candidate, floor=candidate.version), RULES)
+    back, effects = step(raised, LoadFailed(candidate.sha256, "no memory"), RULES)
+    assert (back.phase, Answer(active) in effects) == (Phase.ROLLING_BACK, True)
+    rested, _ = step(back, Answering(active.sha256), RULES)
+    assert (rested.answering, rested.previous) == (active, None)

@@ -129,6 +129,7 @@ def test_the_unit_has_the_paths_of_this_installation() -> None:
         (Service(program="/opt/x\nUser=root"), "absolute path"),
         (Service(program="/opt/%h/edge-agent"), "absolute path"),
         (Service(program="/opt/../home/pi/edge-agent"), "absolute path"),
+        (Service(program=PROGRAM, config="/etc/agent.toml"), "whole folder"),
         (Service(program=PROGRAM, user="root"), "a user of its own"),
         (Service(program=PROGRAM, user="nobody"), "a user of its own"),
         (Service(program=PROGRAM, user="a b"), "a user of its own"),
@@ -173,6 +174,19 @@ def test_a_purge_takes_settings_keys_state_and_drop_ins(root: Path) -> None:
     services.uninstall(root, purge=True)
     left = {path for path in tree(root) if "edge-agent" in path}
     assert left == set()
+
+
+@pytest.mark.parametrize("edited", ["", "..", ".", "edge-agent other", "a/../../etc"])
+def test_a_purge_removes_no_folder_that_an_edited_unit_names(root: Path, edited: str) -> None:
+    services.install(SERVICE, root)
+    (root / "var/lib/private").mkdir(parents=True, exist_ok=True)
+    (root / "var/lib/others").write_text("x")
+    unit = root / UNIT
+    text = unit.read_text().replace("StateDirectory=edge-agent\n", f"StateDirectory={edited}\n")
+    unit.write_text(text)
+    with pytest.raises(InputFault, match="StateDirectory="):
+        services.uninstall(root, purge=True)
+    assert (root / "var/lib/others").read_text() == "x" and unit.exists()
 
 
 def test_without_a_purge_settings_and_state_stay(root: Path) -> None:
@@ -349,6 +363,24 @@ def test_what_root_wrote_into_a_services_state_is_handed_over(tmp_path: Path) ->
     os.chown(tmp_path / "private", daemon, -1)
     services.hand_over(tmp_path / "state")
     owners = {path.name: path.lstat().st_uid for path in (tmp_path / "private").rglob("*")}
-    assert owners == {"tuf": daemon, "root.json": daemon, "link": daemon}
+    assert owners == {"tuf": daemon, "root.json": daemon, "link": 0}
     assert (tmp_path / "outside").stat().st_uid == 0
     services.hand_over(tmp_path / "absent")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_a_service_cannot_have_the_systems_files_handed_over(tmp_path: Path) -> None:
+    daemon = pwd.getpwnam("daemon").pw_uid
+    state, shadow = tmp_path / "state", tmp_path / "etc/shadow"
+    for folder in (state, shadow.parent):
+        folder.mkdir()
+    shadow.write_text("root's")
+    (state / "hard").hardlink_to(shadow)
+    (state / "soft").symlink_to(shadow)
+    (state / "folder").symlink_to(shadow.parent)
+    os.mkfifo(state / "pipe")
+    (state / "mine.json").write_text("{}")
+    os.chown(state, daemon, -1)
+    services.hand_over(state)
+    assert (shadow.stat().st_uid, shadow.parent.stat().st_uid) == (0, 0)
+    assert (state / "mine.json").stat().st_uid == daemon

@@ -14,6 +14,7 @@ from edge_contract.errors import InputFault
 
 SECRET = "s" * 32
 HASH = passwords.hashed("p", b"123456789012")
+DEAR = passwords.hashed("p", b"123456789012", rounds=passwords.ROUNDS + 1)
 NOW = 1_000_000
 
 
@@ -55,6 +56,8 @@ TAKEN = Account(name="pi7", role="client", fleet="home", password=HASH)
         (with_(token(device=""), pi7=replace(TAKEN, role="device")), request(), NOW, "bad-token"),
         (with_(token()), request(password=""), NOW, "bad-token"),
         (with_(token()), request(password="plain"), NOW, "bad-token"),
+        (with_(token()), request(password=DEAR), NOW, "bad-token"),
+        (with_(token(device="")), request(device="enroll.t2"), NOW, "bad-token"),
         (with_(token()), request(password=HASH + "\nroot:" + HASH), NOW, "bad-token"),
     ],
 )  # fmt: skip

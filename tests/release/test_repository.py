@@ -170,6 +170,22 @@ def test_damaged_metadata_is_the_declared_error(
         publish(keys_dir, new_bundle(), now)
 
 
+def test_publishing_again_mends_a_damaged_member(
+    keys_dir: Path, now: datetime.datetime, new_bundle: New
+) -> None:
+    bundle = new_bundle()
+    publish(keys_dir, bundle, now)
+    shelf = Repository(keys_dir).shelf
+    digest = bundle.manifest.files[0].sha256
+    member = shelf.path / "members" / digest
+    member.write_bytes(bytes(member.stat().st_size))
+    with pytest.raises(InputFault, match="damaged") as caught:
+        shelf.member(digest)
+    assert caught.value.advice == "Publish its bundle again."
+    publish(keys_dir, bundle, now)
+    assert shelf.member(digest) == bundle.stored[bundle.manifest.files[0].name]
+
+
 def test_one_publisher_at_a_time(keys_dir: Path) -> None:
     inside, leave = threading.Event(), threading.Event()
 

@@ -296,7 +296,15 @@ def _tensor(given: RequestInput, rest: _Rest) -> NDArray[Any]:
         raise InputFault(
             f"input {given.name!r} has {len(flat)} elements for the shape {list(given.shape)}"
         )
-    return flat.reshape(given.shape)
+    return shaped(flat, given.shape, given.name)
+
+
+def shaped(flat: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArray[Any]:
+    """``flat`` in its shape. Raises InputFault: an empty one can have extents beyond any array."""
+    try:
+        return flat.reshape(shape)
+    except ValueError as error:
+        raise InputFault(f"tensor {name[:80]!r} has the shape {list(shape)[:16]}") from error
 
 
 def _from_bytes(data: memoryview, dtype: str, count: int, name: str) -> NDArray[Any]:

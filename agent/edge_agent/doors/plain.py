@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.doors.oip import shaped
 from edge_agent.outputs import Prediction
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.messages import Answer, Outcome, Request, TensorData
@@ -41,7 +42,7 @@ def _tensor(name: str, given: TensorData) -> NDArray[Any]:
         array = np.array(given.data, dtype=object if text else None)
     except OverflowError as error:
         raise InputFault(f"tensor {name[:80]!r} holds an integer that is too large") from error
-    return array.reshape(given.shape)
+    return shaped(array, given.shape, name)
 
 
 def _outcome(prediction: Prediction) -> Outcome:

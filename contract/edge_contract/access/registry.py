@@ -121,8 +121,7 @@ def with_account(registry: Registry, account: Account) -> Registry:
             f"account {account.name!r} is a {known.role} of fleet {known.fleet} already",
             advice="A broker knows each name once: choose another.",
         )
-    if account.name.startswith(TOKEN_USER):
-        raise InputFault(f"account {account.name!r}: names with {TOKEN_USER!r} are for tokens")
+    _check_no_token(account.name)
     return replace(registry, accounts={**registry.accounts, account.name: account})
 
 
@@ -168,7 +167,8 @@ def redeem(registry: Registry, token_id: str, request: Request, now_s: int) -> T
 
     Steps: 1. the token exists; 2. the secret is its secret; 3. it is not void; 4. it was not
     used, but by this very request; 5. it has not expired; 6. the name is the one it was made for,
-    or a free one; 7. the password is a hash. Raises Refusal.
+    or a free one; 7. the password is a hash that costs the broker no more than our own. Raises
+    Refusal.
     """
     token = registry.tokens.get(token_id)  # 1
     given = hashlib.sha256(request.secret.encode()).hexdigest()
@@ -194,7 +194,9 @@ def redeem(registry: Registry, token_id: str, request: Request, now_s: int) -> T
         raise Refusal("bad-token", error.what) from error
     if not request.password and not request.csr:
         raise Refusal("bad-token", "the request has neither password nor certificate request")
-    if request.password and not passwords.is_hash(request.password):  # 7
+    if request.password and not passwords.is_hash(
+        request.password, rounds_max=passwords.ROUNDS
+    ):  # 7
         raise Refusal("bad-token", "the password's hash is malformed")
     return token
 
@@ -221,12 +223,18 @@ def redeemed(
 def _check_free(registry: Registry, device: str, fleet: str, *, taken: bool = False) -> None:
     """The name may become a device's of ``fleet``; with ``taken``, only where nobody has it."""
     check_name(device, "device")
+    _check_no_token(device)
     known = registry.accounts.get(device)
     if known is not None and (taken or (known.role, known.fleet) != ("device", fleet)):
         raise InputFault(
             f"the name {device!r} is taken by a {known.role} of fleet {known.fleet}",
             advice="Choose another name.",
         )
+
+
+def _check_no_token(name: str) -> None:
+    if name.startswith(TOKEN_USER):
+        raise InputFault(f"account {name!r}: names with {TOKEN_USER!r} are for tokens")
 
 
 # -- the broker's files ------------------------------------------------------------------------

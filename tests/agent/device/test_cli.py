@@ -159,6 +159,26 @@ def test_settings_are_written_once_and_hold_any_path(tmp_path: Path) -> None:
         enrol.write_config(tmp_path / "b.toml", **{**values, "device": "d e"})
 
 
+@pytest.mark.parametrize(
+    ("broker", "kept", "password"),
+    [
+        ("mqtts://u:s3cret@h", "mqtts://u@h", "s3cret"),
+        ("MQTTS://u:s3cret@h", "MQTTS://u@h", "s3cret"),
+        (" mqtt://u:s3cret@h:1884", "mqtt://u@h:1884", "s3cret"),
+        ("mqtts://u:half@s3cret@h", "mqtts://u@h", "half@s3cret"),
+        ("mqtts://h", "mqtts://h", ""),
+    ],
+)
+def test_no_part_of_a_password_is_in_settings_that_all_may_read(
+    tmp_path: Path, broker: str, kept: str, password: str
+) -> None:
+    path = tmp_path / "agent.toml"
+    enrol.write_config(path, device="d", fleet="f", broker=broker)
+    assert f'url = "{kept}"' in path.read_text().splitlines()
+    assert "s3cret" not in path.read_text()
+    assert load(path, {}).password == password
+
+
 # -- run and status -----------------------------------------------------------------------------
 
 

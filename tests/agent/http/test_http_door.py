@@ -214,6 +214,20 @@ def test_bounds_hold_before_anything_is_kept(open_door, connect) -> None:
     assert head.read().status == 431
 
 
+def test_what_follows_a_chunked_body_is_bounded_and_says_nothing(door, open_door, connect) -> None:
+    endless = connect(door)
+    endless.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+    for at in range(HEAD_MAX_BYTES // 1000 + 2):
+        endless.send(b"x%d: %s\r\n" % (at, b"y" * 1000))
+    assert endless.read().status == 431
+    late = connect(open_door(token="t0ken"))
+    late.send(
+        b"GET /v2 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"0\r\nauthorization: Bearer t0ken\r\n\r\n"
+    )
+    assert late.read().status == 401
+
+
 def test_slow_and_idle_clients_lose_their_connection(open_door, connect) -> None:
     door = open_door(arrive_s=0.3, idle_s=0.6)
     slow, idle = connect(door), connect(door)
@@ -260,6 +274,20 @@ def test_a_page_from_elsewhere_is_refused(client) -> None:
     body = json.dumps(ROW).encode()
     assert client.ask("POST", "/predict/pump", body, origin="https://evil.example").status == 403
     assert client.ask("POST", "/predict/pump", body, origin="http://localhost").status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"origin": "http://["}, b"{}", 403),
+        ({"inference_header_content_length": "1" * 5000}, b"{}", 400),
+        ({}, b'{"tensors": {"X": {"shape": [0, 3000000000, 3000000000], "data": []}}}', 400),
+    ],
+)
+def test_no_request_looks_like_a_fault_of_the_agents(client, headers, body, status) -> None:
+    path = "/predict/pump" if not headers else "/v2/models/pump/infer"
+    answer = client.ask("POST", path, body, **headers)
+    assert (answer.status, b"internal" in answer.body) == (status, False)
 
 
 def test_a_place_that_is_taken_is_said(door, open_door, tmp_path: Path) -> None:

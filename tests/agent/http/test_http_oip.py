@@ -53,6 +53,7 @@ def test_null_is_a_missing_number() -> None:
     "given",
     [
         {"data": [1, 2, 3]},
+        {"shape": [0, 2**31, 2**31, 2**31], "data": []},
         {"data": [[1, 2], [3]]},
         {"data": [[1, 2, 3, 4]]},
         {"data": ["1", 2, 3, 4]},

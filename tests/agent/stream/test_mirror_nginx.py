@@ -243,3 +243,14 @@ def test_exporting_again_writes_what_is_new_and_prunes_what_is_gone(
     assert (second.written, second.kept, second.removed) == (2, 3, 1)
     assert (folder / "index.html").exists()
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in folder.iterdir())
+
+
+def test_exporting_again_mends_what_was_damaged(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "www"
+    mirror.export(world.repository, "home", folder)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    mended = mirror.export(world.repository, "home", folder)
+    assert (mended.written, mended.kept) == (len(whole), 0)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
@@ -39,6 +39,7 @@ EXTENSIONS = ("binary_tensor_data",)
 _encode = msgspec.json.Encoder().encode
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready))?")
 _PREDICT = re.compile(r"/predict/([^/]+)")
+_NUMBER = re.compile(r"[0-9]{1,12}")
 
 Work = Callable[[Model], Response]
 
@@ -250,7 +251,7 @@ class Api:
 
     def _check_caller(self, request: Request) -> None:
         origin = request.headers.get("origin", "")
-        if origin and urlsplit(origin).netloc != request.headers.get("host", ""):
+        if origin and origin.partition("://")[2] != request.headers.get("host", ""):
             raise _Status(403, "a page from elsewhere may not ask this device")
         if not self._config.token or request.local:
             return
@@ -324,7 +325,7 @@ def _predict(model: Model, request: Request) -> Response:
 
 def _infer(model: Model, request: Request) -> Response:
     length = request.headers.get(oip.HEADER_LENGTH)
-    if length is not None and not (length.isascii() and length.isdigit()):
+    if length is not None and not _NUMBER.fullmatch(length):
         raise InputFault(f"{oip.HEADER_LENGTH} is {length[:40]!r}, expected a number of bytes")
     try:
         infer = oip.decode(request.body, None if length is None else int(length))

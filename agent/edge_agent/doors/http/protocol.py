@@ -148,8 +148,7 @@ class Connection(asyncio.Protocol):
             self._refuse(error.status, error.what)
 
     def _feed(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -158,7 +157,7 @@ class Connection(asyncio.Protocol):
             raise error.__context__ or error from error
         except httptools.HttpParserError as error:
             raise _Refused(400, f"not a valid HTTP/1.1 message: {error}") from error
-        if self._in_head and self._head_bytes > HEAD_MAX_BYTES:
+        if self._head_bytes > HEAD_MAX_BYTES:  # also what stands around a body, or behind it
             raise _Refused(431, f"the headers are over {HEAD_MAX_BYTES} bytes")
 
     def eof_received(self) -> bool:
@@ -190,7 +189,9 @@ class Connection(asyncio.Protocol):
             raise _Refused(414, "the path is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header field."""
+        """One header field; what stands behind a chunked body is not kept (RFC 9110, 6.5)."""
+        if not self._in_head:
+            return
         key = name.decode("latin-1").lower()
         if key in self._headers:
             if key in _SINGLE:
@@ -213,6 +214,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
+        self._head_bytes = 0
         self._body_bytes += len(body)
         limit = self._server.limits.body_max_bytes
         if self._body_bytes > limit:
@@ -234,7 +236,6 @@ class Connection(asyncio.Protocol):
         )
         keep = self._parser.should_keep_alive()
         self._begin()
-        self._head_bytes = 0
         if self._task is None and not self._waiting:
             self._answer(request, keep=keep)
             return
