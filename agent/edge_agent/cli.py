@@ -129,6 +129,8 @@ def enroll(
     """
     if bool(root) == bool(token):
         raise InputFault("give one of --root and --token")
+    if folder:  # a path in the settings is relative to them, one typed here is not
+        folder = str(Path(folder).absolute())
     tls = {"ca": ca, "cert": cert, "key": key, "password_file": password_file}
     if not token:
         enrolling.by_root(

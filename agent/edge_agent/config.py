@@ -186,8 +186,11 @@ def _section(table: object, kind: type[S], name: str, faults: list[str]) -> S | 
     for each in fields:
         if each.name in table:
             before = len(faults)
-            values[each.name] = _value(table[each.name], each.type, f"[{name}] {each.name}", faults)
-            sound = sound and len(faults) == before
+            value = _value(table[each.name], each.type, f"[{name}] {each.name}", faults)
+            if len(faults) == before:
+                values[each.name] = value
+            else:  # its default, for the other settings of the section to be checked too
+                sound = sound and not each.required
         elif each.required:
             faults.append(f"[{name}] {each.name} is missing")
             sound = False

@@ -166,7 +166,11 @@ def broker(
     ] = False,
     accounts: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Accounts of `edge-pack broker-acl`: who may do what."),
+        typer.Option(
+            metavar="DIR",
+            help="Accounts of `edge-pack broker-acl`: who may do what. Takes the embedded broker,"
+            " which sees changes by itself.",
+        ),
     ] = None,
 ) -> None:
     """Run an MQTT 5 broker for this machine only, until stopped.
@@ -182,6 +186,7 @@ def broker(
     if accounts is not None:
         Accounts(accounts).read()
     serving.log_to_stderr(verbose=False)
+    embedded = embedded or accounts is not None  # mosquitto would have to be told of each token
     serving.run_broker(port, folder, embedded=embedded, accounts=accounts)
 
 

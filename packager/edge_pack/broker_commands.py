@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -18,10 +20,14 @@ from edge_contract.errors import InputFault, MachineFault
 from edge_contract.names import check_name
 from edge_contract.ports import certificates
 from edge_contract.ports.accounts import Accounts
-from edge_contract.ports.disk import write_atomic
+from edge_contract.ports.disk import read_bounded, write_atomic
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 
-TLS_PORT, MTLS_PORT = 8883, 8884
+PLAIN_PORT, TLS_PORT, MTLS_PORT = 1883, 8883, 8884
+LOOPBACK = "127.0.0.1"
+CONF_MAX_BYTES = 64 * 1024
+_BEGUN = ("lock", "secrets", "tls")
+"""What a command that was cut off before the first account may have left."""
 
 _HELP = """Make or change the accounts of a broker in FOLDER: who may read and write what.
 
@@ -90,6 +96,9 @@ def _broker_acl(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     accounts = Accounts(folder.absolute())
+    _must_be_ours(accounts)
+    if plain:
+        _check_address(plain)
     if (device or client) and not fleet:
         raise InputFault("--device and --client need --fleet")
     if not fleet and not remove and not accounts.exists:
@@ -108,6 +117,33 @@ def _broker_acl(
     if owner:
         _give(accounts, owner)
     _print(accounts, now, made, as_json=as_json)
+    if os.geteuid() == 0 and accounts.passwords.stat().st_uid == 0:
+        sys.stderr.write(
+            "only root can read the hashes; a mosquitto that runs as a user of its own needs"
+            " --owner mosquitto\n"
+        )
+
+
+def _must_be_ours(accounts: Accounts) -> None:
+    """No passwords among other things, least of all among the keys that sign."""
+    if not accounts.exists and accounts.folder.is_dir():
+        other = sorted(
+            p.name for p in accounts.folder.iterdir() if p.name not in _BEGUN and p.name[0] != "."
+        )
+        if other:
+            raise InputFault(
+                f"{accounts.folder} holds no accounts but other things, such as {other[0]}",
+                advice="Name a new folder, or the one of the accounts.",
+            )
+
+
+def _check_address(plain: str) -> None:
+    try:
+        ipaddress.ip_address(plain)
+    except ValueError as error:
+        raise InputFault(
+            f"--plain {plain!r} is no address", advice="Such as 127.0.0.1 or 0.0.0.0, without port."
+        ) from error
 
 
 def _change(
@@ -190,14 +226,25 @@ def _give(accounts: Accounts, owner: str) -> None:
 
 def _conf(accounts: Accounts, plain: str) -> str:
     tls = (accounts.folder / "tls" / "server.pem").exists()
+    plain = plain or _plain_before(accounts, tls=tls)
     return mosquitto.conf(
         mosquitto.Listeners(
             folder=str(accounts.folder),
             tls_port=TLS_PORT if tls else 0,
             mtls_port=MTLS_PORT if tls else 0,
-            plain=plain or ("" if tls else "127.0.0.1"),
+            plain=plain or ("" if tls else LOOPBACK),
+            plain_port=PLAIN_PORT,
         )
     )
+
+
+def _plain_before(accounts: Accounts, *, tls: bool) -> str:
+    """The address that an earlier --plain named: a new device must not shut the others out."""
+    begin = f"listener {PLAIN_PORT} "
+    conf = accounts.folder / "edge.conf"
+    lines = read_bounded(conf, CONF_MAX_BYTES).decode().splitlines() if conf.exists() else []
+    known = next((line[len(begin) :] for line in lines if line.startswith(begin)), "")
+    return "" if tls and known == LOOPBACK else known
 
 
 def _print(accounts: Accounts, now: Registry, made: list[str], *, as_json: bool) -> None:
@@ -213,5 +260,6 @@ def _print(accounts: Accounts, now: Registry, made: list[str], *, as_json: bool)
         new = "  new: secrets/" + name + ".password" if name in made else ""
         sys.stdout.write(f"{name:<24} {each['role']:<10} {each['fleet']}{new}\n")
     sys.stdout.write(
-        f"mosquitto: include {accounts.folder}/edge.conf, and kill -HUP it after each change\n"
+        f"mosquitto: include {accounts.folder}/edge.conf beside its persistence_location,"
+        " and kill -HUP it after each change\n"
     )

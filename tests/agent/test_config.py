@@ -172,3 +172,11 @@ def test_http_is_off_until_it_has_a_section_and_then_listens_on_the_loopback(
 def test_http_settings_that_cannot_be_are_said(text: str, said: str, tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, f"{GOOD}[http]\n{text}\n")
     assert said in fault
+
+
+def test_a_fault_of_type_hides_no_other_in_its_section(tmp_path: Path) -> None:
+    text = '[download]\nstart_delay_max_s = -1\ndaily_max = "50 XB"\nslot = ["25:00-26:00"]\n'
+    found = faults(tmp_path, f"{GOOD}{text}")
+    assert len(found) == 3
+    for name in ("start_delay_max_s", "daily_max", "slot"):
+        assert any(name in fault for fault in found), found

@@ -80,3 +80,11 @@ def test_passwords_are_not_written_as_they_are(tmp_path, connect):
     for path in tmp_path.iterdir():
         assert b"very secret" not in path.read_bytes()
     assert (tmp_path / "passwords").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_port_that_another_has_is_refused_and_its_owner_not_taken_for_ours():
+    with MosquittoProcess() as first:
+        second = MosquittoProcess(MosquittoConfig(port=first.port))
+        with pytest.raises(BrokerError, match="Address already in use"):
+            second.start()
+        second.stop()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_contract import broker_url
-from edge_contract.errors import PeerFault
+from edge_contract.errors import InputFault, PeerFault
+from edge_contract.ports import certificates
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_fleet.broker import Right, User
 
@@ -164,3 +169,55 @@ def test_closing_settles_what_is_still_under_way() -> None:
     link.stop()
     with pytest.raises(PeerFault, match="closed"):
         ticket.wait(1)
+
+
+def test_why_there_is_no_connection_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def end_the_first() -> None:
+            server.accept()[0].close()
+
+        ends = threading.Thread(target=end_the_first, daemon=True)
+        ends.start()
+        for url, cause in (
+            ("mqtt://127.0.0.1:1", "Connection refused"),
+            (f"mqtt://127.0.0.1:{port}", "one side may expect TLS"),
+        ):
+            link = Link(LinkConfig(broker_url.parse(url), client_id="one"))
+            with pytest.raises(PeerFault, match=f"within 2 s: .*{cause}"):
+                link.start(timeout_s=2)
+        ends.join(TIMEOUT_S)
+
+
+def test_a_certificate_that_is_not_trusted_is_said(tmp_path: Path) -> None:
+    ca, ca_key, key = tmp_path / "ca.pem", tmp_path / "ca.key", tmp_path / "server.key"
+    certificates.make_authority(ca, ca_key, "nobody")
+    request = certificates.make_request(key)
+    (tmp_path / "server.pem").write_text(
+        certificates.issue(ca, ca_key, request, "broker", hosts=("127.0.0.1",))
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "server.pem", key)
+
+    def answer(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            context.wrap_socket(server.accept()[0], server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        url = broker_url.parse(f"mqtts://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(PeerFault, match="certificate is not trusted"):
+            Link(LinkConfig(url, client_id="one")).start(timeout_s=5)
+
+
+def test_files_that_are_no_use_for_tls_are_named(tmp_path: Path) -> None:
+    url = broker_url.parse("mqtts://localhost")
+    (tmp_path / "text.pem").write_text("no certificate")
+    for config in (
+        LinkConfig(url, client_id="one", ca_file=str(tmp_path / "gone.pem")),
+        LinkConfig(url, client_id="one", ca_file=str(tmp_path / "text.pem")),
+        LinkConfig(url, client_id="one", cert_file=str(tmp_path / "text.pem")),
+    ):
+        with pytest.raises(InputFault, match=r"cannot use .*(gone|text)\.pem"):
+            Link(config)

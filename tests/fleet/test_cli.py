@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from edge_contract import manifest as manifests
 from edge_contract import messages, telemetry
+from edge_contract.ports.accounts import Accounts
 from edge_fleet import brokers, terminal
 from edge_fleet.broker import find_mosquitto
 from edge_fleet.cli import app
@@ -219,6 +220,19 @@ def test_the_broker_command_serves_until_it_is_told_to_stop(
     expected = "embedded" if kind == "embedded" or find_mosquitto() is None else "mosquitto"
     assert line.startswith("broker mqtt://127.0.0.1:")
     assert expected in line
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def test_a_broker_with_accounts_is_the_one_that_sees_new_ones_by_itself(
+    tmp_path: Path, start: Start
+) -> None:
+    accounts = Accounts(tmp_path)
+    with accounts.changing(create=True):
+        pass
+    process = start("broker", "--port", "0", "--accounts", str(tmp_path))
+    assert process.stdout is not None
+    assert "(embedded broker)" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
 

@@ -15,6 +15,7 @@ import logging
 import math
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_contract.broker_url import BrokerUrl
-from edge_contract.errors import PeerFault
+from edge_contract.errors import InputFault, PeerFault
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +179,7 @@ class Link:
         self._up = threading.Event()
         self._answered = threading.Event()
         self._refusal = ""
+        self._cause = ""
         self._since_s = 0.0
         self._quick = 0
         self.hold_s = 0.0
@@ -218,6 +220,7 @@ class Link:
             self.stop()
             raise
         if not self._up.is_set():
+            cause = f": {self._cause}" if self._cause else ""
             self.stop()
             if self._answered.is_set():
                 raise PeerFault(
@@ -225,7 +228,7 @@ class Link:
                     advice="Check user and password, and that the broker speaks MQTT 5.",
                 )
             raise PeerFault(
-                f"no connection to {broker} within {timeout_s:g} s",
+                f"no connection to {broker} within {timeout_s:g} s{cause}",
                 advice="Check the address and that a broker runs there.",
             )
 
@@ -350,10 +353,7 @@ class Link:
         if config.broker.user:
             client.username_pw_set(config.broker.user, config.broker.password)
         if config.broker.tls:
-            context = ssl.create_default_context(cafile=config.ca_file or None)
-            if config.cert_file:
-                context.load_cert_chain(config.cert_file, config.key_file or None)
-            client.tls_set_context(context)
+            client.tls_set_context(_tls_context(config))
         if config.will:
             properties = _properties(PacketTypes.WILLMESSAGE)
             properties.WillDelayInterval = config.will_delay_s
@@ -366,6 +366,7 @@ class Link:
             )
         client.on_socket_open = _no_delay
         client.on_connect = self._connected
+        client.on_connect_fail = self._unreached
         client.on_disconnect = self._disconnected
         client.on_message = self._received
         client.on_publish = self._published
@@ -397,6 +398,16 @@ class Link:
         if ticket is not None:
             ticket.settle(error)
 
+    def _unreached(self, _client: Any, _user: Any) -> None:
+        """Paho calls this where it caught the error, and does not hand it over."""
+        self._because(_why(sys.exception()))
+
+    def _because(self, cause: str) -> None:
+        """Why there is no connection: said once, not at every attempt."""
+        if cause and cause != self._cause:
+            log.info("no connection to %s: %s", self.config.broker, cause)
+        self._cause = cause
+
     def _connected(
         self, _client: Any, _user: Any, flags: paho.ConnectFlags, code: ReasonCode, props: Any
     ) -> None:
@@ -410,6 +421,7 @@ class Link:
         self._peer_packet_max_bytes = getattr(props, "MaximumPacketSize", None)
         self._identifiers = getattr(props, "SubscriptionIdentifierAvailable", 1) != 0
         self._since_s = time.monotonic()
+        self._because("")
         self._up.set()
         self._answered.set()
         log.info("connected to %s as %s", self.config.broker, self.config.client_id)
@@ -426,7 +438,10 @@ class Link:
             tickets = [self._tickets.pop(key) for key in lost]
         for ticket in tickets:
             ticket.settle("the connection was lost")
-        log.info("disconnected from %s: %s", self.config.broker, code)
+        if was_up or self._refusal:
+            log.info("disconnected from %s: %s", self.config.broker, code)
+        elif code.is_failure:
+            self._because("it ended the connection without an answer; one side may expect TLS")
         if self._on_down:
             self._on_down(str(code))
         if was_up:
@@ -475,6 +490,31 @@ class Link:
         if self.config.quick_ack and connection is not None and hasattr(socket, "TCP_QUICKACK"):
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _tls_context(config: LinkConfig) -> ssl.SSLContext:
+    """InputFault names the file that cannot be used. A key with a passphrase is refused, not
+    asked for: nobody sits at a device's terminal."""
+    what = config.ca_file or "the system's authorities"
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file or None)
+        if config.cert_file:
+            what = f"{config.cert_file} with key {config.key_file or 'in it'}"
+            context.load_cert_chain(config.cert_file, config.key_file or None, password="")
+    except OSError as error:
+        raise InputFault(
+            f"cannot use {what} for TLS: {_why(error)}",
+            advice="Expected PEM files that this user may read, the key without a passphrase.",
+        ) from error
+    return context
+
+
+def _why(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _no_delay(_client: Any, _user: Any, connection: Any) -> None:

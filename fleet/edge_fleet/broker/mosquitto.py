@@ -88,6 +88,7 @@ class MosquittoProcess:
             raise BrokerError("the broker is already running")
         directory = self._directory()
         self.port = self.port or _free_port()
+        _must_be_free(self.port)
         config = directory / "mosquitto.conf"
         config.write_text("\n".join(self._lines(directory)) + "\n")
         with (directory / "mosquitto.log").open("ab") as log:
@@ -197,6 +198,18 @@ class MosquittoProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _must_be_free(port: int) -> None:
+    """BrokerError when somebody listens there: else that one would be taken for ours."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise BrokerError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
+        except OverflowError as error:
+            raise BrokerError(f"{port} is no port") from error
 
 
 def _free_port() -> int:

@@ -92,6 +92,21 @@ def test_enroll_by_fingerprint_writes_settings_and_trusts(
     assert "exists and says" in clash.stderr
 
 
+def test_a_folder_is_where_it_was_typed_and_not_below_the_settings(
+    world: Any, tmp_path: Path, tiny_bundle: Callable[..., bytes]
+) -> None:
+    world.publisher.publish(tiny_bundle())
+    (tmp_path / "etc").mkdir()
+    done = edge_agent(
+        "enroll", "--root", world.publisher.fingerprint, "--broker", world.broker.url,
+        "--fleet", "home", "--config", "etc/agent.toml", "--folder", "state", cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert load(tmp_path / "etc" / "agent.toml", {}).folder == tmp_path / "state"
+    assert (tmp_path / "state").is_dir()
+    assert not (tmp_path / "etc" / "state").exists()
+
+
 def test_enroll_refuses_another_root_and_what_is_no_root(world: Any, tmp_path: Path) -> None:
     device = world.device
     other = type(world.publisher)(tmp_path / "other", world.broker.url)
