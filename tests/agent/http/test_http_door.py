@@ -123,7 +123,7 @@ def test_a_faulty_request_gets_a_reason_and_the_next_is_answered(
     assert client.ask("POST", "/predict/pump", json.dumps(ROW).encode()).status == 200
 
 
-POST = b"POST /predict/pump HTTP/1.1\r\nhost: a\r\n"
+POST = b"POST /predict/pump HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ POST = b"POST /predict/pump HTTP/1.1\r\nhost: a\r\n"
     [
         b"NONSENSE\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nhost: b\r\n\r\n",
         POST + b"content-length: 5\r\ncontent-length: 6\r\n\r\nabcdef",
         POST + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         POST + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
@@ -140,14 +140,14 @@ POST = b"POST /predict/pump HTTP/1.1\r\nhost: a\r\n"
         POST + b"content-length: 1e3\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost : a\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: a\nx: b\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: a\r\n x: folded\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\n x: folded\r\n\r\n",
     ],
 )
 def test_a_message_that_two_could_read_differently_ends_the_connection(
     message, door, connect
 ) -> None:
     client = connect(door)
-    client.send(message + b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.send(message + b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
     answer = client.read()
     assert answer.status == 400 and answer.headers["connection"] == "close"
     assert client.closed()
@@ -157,7 +157,8 @@ def test_a_message_that_two_could_read_differently_ends_the_connection(
 def test_a_request_may_come_byte_by_byte_and_several_at_once(door, connect) -> None:
     body = json.dumps(ROW).encode()
     message = (
-        b"POST /predict/pump HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        b"POST /predict/pump HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+        + body
     )
     slow = connect(door)
     for at in range(len(message)):
@@ -175,7 +176,7 @@ def slow_body(door, connect) -> bytes:
 def test_chunked_and_compressed_bodies(client) -> None:
     body = json.dumps(ROW).encode()
     client.send(
-        b"POST /predict/pump HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"POST /predict/pump HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         + b"".join(b"%x\r\n%s\r\n" % (1, body[i : i + 1]) for i in range(len(body)))
         + b"0\r\n\r\n"
     )
@@ -187,7 +188,7 @@ def test_chunked_and_compressed_bodies(client) -> None:
 def test_expect_100_continue_is_answered(client) -> None:
     body = json.dumps(ROW).encode()
     client.send(
-        b"POST /predict/pump HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n"
+        b"POST /predict/pump HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
         b"content-length: %d\r\n\r\n" % len(body)
     )
     assert client.read().status == 100
@@ -198,10 +199,12 @@ def test_expect_100_continue_is_answered(client) -> None:
 def test_bounds_hold_before_anything_is_kept(open_door, connect) -> None:
     door = open_door(body_max_bytes=1000)
     told = connect(door)
-    told.send(b"POST /predict/pump HTTP/1.1\r\nhost: a\r\ncontent-length: 10000000000\r\n\r\n")
+    told.send(
+        b"POST /predict/pump HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10000000000\r\n\r\n"
+    )
     assert told.read().status == 413
     grown = connect(door)
-    grown.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+    grown.send(b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
     grown.send(b"3e9\r\n" + b"x" * 1001 + b"\r\n")
     assert grown.read().status == 413
     bomb = gzip.compress(b"0" * 10_000_000)
@@ -210,19 +213,19 @@ def test_bounds_hold_before_anything_is_kept(open_door, connect) -> None:
     ).status in (400, 413)
     assert connect(door).ask("POST", "/predict/pump", b"x", content_encoding="br").status == 415
     head = connect(door)
-    head.send(b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * (HEAD_MAX_BYTES + 100))
+    head.send(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * (HEAD_MAX_BYTES + 100))
     assert head.read().status == 431
 
 
 def test_what_follows_a_chunked_body_is_bounded_and_says_nothing(door, open_door, connect) -> None:
     endless = connect(door)
-    endless.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+    endless.send(b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
     for at in range(HEAD_MAX_BYTES // 1000 + 2):
         endless.send(b"x%d: %s\r\n" % (at, b"y" * 1000))
     assert endless.read().status == 431
     late = connect(open_door(token="t0ken"))
     late.send(
-        b"GET /v2 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"GET /v2 HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         b"0\r\nauthorization: Bearer t0ken\r\n\r\n"
     )
     assert late.read().status == 401
@@ -231,7 +234,7 @@ def test_what_follows_a_chunked_body_is_bounded_and_says_nothing(door, open_door
 def test_slow_and_idle_clients_lose_their_connection(open_door, connect) -> None:
     door = open_door(arrive_s=0.3, idle_s=0.6)
     slow, idle = connect(door), connect(door)
-    slow.send(b"POST /predict/pump HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\n\r\n{")
+    slow.send(b"POST /predict/pump HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{")
     assert slow.read().status == 408 and slow.closed()
     assert idle.closed()
     assert connect(door).ask("GET", "/v2/health/live").status == 200
@@ -263,11 +266,28 @@ def test_a_token_is_asked_for_but_not_by_probes_nor_on_the_socket(
     assert oct((tmp_path / "edge.sock").stat().st_mode & 0o777) == "0o660"
     with socket.socket(socket.AF_UNIX) as local:
         local.connect(str(tmp_path / "edge.sock"))
-        local.sendall(b"GET /v2/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        local.sendall(b"GET /v2/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         said = b""
         while data := local.recv(4096):
             said += data
     assert said.startswith(b"HTTP/1.1 200") and b"pump" in said
+
+
+def test_a_whole_head_at_once_is_bounded_too(client) -> None:
+    assert client.ask("GET", "/v2/health/live", x="y" * HEAD_MAX_BYTES).status == 431
+
+
+def test_a_name_that_was_made_to_lead_here_is_refused_unless_a_token_is_asked_for(
+    open_door, connect
+) -> None:
+    message = b"GET /v2/models HTTP/1.1\r\nhost: %b\r\n\r\n"
+    plain = connect(open_door())
+    for host, status in ((b"evil.example:8080", 403), (b"127.0.0.1:8080", 200), (b"[::1]", 200)):
+        plain.send(message % host)
+        assert plain.read().status == status
+    held = connect(open_door(token="t"))
+    held.send(message % b"device.example")
+    assert held.read().status == 401
 
 
 def test_a_page_from_elsewhere_is_refused(client) -> None:

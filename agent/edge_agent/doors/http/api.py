@@ -8,14 +8,16 @@ up other requests; more work than can be done is turned away at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
+import ipaddress
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -253,7 +255,11 @@ class Api:
         origin = request.headers.get("origin", "")
         if origin and origin.partition("://")[2] != request.headers.get("host", ""):
             raise _Status(403, "a page from elsewhere may not ask this device")
-        if not self._config.token or request.local:
+        if request.local:
+            return
+        if not self._config.token:
+            if not _is_address(request.headers.get("host", "")):
+                raise _Status(403, "ask by address or as localhost: a name may be somebody else's")
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         given = token.strip().encode("latin-1")
@@ -265,6 +271,18 @@ class Api:
 
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
 """What a probe may ask without a token."""
+
+
+def _is_address(host: str) -> bool:
+    """Whether a Host field names this machine by what no name server can point elsewhere.
+
+    A page whose own name was made to lead here (DNS rebinding) has that name in it.
+    """
+    name = urlsplit(f"//{host}").hostname or ""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return name in ("", "localhost") or name.endswith(".localhost")
 
 
 class _Status(InputFault):

@@ -114,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._head_bytes = 0
+        self._fields_bytes = 0
         self._in_head = True
         self._idle = True
 
@@ -192,6 +193,9 @@ class Connection(asyncio.Protocol):
         """One header field; what stands behind a chunked body is not kept (RFC 9110, 6.5)."""
         if not self._in_head:
             return
+        self._fields_bytes += len(name) + len(value)
+        if self._fields_bytes > HEAD_MAX_BYTES:
+            raise _Refused(431, f"the headers are over {HEAD_MAX_BYTES} bytes")
         key = name.decode("latin-1").lower()
         if key in self._headers:
             if key in _SINGLE:
