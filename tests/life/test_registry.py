@@ -109,3 +109,8 @@ def test_tokens_that_are_over_do_not_pile_up() -> None:
     for i in range(registry.TOKENS_KEPT + 50):
         known = registry.with_token(known, token(id=f"t{i}", device="", created_s=NOW + 9999 * i))
     assert len(known.tokens) <= registry.TOKENS_KEPT
+
+
+def test_no_account_takes_the_client_id_of_a_download_connection() -> None:
+    with pytest.raises(InputFault, match="download connections"):
+        registry.with_account(Registry(), Account(name="pi7-dl", role="device", fleet="home"))

@@ -28,6 +28,7 @@ from edge_contract.topics import DEFAULT_PREFIX, Topics
 REGISTRY_MAX_BYTES = 256 * 1024**2
 TOKENS_KEPT = 1000
 """Tokens that are over stay for whoever asks what became of them; the oldest go first."""
+DOWNLOAD_SUFFIX = "-dl"
 TOKEN_USER = "enroll."  # noqa: S105 - a name
 """What the broker's user of a token begins with; the token's id follows."""
 
@@ -121,7 +122,7 @@ def with_account(registry: Registry, account: Account) -> Registry:
             f"account {account.name!r} is a {known.role} of fleet {known.fleet} already",
             advice="A broker knows each name once: choose another.",
         )
-    _check_no_token(account.name)
+    _check_not_reserved(account.name)
     return replace(registry, accounts={**registry.accounts, account.name: account})
 
 
@@ -223,7 +224,7 @@ def redeemed(
 def _check_free(registry: Registry, device: str, fleet: str, *, taken: bool = False) -> None:
     """The name may become a device's of ``fleet``; with ``taken``, only where nobody has it."""
     check_name(device, "device")
-    _check_no_token(device)
+    _check_not_reserved(device)
     known = registry.accounts.get(device)
     if known is not None and (taken or (known.role, known.fleet) != ("device", fleet)):
         raise InputFault(
@@ -232,9 +233,14 @@ def _check_free(registry: Registry, device: str, fleet: str, *, taken: bool = Fa
         )
 
 
-def _check_no_token(name: str) -> None:
+def _check_not_reserved(name: str) -> None:
     if name.startswith(TOKEN_USER):
         raise InputFault(f"account {name!r}: names with {TOKEN_USER!r} are for tokens")
+    if name.endswith(DOWNLOAD_SUFFIX):
+        raise InputFault(
+            f"account {name!r}: names that end in {DOWNLOAD_SUFFIX!r} are client ids of devices'"
+            " download connections"
+        )
 
 
 # -- the broker's files ------------------------------------------------------------------------
