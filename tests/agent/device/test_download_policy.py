@@ -288,7 +288,7 @@ def test_what_an_abandoned_download_left_makes_room_and_versions_in_use_stay(
 ) -> None:
     """Of 1.1 most is here when 1.2 takes its place, which fits only without that."""
     device = world.new_device(
-        telemetry={"spool_bytes": 65536}, download={"disk_max": "2.3 MB", "rate_max": "200 kB/s"}
+        telemetry={"spool_bytes": 65536}, download={"disk_max": "2.3 MB", "rate_max": "100 kB/s"}
     )
     world.publisher.publish(big_bundle("1.0"))
     with Agent(device.config):
@@ -298,8 +298,10 @@ def test_what_an_abandoned_download_left_makes_room_and_versions_in_use_stay(
     with Agent(device.config):
         world.publisher.publish(big_bundle("1.1", seed=2))
         world.until(lambda: sum(on_disk(device).values()) > 450_000, "most of 1.1")
-        left = set(on_disk(device))
-        world.publisher.publish(big_bundle("1.2", seed=3))
+    left = set(on_disk(device))
+    assert not device.at("1.1")
+    world.publisher.publish(big_bundle("1.2", seed=3))
+    with Agent(device.config):
         device.wait_at("1.2")
         assert not left & set(on_disk(device))
         assert first_slot <= set(device.folder.slots.iterdir()), "the former version is kept"

@@ -175,7 +175,7 @@ def test_a_version_that_eats_memory_on_real_requests_is_rolled_back_with_figures
 def test_a_version_that_hangs_on_a_real_request_is_rolled_back_and_the_request_ended(
     world: Any, tiny_bundle: Any, odd_bundle: Any
 ) -> None:
-    device = world.new_device(update={"stall_s": 0.5}, trial={"requests": 10_000, "seconds": 600})
+    device = world.new_device(update={"stall_s": 2.0}, trial={"requests": 10_000, "seconds": 600})
     committed_by_seconds(world, device, tiny_bundle("1.0"))
     with device.agent() as agent:
         on_trial(world, device, agent, odd_bundle("looping", "2.0"))
@@ -192,7 +192,7 @@ def test_a_request_over_mqtt_that_hangs_is_answered_with_an_error_and_the_next_o
     world: Any, odd_bundle: Any
 ) -> None:
     """Also of a committed version, and by the door's only thread."""
-    device = world.new_device(update={"stall_s": 0.5})
+    device = world.new_device(update={"stall_s": 2.0})
     world.publisher.publish(odd_bundle("looping", "1.0"))
     with device.agent():
         device.wait_at("1.0")
@@ -379,8 +379,7 @@ def test_systemd_hears_ready_alive_and_stopping_of_a_real_agent(
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     monkeypatch.setenv("WATCHDOG_USEC", "300000")
     device.start()
-    heard = [ear.recv(4096).decode()]
-    assert heard == ["READY=1"] or "WATCHDOG=1" in heard
+    heard: list[str] = []
     while not {"READY=1", "WATCHDOG=1"} <= set(heard):
         heard.append(ear.recv(4096).decode())
     device.signal(signal.SIGTERM)
