@@ -16,26 +16,23 @@ To verify, in this order:
 
 from __future__ import annotations
 
-import base64
-import json
 from pathlib import Path
-from typing import Any
 
 from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import FormatError, VerificationError
+from securesystemslib.exceptions import VerificationError
 from tuf.api.metadata import Root, Targets
 
+from edge_contract import signature as signatures
 from edge_contract.bundle import SIGNATURE_MAX_BYTES, Bundle
 from edge_contract.errors import InputFault
 from edge_contract.manifest import decode, digest
+from edge_contract.signature import PAYLOAD_TYPE
 from edge_release import metadata, roles, statement
 from edge_release.commit import signers
 from edge_release.keys import Secrets, no_secrets
 from edge_release.repository import Repository
 from edge_release.shelf import Shelf, versioned
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-TARGETS_FIELD = "edgeTargets"
 _ADVICE = "Do not use it: get the bundle again from its publisher, or check the keys you name."
 
 
@@ -52,10 +49,7 @@ def sign_bundle(manifest_bytes: bytes, keys_dir: Path, secrets: Secrets = no_sec
     envelope = Envelope(payload, PAYLOAD_TYPE, {})
     for signer in signers(repository.desk, state, roles.MODELS):
         envelope.sign(signer)
-    document: dict[str, Any] = envelope.to_dict()
-    carried = state.files[versioned(roles.TARGETS, targets.version)]
-    document[TARGETS_FIELD] = base64.b64encode(carried).decode()
-    data = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    data = signatures.write(envelope, state.files[versioned(roles.TARGETS, targets.version)])
     if len(data) > SIGNATURE_MAX_BYTES:
         raise InputFault(
             f"the signature is {len(data)} bytes, over the limit of {SIGNATURE_MAX_BYTES}",
@@ -78,7 +72,7 @@ def verify_bundle(bundle: Bundle, *, root: bytes | None, keys_dir: Path | None) 
             f"bundle {bundle.manifest.name} {bundle.manifest.version} carries no signature",
             advice="Build it with --keys DIR to sign it.",
         )
-    envelope, carried = _open(bundle.signature)
+    envelope, carried = signatures.read(bundle.signature)
     trusted, targets_bytes = _anchor(root, keys_dir, carried)
     # 1. the root is signed by itself
     anchor = metadata.parse(trusted, Root, "the root")
@@ -103,18 +97,6 @@ def verify_bundle(bundle: Bundle, *, root: bytes | None, keys_dir: Path | None) 
         statement.check(envelope.payload, bundle.manifest, bundle.digest)
     except InputFault as error:
         raise InputFault(error.what, advice=_ADVICE) from error
-
-
-def _open(signature: bytes) -> tuple[Envelope, bytes]:
-    """The envelope and the targets metadata that it carries."""
-    if len(signature) > SIGNATURE_MAX_BYTES:
-        raise InputFault(f"the signature is {len(signature)} bytes")
-    try:
-        document = json.loads(signature)
-        carried = base64.b64decode(document.get(TARGETS_FIELD, ""), validate=True)
-        return Envelope.from_dict(document), carried
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
-        raise InputFault(f"the signature is not a DSSE envelope: {error}") from error
 
 
 def _check_carried(carried: bytes, keys_dir: Path) -> None:

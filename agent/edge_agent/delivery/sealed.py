@@ -14,25 +14,22 @@ Expiry is not asked: what is trusted to run is not stopped by a calendar.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import FormatError, VerificationError
+from securesystemslib.exceptions import VerificationError
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import DelegatedRole, Key, Metadata, Root, Targets
 from tuf.api.serialization import DeserializationError
 
 from edge_agent.delivery.roots import check_distinct, check_root
-from edge_contract.bundle import SIGNATURE_MAX_BYTES, Bundle
+from edge_contract import signature as signatures
+from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault
 from edge_contract.messages import manifest_path
+from edge_contract.signature import PAYLOAD_TYPE
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-TARGETS_FIELD = "edgeTargets"
 _ADVICE = "Build it with --keys DIR of the publisher that this device is enrolled with."
 
 
@@ -62,7 +59,7 @@ def _verify(bundle: Bundle, root: bytes) -> None:
     who = f"bundle {bundle.manifest.name} {bundle.manifest.version}"
     if not bundle.signature:
         raise InputFault(f"{who} carries no signature", advice=_ADVICE)
-    envelope, carried = _open(bundle.signature)
+    envelope, carried = signatures.read(bundle.signature)
     # 1. the root is signed by itself
     check_root(root)
     anchor = Metadata[Root].from_bytes(root).signed
@@ -82,18 +79,6 @@ def _verify(bundle: Bundle, root: bytes) -> None:
     # 4. the statement is about this manifest
     if envelope.payload_type != PAYLOAD_TYPE or _subject(envelope.payload) != bundle.digest:
         raise InputFault(f"the signature in {who} is about another manifest", advice=_ADVICE)
-
-
-def _open(signature: bytes) -> tuple[Envelope, bytes]:
-    """The envelope, and the targets metadata that it carries."""
-    if len(signature) > SIGNATURE_MAX_BYTES:
-        raise InputFault(f"the signature is {len(signature)} bytes")
-    try:
-        document = json.loads(signature)
-        carried = base64.b64decode(document.get(TARGETS_FIELD, ""), validate=True)
-        return Envelope.from_dict(document), carried
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
-        raise InputFault(f"the signature is not a DSSE envelope: {error}") from error
 
 
 def _delegated(targets: Targets, bundle: Bundle) -> tuple[list[Key], DelegatedRole]:
