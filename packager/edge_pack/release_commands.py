@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +35,8 @@ from edge_pack.broker_options import (
 from edge_pack.passphrases import Asking
 
 if TYPE_CHECKING:
-    from edge_release.repository import Repository
+    from edge_release.publication import Synced
+    from edge_release.repository import Published, Repository
 
 KEYS = Path("keys")
 _Release = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="Such as pump@1.2.")]
@@ -148,16 +150,27 @@ def _publish(
     chosen = target(broker, fleet, prefix, ca)
     opened = bundles.read(read_bounded(bundle, bundles.BUNDLE_MAX_BYTES))
     repository = _open(keys, passphrase_file)
+    published, synced, seconds = _changed(
+        repository,
+        chosen,
+        f"publishing {opened.manifest.name} {opened.manifest.version}",
+        lambda: repository.publish(
+            opened, fleet=fleet, channel=channel, candidate=candidate, now=_now()
+        ),
+    )
+    role = "candidate" if candidate else "stable"
+    release_printing.show_published(published, synced, seconds, role, as_json=as_json)
+
+
+def _changed(
+    repository: Repository, chosen: Target | None, title: str, change: Callable[[], Published]
+) -> tuple[Published, Synced | None, float]:
+    """Sign a change and put it on the broker, if one is named; and the seconds that took."""
     started = time.monotonic()
     with repository.locked(), connected(chosen) as link:
-        published = repository.publish(
-            opened, fleet=fleet, channel=channel, candidate=candidate, now=_now()
-        )
-        title = f"publishing {opened.manifest.name} {opened.manifest.version}"
+        published = change()
         synced = put(repository, chosen, link, title)
-    role = "candidate" if candidate else "stable"
-    seconds = time.monotonic() - started
-    release_printing.show_published(published, synced, seconds, role, as_json=as_json)
+    return published, synced, time.monotonic() - started
 
 
 def _promote(
@@ -177,11 +190,13 @@ def _promote(
     model, version = _split(release)
     chosen = target(broker, fleet, prefix, ca) if broker else None
     repository = _open(keys, passphrase_file)
-    started = time.monotonic()
-    with repository.locked(), connected(chosen) as link:
-        published = repository.promote(version, Place(fleet, channel, model), now=_now())
-        synced = put(repository, chosen, link, f"promoting {release}")
-    seconds = time.monotonic() - started
+    place = Place(fleet, channel, model)
+    published, synced, seconds = _changed(
+        repository,
+        chosen,
+        f"promoting {release}",
+        lambda: repository.promote(version, place, now=_now()),
+    )
     release_printing.show_published(published, synced, seconds, "stable", as_json=as_json)
 
 
@@ -202,11 +217,13 @@ def _floor(
     model, version = _split(release)
     chosen = target(broker, fleet, prefix, ca) if broker else None
     repository = _open(keys, passphrase_file)
-    started = time.monotonic()
-    with repository.locked(), connected(chosen) as link:
-        published = repository.set_floor(version, Place(fleet, channel, model), now=_now())
-        synced = put(repository, chosen, link, f"floor {release}")
-    seconds = time.monotonic() - started
+    place = Place(fleet, channel, model)
+    published, synced, seconds = _changed(
+        repository,
+        chosen,
+        f"floor {release}",
+        lambda: repository.set_floor(version, place, now=_now()),
+    )
     release_printing.show_published(
         published, synced, seconds, "stable", floor=version, as_json=as_json
     )
