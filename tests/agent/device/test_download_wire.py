@@ -6,6 +6,7 @@ sends: which chunk, how many bytes.
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import selectors
@@ -141,38 +142,9 @@ def relay(broker: Any) -> Iterator[Relay]:
 
 
 @pytest.fixture(scope="session")
-def big_bundle(seal_bundle: Callable[..., bytes]) -> Callable[..., bytes]:
-    """A bundle whose model is random bytes that nothing makes smaller; ``seed``: which."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    from edge_contract.manifest import Feature, Outputs, Tensor
-
-    def build(version: str, *, seed: int = 1, size: int = 1_500_000) -> bytes:
-        weights = np.random.default_rng(seed).normal(size=(4, size // 16)).astype(np.float32)
-        graph = helper.make_graph(
-            [
-                helper.make_node("MatMul", ["X", "W"], ["wide"]),
-                helper.make_node("ReduceMean", ["wide"], ["value"], axes=[1], keepdims=1),
-            ],
-            "wide",
-            [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, 4])],
-            [helper.make_tensor_value_info("value", TensorProto.FLOAT, [None, 1])],
-            [numpy_helper.from_array(weights, "W")],
-        )
-        opset = [helper.make_opsetid("", 17)]
-        model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-        names = ("temp", "hum", "rpm", "volt")
-        return seal_bundle(
-            model.SerializeToString(), name="pump", version=version, task="regression",
-            features=tuple(Feature(name=name) for name in names),
-            inputs=(Tensor(name="X", dtype="float32", shape=(None, 4), features=names),),
-            outputs=Outputs(tensors=("value",), value="value"),
-            golden_inputs={"X": np.full((2, 4), 2.0, dtype=np.float32)},
-            profile=None,
-        )  # fmt: skip
-
-    return build
+def big_bundle(big_bundle: Callable[..., bytes]) -> Callable[..., bytes]:
+    """Long enough on the wire to be cut several times."""
+    return functools.partial(big_bundle, size=1_500_000)
 
 
 def on_disk(device: Any) -> set[str]:
