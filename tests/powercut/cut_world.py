@@ -33,7 +33,7 @@ TOPICS = Topics(FLEET)
 NAMES = ("temp", "hum", "rpm", "volt")
 GOOD_ROW = {"temp": 1.0, "hum": 2.0, "rpm": 3.0, "volt": 4.0}
 BAD_ROW = {**GOOD_ROW, "temp": -1.0}
-WAIT_S = 60.0
+WAIT_S = 180.0
 SETTINGS: dict[str, dict[str, Any]] = {
     "trial": {"requests": 20, "seconds": 0.4, "max_error_rate": 0.2, "deadline_s": 300.0},
     "telemetry": {"window_s": 0.4},
