@@ -25,6 +25,7 @@ from edge_contract import broker_url, bundle, profile, telemetry
 from edge_contract import manifest as manifests
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_contract.profile import Monitor, Profile
+from edge_contract.residuals import Residuals
 from edge_contract.topics import Topics
 from edge_fleet.brokers import running_broker
 from edge_fleet.collector import Collector, CollectorConfig
@@ -69,12 +70,13 @@ def make(windows: int, rng: np.random.Generator) -> Bench:
     made = Profile(rows=REFERENCE_ROWS, monitors=tuple(monitors))
     entry, stored = bundle.encode_member(manifests.PROFILE_FILE, profile.encode(made))
     manifest = _manifest(entry)
+    reference = Residuals(made)
     shares = [np.concatenate([p, np.zeros(5)]) for p in numeric]
     shares += [np.concatenate([p, np.zeros(3)]) for p in categorical]
     payloads = []
     for at in range(windows):
         counts = np.concatenate([rng.multinomial(ROWS, p) for p in shares])
-        payloads.append(_record(f"pi-{at % DEVICES}", at, manifest, counts))
+        payloads.append(_record(f"pi-{at % DEVICES}", at, manifest, reference.write(counts, ROWS)))
     return Bench(made, manifest, stored, payloads)
 
 
@@ -113,7 +115,7 @@ def _manifest(entry: manifests.File) -> bytes:
     )
 
 
-def _record(device: str, seq: int, manifest: bytes, counts: np.ndarray) -> tuple[str, bytes]:
+def _record(device: str, seq: int, manifest: bytes, counts: bytes) -> tuple[str, bytes]:
     now_ms = time.time_ns() // 1_000_000
     record = telemetry.Record(
         schema=telemetry.SCHEMA,
@@ -129,8 +131,8 @@ def _record(device: str, seq: int, manifest: bytes, counts: np.ndarray) -> tuple
         rows=ROWS,
         refused=0,
         failed=0,
-        coding=telemetry.CODING_LEB128,
-        counts=telemetry.pack_counts(counts),
+        coding=telemetry.CODING_RESIDUALS,
+        counts=counts,
         latency=telemetry.pack_counts([0] * telemetry.LATENCY_BUCKETS),
     )
     return TOPICS.telemetry(device), telemetry.encode(record)
@@ -234,9 +236,10 @@ def time_drift(bench: Bench, batch: int = 100) -> tuple[float, float]:
     records = [telemetry.decode(payload) for _, payload in bench.payloads[:batch]]
     drift_s, decode_s = [], []
     state = table.start(len(records))
+    reference = Residuals(bench.profile)
     for _ in range(20):
         began = time.perf_counter()
-        counts = np.stack([telemetry.counts_of(record, bench.profile) for record in records])
+        counts = telemetry.counts_of_many(records, reference)
         decode_s.append(time.perf_counter() - began)
         began = time.perf_counter()
         state = advance(state, table.log_e(counts))

@@ -235,13 +235,16 @@ def _counts_of(
     known: Known, windows: Sequence[Window], faults: list[Fault]
 ) -> tuple[list[Window], NDArray[np.int64]]:
     """The windows whose counts fit the profile, and the counts, ``[windows, cells]``."""
+    try:
+        records = [telemetry.decode(window.record) for window in windows]
+        return list(windows), telemetry.counts_of_many(records, known.reference)
+    except InputFault:
+        pass  # which, and why, is found out one by one
     good: list[Window] = []
     rows: list[NDArray[np.int64]] = []
     for window in windows:
         try:
-            counts = telemetry.counts_of(telemetry.decode(window.record), known.profile)
-            if len(counts) and counts.max() > window.rows:  # a sum that wrapped around
-                raise InputFault(f"a cell counts {counts.max()} of {window.rows} rows")
+            counts = telemetry.counts_of(telemetry.decode(window.record), known.reference)
         except InputFault as error:
             faults.append(Fault(window.device, "bad-counts", error.what, window.received_ms))
         else:

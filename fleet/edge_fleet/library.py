@@ -18,6 +18,7 @@ from edge_contract import profile as profiles
 from edge_contract.errors import InputFault
 from edge_contract.manifest import PROFILE_FILE, File, Manifest
 from edge_contract.profile import Profile
+from edge_contract.residuals import Residuals
 from edge_fleet.drift.edetector import DriftTable
 
 KNOWN_MAX = 64
@@ -44,6 +45,11 @@ class Known:
     def table(self) -> DriftTable:
         """The bets on its monitors."""
         return DriftTable(self.profile)
+
+    @cached_property
+    def reference(self) -> Residuals:
+        """What the counts of its windows are read with."""
+        return Residuals(self.profile)
 
     @property
     def labels(self) -> tuple[str, ...]:

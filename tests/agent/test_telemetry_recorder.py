@@ -15,6 +15,7 @@ from edge_agent.telemetry.recorder import Instant
 from edge_contract import bundle as bundles
 from edge_contract import telemetry
 from edge_contract.errors import InputFault, MachineFault
+from edge_contract.residuals import Residuals
 from edge_contract.telemetry import Record
 
 ROW = {"temp": 0.5, "hum": -1.0, "rpm": 2.0, "volt": 0.0}
@@ -75,7 +76,9 @@ def test_a_window_ends_by_time_and_says_what_it_counted(recorder, spool, make, k
     assert (record.rows, record.refused, record.failed) == (10, 1, 0)
     assert (record.start_ms, record.end_ms) == (BORN_MS, BORN_MS + 60_000)
     assert record.synchronised
-    assert telemetry.counts_of(record, model.profile).sum() == 10 * len(model.profile.monitors)
+    assert telemetry.counts_of(record, Residuals(model.profile)).sum() == 10 * len(
+        model.profile.monitors
+    )
     assert telemetry.latency_of(record).sum() == 10
     assert kicks == [1]
 
@@ -257,4 +260,4 @@ def test_windows_under_load_and_swaps_add_up(make, spool) -> None:
         model = make(record.version, seed=7 + int(record.version) % 2)
         assert record.bundle.hex() == model.digest
         profiles[record.version] = model.profile
-        telemetry.counts_of(record, model.profile)
+        telemetry.counts_of(record, Residuals(model.profile))

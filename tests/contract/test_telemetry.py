@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge_contract import telemetry
 from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor, Profile
+from edge_contract.residuals import Residuals
 from edge_contract.telemetry import COUNT_MAX, Record
 
 PROFILE = Profile(
@@ -23,6 +24,7 @@ PROFILE = Profile(
         Monitor(name="b", kind="category", categories=("x",), counts=(6, 0, 0, 0)),
     ),
 )
+REFERENCE = Residuals(PROFILE)
 
 
 VECTOR = [3, 2, 0, 0, 0, 0, 0, 4, 0, 0, 1]
@@ -54,7 +56,7 @@ def record(**changes: object) -> Record:
 def test_a_record_survives_a_round_trip() -> None:
     read = telemetry.decode(telemetry.encode(record()))
     assert read == record()
-    assert telemetry.counts_of(read, PROFILE).tolist() == VECTOR
+    assert telemetry.counts_of(read, REFERENCE).tolist() == VECTOR
     assert telemetry.latency_of(read)[10] == 5
 
 
@@ -98,7 +100,23 @@ def test_a_record_with_a_wrong_field_is_refused(changes: dict[str, object]) -> N
 
 def test_counts_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(InputFault, match="'b' add up to 4"):
-        telemetry.counts_of(record(counts=telemetry.pack_counts([*VECTOR[:-1], 0])), PROFILE)
+        telemetry.counts_of(record(counts=telemetry.pack_counts([*VECTOR[:-1], 0])), REFERENCE)
+
+
+def test_counts_that_wrap_around_to_the_right_sum_are_refused() -> None:
+    huge = [COUNT_MAX, *VECTOR[1:]]
+    with pytest.raises(InputFault):
+        telemetry.counts_of(record(counts=telemetry.pack_counts(huge)), REFERENCE)
+
+
+def test_many_records_are_read_as_each_alone_in_either_coding() -> None:
+    new = record(coding=telemetry.CODING_RESIDUALS, counts=REFERENCE.write(VECTOR, 5))
+    for records in ([record(), new], [new, new], []):
+        counts = telemetry.counts_of_many(records, REFERENCE)
+        assert counts.tolist() == [VECTOR] * len(records)
+    damaged = msgspec.structs.replace(new, counts=new.counts + b"\0")
+    with pytest.raises(InputFault):
+        telemetry.counts_of_many([new, damaged], REFERENCE)
 
 
 @pytest.mark.parametrize("cells", [10, 12])
@@ -139,7 +157,7 @@ def test_only_the_declared_error_escapes_the_record_decoder(data: st.DataObject)
     for _ in range(data.draw(st.integers(1, 4))):
         altered[data.draw(st.integers(0, len(altered) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(InputFault):
-        telemetry.counts_of(telemetry.decode(bytes(altered)), PROFILE)
+        telemetry.counts_of(telemetry.decode(bytes(altered)), REFERENCE)
 
 
 @given(st.integers(1, 10**13))

@@ -19,6 +19,8 @@ from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.window import Totals, Window
 from edge_contract import telemetry
 from edge_contract.errors import EdgeError
+from edge_contract.profile import Profile
+from edge_contract.residuals import Residuals
 from edge_contract.telemetry import Record, pack_counts
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class _Watch:
         self.model = model
         limit_ms = strictest(latency_max_ms, model.manifest.runtime.latency_ms_max)
         self.window = Window(model.manifest, model.profile, latency_max_ms=limit_ms)
+        self.reference = Residuals(model.profile or Profile(rows=0, monitors=()))
         self.began_s = began_s
         self.left = False
 
@@ -165,8 +168,8 @@ class Recorder:
             rows=counts.rows,
             refused=counts.refused,
             failed=counts.failed,
-            coding=telemetry.CODING_LEB128,
-            counts=pack_counts(counts.cells),
+            coding=telemetry.CODING_RESIDUALS,
+            counts=watch.reference.write(counts.cells, counts.rows),
             latency=pack_counts(counts.latency),
             dropped=self.dropped,
         )
