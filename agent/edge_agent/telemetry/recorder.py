@@ -81,6 +81,8 @@ class Recorder:
         self._latency_max_ms = latency_max_ms
         self._lock = threading.Lock()
         self._current: dict[str, _Watch] = {}
+        self._beside: dict[tuple[str, str], _Watch] = {}
+        """By name and digest: loaded beside what answers, and asked by its version."""
         self._leaving: list[_Watch] = []
         self._seq = 0
         self._lost = 0
@@ -90,33 +92,65 @@ class Recorder:
         """Records that were made in this boot or an earlier one and will never arrive."""
         return self._spool.dropped + self._lost
 
-    def swap(self, live: Live, model: Model | None, now: Instant) -> Model | None:
-        """Let ``model`` answer under ``live``'s name, counted from its first request on.
+    def swap(
+        self, live: Live, model: Model | None, now: Instant, *, keep: bool = False
+    ) -> Model | None:
+        """Let ``model`` answer under ``live``'s name, its totals counted from its first request on.
 
         The old version's window ends; requests still with it are counted for it, and recorded
-        when the last has returned. Returns the old model. Raises as ``Live.swap``; then nothing
-        changed.
+        when the last has returned. With ``keep`` it stays loaded, beside, and is counted on.
+        Returns the old model. Raises as ``Live.swap``; then nothing changed.
         """
         with self._lock:
-            watch = None
+            watch, known = None, False
             if model is not None:
-                watch = _Watch(model, now.monotonic_s, self._latency_max_ms)
-                watch.model.observer = watch.window
+                watch = self._beside.get((live.name, model.digest))
+                known = watch is not None and watch.model is model
+                if watch is None or not known:
+                    watch = self._watch(model, now)
             past = self._current.get(live.name)
-            old = live.swap(model, on_left=lambda _: _mark_left(past))
+            old = live.swap(model, on_left=lambda _: _mark_left(past), keep=keep)
+            if watch is not None and known:
+                del self._beside[live.name, watch.model.digest]
+                self._close(watch, now)
+                watch.window.forget()
             if past is not None:
-                self._leaving.append(past)
                 del self._current[live.name]
+                if keep:
+                    self._close(past, now)
+                    self._beside[live.name, past.model.digest] = past
+                else:
+                    self._leaving.append(past)
             if watch is not None:
                 self._current[live.name] = watch
             self._close_leaving(now)
             return old
 
+    def put_beside(self, live: Live, model: Model, now: Instant) -> None:
+        """Let ``model`` be asked by its version, and count what it answers.
+
+        Raises as ``Live.put_beside``; then nothing changed.
+        """
+        with self._lock:
+            watch = self._watch(model, now)
+            live.put_beside(model)
+            self._beside[live.name, model.digest] = watch
+
+    def take_away(self, live: Live, sha256: str, now: Instant) -> Model | None:
+        """Let go of what is beside, its last requests counted; None when nothing has the digest."""
+        with self._lock:
+            past = self._beside.pop((live.name, sha256), None)
+            gone = live.take_away(sha256, on_left=lambda _: _mark_left(past))
+            if past is not None:
+                self._leaving.append(past)
+            self._close_leaving(now)
+            return gone
+
     def tick(self, now: Instant) -> None:
         """End the windows that are due, by their time or their rows."""
         with self._lock:
             self._close_leaving(now)
-            for watch in self._current.values():
+            for watch in (*self._current.values(), *self._beside.values()):
                 due = now.monotonic_s - watch.began_s >= self._window_s
                 if due or watch.window.rows >= self._window_rows:
                     self._close(watch, now)
@@ -124,7 +158,7 @@ class Recorder:
     def flush(self, now: Instant) -> None:
         """End every window now: before a stop."""
         with self._lock:
-            for watch in (*self._leaving, *self._current.values()):
+            for watch in (*self._leaving, *self._current.values(), *self._beside.values()):
                 self._close(watch, now)
 
     def totals(self, name: str) -> Totals:
@@ -136,6 +170,11 @@ class Recorder:
         """Of the current version's calls since it was put in place; see ``Window``."""
         watch = self._current.get(name)
         return watch.window.latency_p99_ms if watch is not None else 0.0
+
+    def _watch(self, model: Model, now: Instant) -> _Watch:
+        watch = _Watch(model, now.monotonic_s, self._latency_max_ms)
+        model.observer = watch.window
+        return watch
 
     def _close_leaving(self, now: Instant) -> None:
         # Who has left is asked before closing: a last request may be counted in between.
