@@ -18,7 +18,7 @@ from typing import Any, Protocol, overload
 
 from numpy.typing import NDArray
 
-from edge_agent import blocks, card, quick
+from edge_agent import blocks, card, memory, quick
 from edge_agent.inputs import Batch, Inputs, row_count
 from edge_agent.outputs import Outputs, Prediction, Reading, listed
 from edge_agent.runtime import Session, TensorInfo
@@ -114,7 +114,8 @@ class Model:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int = 1) -> Model:
-        """The model in a bundle that was read. Raises InputFault."""
+        """The model in a bundle that was read. Raises InputFault, NoRoom when memory is short."""
+        memory.room(bundle.manifest)
         names = {file.name for file in bundle.manifest.files}
         return cls(
             bundle.manifest,
@@ -128,10 +129,12 @@ class Model:
     def from_slot(cls, folder: Path, *, threads: int = 1) -> Model:
         """The model whose decoded files lie in ``folder``, each checked by its digest again.
 
-        Raises InputFault when a file is missing or was damaged on the disk.
+        Raises InputFault when a file is missing or was damaged on the disk, NoRoom when memory is
+        short: asked before anything of the model is read.
         """
         data = disk.read_bounded(folder / bundles.MANIFEST_MEMBER, manifests.MANIFEST_MAX_BYTES)
         manifest = manifests.decode(data)
+        memory.room(manifest)
         names = {file.name for file in manifest.files}
         for file in manifest.files:
             _check_digest(folder / file.name, file.raw_sha256)
