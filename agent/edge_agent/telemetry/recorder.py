@@ -12,12 +12,15 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from edge_agent.accept import strictest
 from edge_agent.live import Live
-from edge_agent.model import Model
+from edge_agent.model import Model, Observer
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.window import Totals, Window
 from edge_contract import telemetry
+from edge_contract.aside import Aside
 from edge_contract.errors import EdgeError
 from edge_contract.telemetry import Record, pack_counts
 
@@ -59,6 +62,7 @@ class Recorder:
         boot: this boot's number; sequence numbers start at 0 with each.
         on_record: called after a record was spooled, such as ``Sender.kick``.
         latency_max_ms: slower rows are counted as slow; so are those over the manifest's limit.
+        observer: what a model's calls are told to, given its window; the window where it is None.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Recorder:
         window_rows: int = WINDOW_ROWS,
         on_record: Callable[[], None] | None = None,
         latency_max_ms: float = 0.0,
+        observer: Callable[[Model, Observer], Observer] | None = None,
     ) -> None:
         self._spool = spool
         self._device = device
@@ -79,6 +84,7 @@ class Recorder:
         self._window_rows = window_rows
         self._on_record = on_record
         self._latency_max_ms = latency_max_ms
+        self._observer = observer
         self._lock = threading.Lock()
         self._current: dict[str, _Watch] = {}
         self._beside: dict[tuple[str, str], _Watch] = {}
@@ -161,6 +167,11 @@ class Recorder:
             for watch in (*self._leaving, *self._current.values(), *self._beside.values()):
                 self._close(watch, now)
 
+    def add(self, aside: Aside) -> None:
+        """Number a record of another kind, and spool it; one that cannot be is counted as lost."""
+        with self._lock:
+            self._append(aside)
+
     def totals(self, name: str) -> Totals:
         """Rows of the current version of model ``name`` since it was put in place."""
         watch = self._current.get(name)
@@ -173,7 +184,8 @@ class Recorder:
 
     def _watch(self, model: Model, now: Instant) -> _Watch:
         watch = _Watch(model, now.monotonic_s, self._latency_max_ms)
-        model.observer = watch.window
+        found = self._observer
+        model.observer = found(model, watch.window) if found is not None else watch.window
         return watch
 
     def _close_leaving(self, now: Instant) -> None:
@@ -194,7 +206,7 @@ class Recorder:
             schema=telemetry.SCHEMA,
             device=self._device,
             boot=self._boot,
-            seq=self._seq,
+            seq=0,
             model=manifest.name,
             version=manifest.version,
             bundle=bytes.fromhex(watch.model.digest),
@@ -207,14 +219,19 @@ class Recorder:
             coding=telemetry.CODING_LEB128,
             counts=pack_counts(counts.cells),
             latency=pack_counts(counts.latency),
-            dropped=self.dropped,
+        )
+        self._append(record)
+
+    def _append(self, record: Record | Aside) -> None:
+        numbered = replace(
+            record, device=self._device, boot=self._boot, seq=self._seq, dropped=self.dropped
         )
         self._seq += 1
         try:
-            self._spool.append(record)
+            self._spool.append(numbered)
         except EdgeError as error:
             self._lost += 1
-            log.warning("a telemetry record of %s is lost: %s", manifest.name, error.what)
+            log.warning("a telemetry record of %s is lost: %s", record.model, error.what)
             return
         if self._on_record is not None:
             self._on_record()
