@@ -112,7 +112,7 @@ class Feedback:
         self._heard = False
 
     def give(self, model: str, labels: Iterable[Label]) -> LabelsTaken:
-        """Count labels for answers that ``model`` gave; what became of each kind."""
+        """Count labels for answers that ``model`` gave, "" for any; what became of them."""
         tally = dict.fromkeys(LabelsTaken.__struct_fields__[:-1], 0)
         said: list[str] = []
         with self._lock:
@@ -149,7 +149,7 @@ class Feedback:
         self._heard = True
         which = predictions.parse_id(label.id)
         found = self._answers.find(which) if which is not None else "unknown"
-        if isinstance(found, str) or found.bundle.model != model:
+        if isinstance(found, str) or model not in ("", found.bundle.model):
             kind = found if isinstance(found, str) else "unknown"
             newest = self._answers.newest(model)
             if newest is not None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from edge_agent.inputs import Batch
 from edge_agent.model import Model, Observer
+from edge_agent.outputs import Prediction
 from edge_agent.predictions import Noted
 
 
@@ -77,9 +78,18 @@ def claim(model: Model) -> str:
     return noted.id_of(number) if noted is not None and number else ""
 
 
-def ids_from(first: str, rows: int) -> list[str]:
-    """The ids of a call's rows, from that of its first one; empty without one."""
-    if not first:
-        return []
-    boot, _, number = first.rpartition("-")
-    return [f"{boot}-{at}" for at in range(int(number), int(number) + rows)]
+def predict(model: Model, rows: object) -> Prediction | list[Prediction]:
+    """As ``Model.predict``, each prediction with its id where the agent gives ids."""
+    found = model.predict(rows)
+    observer = model.observer
+    noted = observer.noted if isinstance(observer, Tap) else None
+    number = noted.claim() if noted is not None else 0
+    if noted is None or not number:
+        return found
+    if not isinstance(found, list):
+        return _with_id(found, noted.id_of(number))
+    return [_with_id(each, noted.id_of(at)) for at, each in enumerate(found, number)]
+
+
+def _with_id(found: Prediction, own: str) -> Prediction:
+    return Prediction(found.label, found.probabilities, found.value, found.outputs, own)
