@@ -20,26 +20,34 @@ from pathlib import Path
 from edge_agent import clock, hardware, identity, state
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor, httpd
+from edge_agent.doors.labels import LabelDoor
 from edge_agent.errands import Errands
 from edge_agent.factory import DEFAULT_FOLDER, Factory
+from edge_agent.feedback import Feedback, given
 from edge_agent.folder import Folder, Lock, clear_up, next_boot
 from edge_agent.follow import Follower
 from edge_agent.loop import Loop
+from edge_agent.model import Model, Observer
 from edge_agent.notify import Notifier
 from edge_agent.outbox import Outbox
 from edge_agent.outputs import Prediction
+from edge_agent.predictions import Answers, Noted, bundle_of
 from edge_agent.pull import Puller
 from edge_agent.report import AgentStatus
 from edge_agent.selftest import Limits
 from edge_agent.serving import Serving
 from edge_agent.steps import Tell
+from edge_agent.tap import Tap
 from edge_agent.telemetry import Recorder, Sender, Spool
 from edge_agent.telemetry.recorder import Instant
 from edge_agent.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.voice import Facts, Voice
 from edge_agent.watchdog import Watchdog
+from edge_contract import messages
 from edge_contract.errors import InputFault, MachineFault, PeerFault
+from edge_contract.manifest import Label
+from edge_contract.messages import LabelsTaken
 from edge_contract.ports.mqtt import Message
 
 TICK_S = 1.0
@@ -128,6 +136,17 @@ class Agent:
         """
         return self._running().serving.predict(model, rows)
 
+    def feedback(self, which: str, label: Label) -> LabelsTaken:
+        """Say what an answer should have been, by the ``id`` of its prediction.
+
+        Args:
+            label: one of the model's labels, or the true value for a regression.
+
+        Returns what became of it: see ``LabelsTaken``. Raises InputFault where the agent takes no
+        labels, MachineFault when it does not run.
+        """
+        return given("", self._running().feedback, [messages.Label(id=which, label=label)])
+
     def status(self) -> AgentStatus:
         """How the agent is at this moment."""
         parts = self._running()
@@ -181,6 +200,7 @@ class _Parts:
         )
         self.spool = Spool(self.folder.spool, max_bytes=config.telemetry.spool_bytes)
         self.sender = Sender(self.uplink.link, self.spool, config.topics.telemetry(device))
+        self.answers = self._kept_answers(boot)
         self.recorder = Recorder(
             self.spool,
             device=device,
@@ -189,7 +209,9 @@ class _Parts:
             window_rows=config.telemetry.window_rows,
             on_record=self.sender.kick,
             latency_max_ms=config.update.latency_max_ms,
+            observer=self._observer,
         )
+        self.feedback = self._takes_labels()
         self.serving = Serving(self.recorder, clocks.now, limits=_limits(config))
         self.voice = Voice(
             config,
@@ -236,6 +258,7 @@ class _Parts:
             on_change=self.voice.publish,
         )
         self.door = MqttDoor(self.uplink.link, config.topics, device, self.serving.models)
+        self.labels = LabelDoor(self.uplink.link, config.topics, device, self.feedback)
         self.http = httpd.open_door(config, self.serving.models, version())
         self.watchdog = Watchdog(
             self.loop, self.serving.models, notifier, stall_s=config.update.stall_s
@@ -255,7 +278,12 @@ class _Parts:
             self.loop.post(self.voice.publish)
             self.loop.post(self._tick)
             self.loop.post(self._kick)
-            self.uplink.filters = [self._desired, self._doorbell, *self.door.filters]
+            self.uplink.filters = [
+                self._desired,
+                self._doorbell,
+                *self.door.filters,
+                *self.labels.filters,
+            ]
             self.uplink.start()
         except BaseException:
             self.stop()
@@ -264,10 +292,13 @@ class _Parts:
     def stop(self) -> None:
         """Take no more requests, call off what is under way, leave the counts on disk."""
         self.door.stop()
+        self.labels.stop()
         if self.http is not None:
             self.http.stop()
         self.updater.stop()
         self.follower.stop()
+        if self.feedback is not None:
+            self.feedback.flush(self.clocks.now())
         self.recorder.flush(self.clocks.now())
         self._send_off()
         self.uplink.stop()
@@ -283,7 +314,7 @@ class _Parts:
             self.loop.post(lambda: self.follower.hear(message.payload))
         elif message.topic == self._doorbell:
             self.loop.post(self.follower.ring)
-        else:
+        elif not self.labels.handle(message):
             self.door.handle(message)
 
     def _met_twin(self, what: str) -> None:
@@ -301,6 +332,8 @@ class _Parts:
 
     def _tick(self) -> None:
         self.recorder.tick(self.clocks.now())
+        if self.feedback is not None:
+            self.feedback.tick(self.clocks.now())
         self.voice.tick()
         self.loop.later(TICK_S, self._tick)
 
@@ -314,6 +347,31 @@ class _Parts:
         deadline_s = self.clocks.monotonic() + SEND_ON_STOP_S
         while self.uplink.up and self.sender.in_flight and self.clocks.monotonic() < deadline_s:
             time.sleep(0.01)
+
+    def _kept_answers(self, boot: int) -> Answers | None:
+        settings = self.config.feedback
+        if not settings.keep:
+            return None
+        return Answers(
+            self.folder.answers,
+            boot=boot,
+            keep=settings.keep,
+            keep_s=settings.hours * 3600,
+            now_s=self.clocks.wall,
+        )
+
+    def _takes_labels(self) -> Feedback | None:
+        if self.answers is None:
+            return None
+        window_s = self.config.telemetry.window_s
+        return Feedback(self.answers, self.recorder, self.clocks.now, window_s=window_s)
+
+    def _observer(self, model: Model, window: Observer) -> Observer:
+        """What a model that is put in place tells its calls to."""
+        bundle = bundle_of(model.manifest, model.profile, model.digest)
+        if self.answers is None or bundle is None:
+            return window
+        return Tap(window, Noted(self.answers, bundle))
 
     def _facts(self) -> Facts:
         requests = {}

@@ -12,7 +12,16 @@ from typing import Annotated
 
 import typer
 
-from edge_agent import clock, enrolling, journal, local, service, service_commands, show
+from edge_agent import (
+    clock,
+    enrolling,
+    journal,
+    local,
+    predict_commands,
+    service,
+    service_commands,
+    show,
+)
 from edge_agent import config as configs
 from edge_agent.config import Config
 from edge_contract import wire
@@ -192,6 +201,7 @@ def _load(path: Path) -> Config:
 
 
 service_commands.add(app)
+predict_commands.add(app)
 command.add_version(app, "edge-agent")
 
 

@@ -21,8 +21,10 @@ from msgspec.structs import replace
 from edge_agent.settings import (
     Broker,
     Download,
+    Feedback,
     Http,
     Identity,
+    Shadow,
     Telemetry,
     Update,
     faults_of,
@@ -51,6 +53,8 @@ class Config(Struct, frozen=True, kw_only=True):
     update: Update = Update()
     download: Download = Download()
     http: Http | None = None
+    feedback: Feedback = Feedback()
+    shadow: Shadow = Shadow()
     password: str = field(default="", name="-")
 
     @property
@@ -91,6 +95,8 @@ _SECTIONS: dict[str, type[Struct]] = {
     "update": Update,
     "download": Download,
     "http": Http,
+    "feedback": Feedback,
+    "shadow": Shadow,
 }
 _REQUIRED = ("agent", "broker")
 _PATHS: dict[type, tuple[str, ...]] = {

@@ -18,6 +18,7 @@ from edge_agent import selftest, slot
 from edge_agent.accept import Refused
 from edge_agent.factory import Factory
 from edge_agent.folder import Folder
+from edge_agent.memory import NoRoom
 from edge_agent.selftest import Limits
 from edge_agent.serving import DamagedSlot, Serving
 from edge_agent.steps import (
@@ -120,7 +121,8 @@ class Errands:
         if report.passed:
             return SelfTestPassed(sha256, str(report), report.seen(limits))
         reason = f"the self-test failed: {report}"
-        return SelfTestFailed(sha256, reason, findings=report.seen(limits))
+        lasting = report.ended != selftest.NO_ROOM
+        return SelfTestFailed(sha256, reason, lasting, report.seen(limits))
 
     def _answer(self, model: str, sha256: str) -> Event:
         try:
@@ -132,7 +134,7 @@ class Errands:
             log.warning("%s: %s", model, error.what)
             return Damaged(sha256)
         except EdgeError as error:
-            return LoadFailed(sha256, error.what)
+            return LoadFailed(sha256, error.what, lasting=not isinstance(error, NoRoom))
         return Answering(sha256)
 
 

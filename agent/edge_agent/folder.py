@@ -1,6 +1,7 @@
 """The agent's folder: where what lies, whose it is, and how often the agent began.
 
     lock  boot.json  desired.json  status.json  factory.json
+    answers.bin                   answers that a label may still come for
     download.json                 bytes spent of the daily cap
     tuf/  chunks/                 the delivery's: trusted metadata, downloaded pieces
     slots/<digest>/               one bundle, immutable
@@ -93,6 +94,11 @@ class Folder:
         """Events that are not home yet."""
         return self.path / "outbox"
 
+    @property
+    def answers(self) -> Path:
+        """Answers that a label may still come for."""
+        return self.path / "answers.bin"
+
     def state(self, model: str) -> Path:
         """The state of one model's update."""
         return self.models / check_name(model, "model") / "state.json"
@@ -111,7 +117,7 @@ class Folder:
 def clear_up(folder: Folder) -> None:
     """After what cut the former agent off. Only for the one who holds the lock."""
     # Who knows what else lies at the top.
-    for path in (folder.boot, folder.desired, folder.download, folder.status):
+    for path in (folder.boot, folder.desired, folder.download, folder.status, folder.answers):
         settle(folder.path, f".{path.name}.*{TEMPORARY}", deep=False)
     for name in ("tuf", "chunks", "models", "slots", "spool", "outbox"):
         settle(folder.path / name)

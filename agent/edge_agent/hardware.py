@@ -7,13 +7,8 @@ import os
 import platform
 from pathlib import Path
 
-from edge_agent import runtime
+from edge_agent import memory, runtime
 from edge_contract.messages import Hardware
-
-_CGROUP_RAM = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 def read() -> Hardware:
@@ -28,13 +23,9 @@ def read() -> Hardware:
     )
 
 
-def ram_bytes(cgroup: tuple[Path, ...] = _CGROUP_RAM) -> int:
+def ram_bytes() -> int:
     """Memory that this process may use: the machine's, or its container's limit if lower."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in cgroup:
-        with contextlib.suppress(OSError, ValueError):
-            total = min(total, int(path.read_text()))
-    return total
+    return memory.read().total_bytes
 
 
 def free_bytes(folder: Path) -> int:
@@ -50,13 +41,9 @@ def total_bytes(folder: Path) -> int:
 
 
 def available_bytes() -> int:
-    """Memory that can be had without pushing anything out, by the kernel's estimate (proc(5))."""
-    total = ram_bytes()
-    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("MemAvailable:"))
-        total = min(total, int(line.split()[1]) * 1024)
-    return total
+    """Memory that can be had without pushing anything out, by the kernel's estimate."""
+    seen = memory.read()
+    return seen.total_bytes if seen.available_bytes is None else seen.available_bytes
 
 
 def data_bytes() -> int:

@@ -100,6 +100,8 @@ class Inputs:
             return self._from_mapping(rows)
         if hasattr(rows, "columns") and hasattr(rows, "__getitem__"):
             return self._from_table(rows)
+        if hasattr(rows, "keys") and hasattr(rows, "__getitem__"):  # a pandas Series: one row
+            return self._from_mapping({name: rows[name] for name in rows.keys()})  # noqa: SIM118
         if isinstance(rows, Sequence) and not isinstance(rows, str | bytes | bytearray):
             return self._from_sequence(rows)
         raise InputFault(
@@ -196,7 +198,7 @@ class Inputs:
 
     def _from_table(self, table: Any) -> Batch:
         self._need_features("a table")
-        names = [str(name) for name in table.columns]
+        names = column_names(table)
         if len(set(names)) != len(names):
             raise InputFault("the table has two columns of one name")
         self._check_names(dict.fromkeys(names), "")
@@ -208,7 +210,7 @@ class Inputs:
     def _from_sequence(self, rows: Sequence[Any]) -> Batch:
         self._need_features("a list of rows")
         _check_count(len(rows))
-        if not isinstance(rows[0], Mapping | Sequence | np.ndarray) or isinstance(rows[0], str):
+        if _is_flat(rows):
             values = self._row_values(rows, "")
             return self._from_columns(
                 {name: (value,) for name, value in zip(self._order, values, strict=True)},
@@ -309,17 +311,32 @@ class Inputs:
             _check_keys(set(row), set(self._order), where, "feature")
 
 
+def column_names(table: Any) -> list[str]:
+    """Of a table of pandas or polars (``columns``), or of Arrow (``column_names``)."""
+    return [str(name) for name in getattr(table, "column_names", None) or table.columns]
+
+
 def row_count(rows: object) -> int:
     """How many rows a caller meant, for counting those that were refused."""
     if isinstance(rows, Mapping | str | bytes) or not hasattr(rows, "__len__"):
         return 1
+    if getattr(rows, "ndim", 2) == 1 or _is_flat(rows):
+        return 1
     return max(len(rows), 1)
+
+
+def _is_flat(rows: object) -> bool:
+    """A list of values: one row."""
+    if not isinstance(rows, Sequence) or not rows:
+        return False
+    return not isinstance(rows[0], Mapping | Sequence | np.ndarray) or isinstance(rows[0], str)
 
 
 def _check_count(rows: int) -> None:
     if not 1 <= rows <= ROWS_MAX:
         raise InputFault(
-            f"{rows} rows, expected 1 to {ROWS_MAX}", advice="Send them in several parts."
+            f"{rows} rows, expected 1 to {ROWS_MAX}",
+            advice="Send them in several parts; in Python, Model.predict_many takes any number.",
         )
 
 

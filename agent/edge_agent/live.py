@@ -3,6 +3,9 @@
 Guards: no request fails or waits because of a swap; each request is answered wholly by one
 version; the memory of the old version goes back as soon as its last request returned; a request
 that never returns is known by its age, and can be ended.
+
+Further versions may be loaded beside the one that answers: the former one, a candidate. They are
+asked by their version only.
 """
 
 from __future__ import annotations
@@ -11,19 +14,23 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from edge_agent.model import Model
 from edge_agent.outputs import Prediction
 from edge_agent.runtime import trim_memory
-from edge_contract.errors import MachineFault
+from edge_contract.errors import InputFault, MachineFault
 
 log = logging.getLogger(__name__)
 
 
+class NoSuchVersion(InputFault):
+    """A version was asked for by name that is not loaded."""
+
+
 class _Place:
-    """One model in the live seat, and the requests that are with it."""
+    """One model in memory, and the requests that are with it."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -46,6 +53,8 @@ class Live:
         self.name = name
         self._lock = threading.Lock()
         self._place = _Place(model) if model is not None else None
+        self._beside: dict[str, _Place] = {}
+        """By digest, the newest last."""
         self._leaving: list[_Place] = []
 
     @property
@@ -54,14 +63,29 @@ class Live:
         place = self._place
         return place.model if place is not None else None
 
-    @contextmanager
-    def use(self) -> Iterator[Model]:
-        """The current model, kept open until the end of the ``with``.
+    @property
+    def loaded(self) -> Mapping[str, Model]:
+        """What can be asked, by its version: the one that answers first, then those beside it."""
+        found: dict[str, Model] = {}
+        for place in self._askable():
+            found.setdefault(place.model.manifest.version, place.model)
+        return found
 
-        Raises MachineFault when there is none.
+    def loaded_as(self, sha256: str) -> Model | None:
+        """The model with this digest, whether it answers or is beside what does, or None."""
+        models = (place.model for place in self._askable())
+        return next((model for model in models if model.digest == sha256), None)
+
+    @contextmanager
+    def use(self, version: str = "") -> Iterator[Model]:
+        """The current model, or the loaded one of ``version``, kept open until the ``with`` ends.
+
+        Raises MachineFault when there is none, NoSuchVersion when ``version`` is not loaded.
         """
         with self._lock:
             place = self._place
+            if version and (place is None or place.model.manifest.version != version):
+                place = self._of_version(version)
             if place is None:
                 raise MachineFault(
                     f"model {self.name!r} is not installed",
@@ -74,53 +98,91 @@ class Live:
         finally:
             self._leave(place, request)
 
-    def predict(self, rows: object) -> Prediction | list[Prediction]:
-        """As ``Model.predict``, by the current model."""
-        with self.use() as model:
+    def predict(self, rows: object, version: str = "") -> Prediction | list[Prediction]:
+        """As ``Model.predict``, by the current model, or the loaded one of ``version``."""
+        with self.use(version) as model:
             return model.predict(rows)
 
-    async def apredict(self, rows: object) -> Prediction | list[Prediction]:
+    async def apredict(self, rows: object, version: str = "") -> Prediction | list[Prediction]:
         """As ``predict``, without holding up the event loop."""
-        return await asyncio.to_thread(self.predict, rows)
+        return await asyncio.to_thread(self.predict, rows, version)
 
     def swap(
-        self, new: Model | None, *, on_left: Callable[[Model], None] | None = None
+        self,
+        new: Model | None,
+        *,
+        on_left: Callable[[Model], None] | None = None,
+        keep: bool = False,
     ) -> Model | None:
         """Put ``new`` in the old one's place, once ``new`` has answered its own golden inputs.
 
         Args:
-            new: what answers from now on; None: nothing.
+            new: what answers from now on, maybe one that is beside; None: nothing.
             on_left: called with the old model when its last request returned and it was closed;
                 by this thread, or by the one that was the last to leave.
+            keep: the old one stays loaded, beside.
 
         Returns the old model, or None. Raises MachineFault when ``new`` cannot answer; then
         nothing changed.
         """
-        if new is not None:
+        place = self._beside.get(new.digest) if new is not None else None
+        if new is not None and (place is None or place.model is not new):
             warm_up(new)
+            place = _Place(new)
         with self._lock:
-            old, self._place = self._place, _Place(new) if new is not None else None
+            old, self._place = self._place, place
+            if new is not None and self._beside.get(new.digest) is place:
+                del self._beside[new.digest]
+            if place is not None:
+                place.stalled = 0
             if old is None:
                 return None
-            old.on_left = on_left
-            old.retired = True
-            left = not old.since
-            if not left:
-                self._leaving.append(old)
+            if keep:
+                self._beside[old.model.digest] = old
+            left = not keep and self._leaves(old, on_left)
         if new is not None:
             log.info("%s: %s took over", self.name, new.manifest.version)
         if left:
             self._retire(old)
         return old.model
 
+    def put_beside(self, model: Model) -> None:
+        """Let ``model`` be asked by its version, once it has answered its own golden inputs.
+
+        Raises MachineFault when it cannot answer; InputFault when it is loaded already.
+        """
+        warm_up(model)
+        with self._lock:
+            if self.loaded_as(model.digest) is not None:
+                raise InputFault(f"{self.name} {model.manifest.version} is loaded already")
+            self._beside[model.digest] = _Place(model)
+        log.info("%s: %s is loaded beside", self.name, model.manifest.version)
+
+    def take_away(
+        self, sha256: str, *, on_left: Callable[[Model], None] | None = None
+    ) -> Model | None:
+        """Let go of what is beside with this digest; ``on_left`` as for ``swap``.
+
+        Returns it, or None when nothing beside has the digest.
+        """
+        with self._lock:
+            place = self._beside.pop(sha256, None)
+            if place is None:
+                return None
+            left = self._leaves(place, on_left)
+        if left:
+            self._retire(place)
+        return place.model
+
     def oldest_s(self, now_s: float) -> float:
-        """How long the oldest request has been under way, with the model now or one before it.
+        """How long the oldest request has been under way, with any version.
 
         Args:
             now_s: of ``time.monotonic``.
         """
         with self._lock:
-            return max((now_s - since for since in self._under_way()), default=0.0)
+            since = (since for place in self._places() for since in place.since.values())
+            return max((now_s - each for each in since), default=0.0)
 
     def end_stalled(self, now_s: float, stall_s: float) -> int:
         """End the runs of each model that has a request older than ``stall_s``; how many have.
@@ -129,7 +191,7 @@ class Live:
         that model at this moment, fails with MachineFault. Later requests are answered.
         """
         with self._lock:
-            places = [*self._leaving, *([self._place] if self._place else [])]
+            places = self._places()
             stuck = [p for p in places if any(now_s - s > stall_s for s in p.since.values())]
             for place in stuck:
                 place.stalled += 1
@@ -143,10 +205,32 @@ class Live:
         place = self._place
         return place.stalled if place is not None else 0
 
-    def _under_way(self) -> Iterator[float]:
-        for place in (*self._leaving, self._place):
-            if place is not None:
-                yield from place.since.values()
+    def _askable(self) -> list[_Place]:
+        """What answers, then what is beside, the newest first."""
+        place, beside = self._place, list(self._beside.values())
+        return [*([place] if place is not None else []), *reversed(beside)]
+
+    def _places(self) -> list[_Place]:
+        return [*self._leaving, *self._askable()]
+
+    def _of_version(self, version: str) -> _Place:
+        """The lock is held."""
+        for place in self._askable():
+            if place.model.manifest.version == version:
+                return place
+        known = ", ".join(self.loaded) or "none"
+        raise NoSuchVersion(
+            f"version {version[:80]!r} of {self.name!r} is not loaded on this device; "
+            f"it has: {known}"
+        )
+
+    def _leaves(self, place: _Place, on_left: Callable[[Model], None] | None) -> bool:
+        """Begin to let go of a place, with the lock held; whether nobody is with it."""
+        place.on_left = on_left
+        place.retired = True
+        if place.since:
+            self._leaving.append(place)
+        return not place.since
 
     def _leave(self, place: _Place, request: object) -> None:
         with self._lock:

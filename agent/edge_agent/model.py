@@ -12,15 +12,15 @@ import asyncio
 import hashlib
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, overload
 
 from numpy.typing import NDArray
 
-from edge_agent import quick
+from edge_agent import blocks, card, memory, quick
 from edge_agent.inputs import Batch, Inputs, row_count
-from edge_agent.outputs import Outputs, Prediction, Reading
+from edge_agent.outputs import Outputs, Prediction, Reading, listed
 from edge_agent.runtime import Session, TensorInfo
 from edge_contract import bundle as bundles
 from edge_contract import golden as goldens
@@ -36,6 +36,22 @@ from edge_contract.profile import Profile
 
 _now_ns = time.perf_counter_ns
 Scalar = float | str | None
+Row = Mapping[str, Scalar] | Sequence[float | None]
+Rows = Sequence[Mapping[str, Scalar]] | Sequence[Sequence[Scalar]]
+
+
+class Table(Protocol):
+    """What pandas and polars call a data frame: columns by name."""
+
+    @property
+    def columns(self) -> Any:
+        """Their names."""
+
+    def __getitem__(self, name: Any, /) -> Any:
+        """One of them."""
+
+    def __len__(self) -> int:
+        """Rows."""
 
 
 class Observer(Protocol):
@@ -98,7 +114,8 @@ class Model:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int = 1) -> Model:
-        """The model in a bundle that was read. Raises InputFault."""
+        """The model in a bundle that was read. Raises InputFault, NoRoom when memory is short."""
+        memory.room(bundle.manifest)
         names = {file.name for file in bundle.manifest.files}
         return cls(
             bundle.manifest,
@@ -112,10 +129,12 @@ class Model:
     def from_slot(cls, folder: Path, *, threads: int = 1) -> Model:
         """The model whose decoded files lie in ``folder``, each checked by its digest again.
 
-        Raises InputFault when a file is missing or was damaged on the disk.
+        Raises InputFault when a file is missing or was damaged on the disk, NoRoom when memory is
+        short: asked before anything of the model is read.
         """
         data = disk.read_bounded(folder / bundles.MANIFEST_MEMBER, manifests.MANIFEST_MAX_BYTES)
         manifest = manifests.decode(data)
+        memory.room(manifest)
         names = {file.name for file in manifest.files}
         for file in manifest.files:
             _check_digest(folder / file.name, file.raw_sha256)
@@ -135,7 +154,9 @@ class Model:
         return self._session.outputs
 
     @overload
-    def predict(self, rows: Mapping[str, Scalar]) -> Prediction: ...
+    def predict(self, rows: Row) -> Prediction: ...
+    @overload
+    def predict(self, rows: Rows | Table) -> list[Prediction]: ...
     @overload
     def predict(self, rows: object) -> Prediction | list[Prediction]: ...
     def predict(self, rows: object) -> Prediction | list[Prediction]:
@@ -143,8 +164,8 @@ class Model:
 
         Args:
             rows: a dict by feature name; a list of them; a 2-D array or list of lists in the
-                manifest's order of features; a table with ``columns``; or a dict of arrays by
-                tensor name.
+                manifest's order of features; a table of pandas, polars or Arrow; or a dict of
+                arrays by tensor name. 10,000 at most: see ``predict_many``.
 
         Raises:
             InputFault: a row does not fit; the message names row and feature.
@@ -185,9 +206,30 @@ class Model:
         outputs = self._session.call(batch.feeds)
         return batch, self._outputs.read(outputs, batch.rows), outputs
 
+    @overload
+    async def apredict(self, rows: Row) -> Prediction: ...
+    @overload
+    async def apredict(self, rows: Rows | Table) -> list[Prediction]: ...
+    @overload
+    async def apredict(self, rows: object) -> Prediction | list[Prediction]: ...
     async def apredict(self, rows: object) -> Prediction | list[Prediction]:
         """As ``predict``, without holding up the event loop."""
         return await asyncio.to_thread(self.predict, rows)
+
+    def predict_many(self, rows: object) -> Iterator[Prediction]:
+        """The answers for any number of rows, a block at a time.
+
+        Args:
+            rows: a table, a 2-D array, or anything that gives rows one by one: a list, a
+                generator, a ``csv.DictReader`` whose numbers were read.
+
+        Raises as ``predict``; a row that is named in an error counts from the first.
+        """
+        for start, block in blocks.split(rows):
+            try:
+                yield from listed(self.predict(block))
+            except InputFault as error:
+                raise blocks.renumbered(error, start) from error
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The output tensors for input tensors, neither interpreted nor counted."""
@@ -246,6 +288,24 @@ class Model:
     def interrupt(self) -> None:
         """End the calls that are under way; they raise MachineFault. Later ones are answered."""
         self._session.interrupt()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        takes = f"{len(manifest.features)} features" if manifest.features else "tensors"
+        return (
+            f"<Model {manifest.name} {manifest.version}: {manifest.task} of {takes}, "
+            f"{self.digest[:12]}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it takes and gives."""
+        return card.html(self.manifest, self.digest)
 
     def close(self) -> None:
         """Give the memory back; calls after this raise MachineFault."""

@@ -19,7 +19,7 @@ from edge_contract.manifest import Label, Manifest
 NO_LABEL = -1
 
 
-class Prediction(Struct, frozen=True, omit_defaults=True):
+class Prediction(Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """The answer for one row.
 
     Attributes:
@@ -27,12 +27,36 @@ class Prediction(Struct, frozen=True, omit_defaults=True):
         probabilities: by ``str(label)``, in the manifest's order.
         value: of a regression.
         outputs: every output tensor of a model without declared meaning.
+        id: what a label that comes later refers to, where an agent gave one.
     """
 
     label: Label | None = None
     probabilities: dict[str, float] = {}
     value: float | None = None
     outputs: dict[str, NDArray[Any]] = {}
+    id: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The label's probability; None where there is none."""
+        return self.probabilities.get(str(self.label))
+
+    def flat(self) -> dict[str, Label]:
+        """One row of a table: ``label``, ``value`` and ``probability_<label>``, those there are.
+
+        ``pandas.DataFrame(p.flat() for p in model.predict(table))``. Tensors without declared
+        meaning are no row of a table, and left out.
+        """
+        row: dict[str, Label] = {} if self.label is None else {"label": self.label}
+        if self.value is not None:
+            row["value"] = self.value
+        row.update((f"probability_{name}", score) for name, score in self.probabilities.items())
+        return row
+
+
+def listed(found: Prediction | list[Prediction]) -> list[Prediction]:
+    """The answers as a list, also where there was one row."""
+    return found if isinstance(found, list) else [found]
 
 
 class Reading(Struct, frozen=True, gc=False):

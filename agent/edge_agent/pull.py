@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
-from edge_agent import accept, hardware, slot, state
+from edge_agent import accept, hardware, memory, slot, state
 from edge_agent.accept import Offer, Refused
 from edge_agent.config import Config
 from edge_agent.delivery import Delivery, DeliveryConfig, Refreshed, Stopped
 from edge_agent.delivery.pace import Now, Pace, Paused, Room
 from edge_agent.delivery.pacer import Pacer
 from edge_agent.folder import Folder
+from edge_agent.memory import NoRoom
 from edge_agent.telemetry.recorder import Instant
 from edge_agent.transfer import Meter, Transfer
 from edge_contract.chunks import CHUNK_BYTES
@@ -251,6 +252,10 @@ class Puller:
             if refused.lasting or not self._delivery.tidy(wanted):
                 raise
             accept.check(manifest, self._offer(release))
+        try:
+            memory.room(manifest)
+        except NoRoom as short:
+            raise Refused(short.what, advice=short.advice, lasting=False) from short
         self._delivery.probe()
 
     def _offer(self, release: Release) -> Offer:

@@ -41,6 +41,8 @@ FENCE_BYTES = 64 * 1024**2
 GOLDEN_MAX = 4
 """Of the outputs that are off, so many are described."""
 ROUNDS = 3
+NO_ROOM = "there was no room in memory for the test"
+"""How a test ended that says nothing of the slot."""
 _POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
 _OURS = ("EDGE_AGENT_PASSWORD", *VARIABLES)
@@ -214,6 +216,7 @@ def examine(
             this process waits for every other, and what that costs is not the model's.
     """
     from edge_agent import hardware  # noqa: PLC0415 - the parent needs neither
+    from edge_agent.memory import NoRoom  # noqa: PLC0415
     from edge_agent.model import Model  # noqa: PLC0415
     from edge_contract.golden import str_of  # noqa: PLC0415
 
@@ -230,6 +233,8 @@ def examine(
             times = sorted(_time(model, runs, now_ns))
             if not latency_max_ms or _p99(times) / 1e6 <= latency_max_ms:
                 break
+    except NoRoom as error:
+        return Report(findings=(error.what,), ended=NO_ROOM)
     except EdgeError as error:
         return Report(findings=(error.what,))
     return Report(

@@ -1,8 +1,8 @@
 """The models that answer on this device, by name: loaded from verified slots, swapped in place.
 
 Guards: a slot is compared byte by byte with its digest before it is loaded; a swap to what
-answers already does nothing; every request is counted for the version that answered it, and what
-the version costs is measured while it answers.
+answers already does nothing, and one to what is loaded beside it loads nothing; every request is
+counted for the version that answered it, and what the version costs is measured while it answers.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Serving:
         now: this moment by both clocks.
         limits: what a version may cost, besides what its manifest says.
         rss_bytes: resident memory of this process.
+        keeps_former: whether the version before the one that answers stays loaded under a name.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class Serving:
         *,
         limits: Limits | None = None,
         rss_bytes: Callable[[], int] = hardware.rss_bytes,
+        keeps_former: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._recorder = recorder
         self._now = now
         self._limits = limits or Limits()
         self._rss_bytes = rss_bytes
+        self._keeps_former = keeps_former
         self._factory: dict[str, str] = {}
         self._without: dict[str, int] = {}
         """This process's memory before each model was loaded, and what others gained since."""
@@ -78,17 +81,41 @@ class Serving:
         seat = self.seat(name)
         if seat.model is not None and seat.model.digest == sha256:
             return
-        try:
-            slot.verify(folder, sha256)
-        except InputFault as error:
-            raise DamagedSlot(error.what) from error
         before = self._rss_bytes()
-        self._recorder.swap(seat, Model.from_slot(folder), self._now())
+        model = seat.loaded_as(sha256) or self._load(folder, sha256)
+        self._recorder.swap(seat, model, self._now(), keep=self._keeps_former(name))
         self._factory.pop(name, None)
         gained = self._rss_bytes() - before
         for other in self._without:
             self._without[other] += gained
         self._without[name] = before
+
+    def beside(self, name: str, folder: Path, sha256: str) -> Model:
+        """Have the slot ``sha256`` loaded beside what answers under ``name``, and counted.
+
+        It is asked by its version, as ``seat.use(version)``, ``/v2/models/.../versions/...``, until
+        ``dismiss``; ``answer`` with its digest puts it in the seat without a second load. What is
+        loaded already is returned as it is. Only one thread at a time may load under a name.
+
+        Raises as ``answer``; then nothing changed.
+        """
+        seat = self.seat(name)
+        model = seat.loaded_as(sha256)
+        if model is None:
+            model = self._load(folder, sha256)
+            self._recorder.put_beside(seat, model, self._now())
+        return model
+
+    def dismiss(self, name: str, sha256: str) -> None:
+        """Let go of what is beside the one that answers, once its last request returned."""
+        self._recorder.take_away(self.seat(name), sha256, self._now())
+
+    def _load(self, folder: Path, sha256: str) -> Model:
+        try:
+            slot.verify(folder, sha256)
+        except InputFault as error:
+            raise DamagedSlot(error.what) from error
+        return Model.from_slot(folder)
 
     def answer_by_factory(self, name: str, factory: Factory) -> bool:
         """Let the factory's bundle answer under ``name``; whether it does.
@@ -123,6 +150,8 @@ class Serving:
         seat = self.seat(name)
         if seat.model is not None:
             self._recorder.swap(seat, None, self._now())
+        for model in list(seat.loaded.values()):
+            self.dismiss(name, model.digest)
 
     def seen(self, name: str) -> tuple[str, Totals]:
         """What answers under ``name`` ("" for nothing), and its requests since it was put there."""
@@ -153,14 +182,15 @@ class Serving:
             ram_limit_bytes=limits.ram_bytes_max,
         )
 
-    def predict(self, name: str, rows: object) -> Prediction | list[Prediction]:
-        """As ``Model.predict``, by what answers under ``name`` now.
+    def predict(self, name: str, rows: object, version: str = "") -> Prediction | list[Prediction]:
+        """As ``Model.predict``, by what answers under ``name`` now, or its loaded ``version``.
 
-        Raises InputFault for a name that this device does not know.
+        Raises InputFault for a name that this device does not know, NoSuchVersion for a version
+        that is not loaded.
         """
         with self._lock:
             seat = self._seats.get(name)
         if seat is None:
             known = ", ".join(sorted(self._seats)) or "none"
             raise InputFault(f"this device has no model {name!r}; it has: {known}")
-        return seat.predict(rows)
+        return seat.predict(rows, version)

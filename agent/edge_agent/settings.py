@@ -151,6 +151,36 @@ class Download(Struct, frozen=True, kw_only=True):
         return units.read_bytes(self.disk_max)
 
 
+class Feedback(Struct, frozen=True, kw_only=True):
+    """``[feedback]``: labels that come later. ``keep`` 0: answers have no ids.
+
+    Attributes:
+        keep: so many answers can still be labelled. hours: and for so long.
+    """
+
+    keep: Annotated[int, Meta(ge=0, le=1_000_000)] = 10_000
+    hours: Annotated[float, Meta(gt=0, le=8784)] = 72.0
+
+
+class Shadow(Struct, frozen=True, kw_only=True):
+    """``[shadow]``: a version that is tried beside the one that answers.
+
+    Attributes:
+        models: of this device, whatever the fleet says; ``version``, ``share`` and ``answers`` are
+            for them, as in ``messages.Beside``.
+        tolerance: values of a regression agree that differ by no more than so many deviations of
+            the live version's reference predictions.
+        queue: requests that may wait for it; more are skipped.
+    """
+
+    models: Models = ()
+    version: Name = "candidate"
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    answers: bool = False
+    tolerance: Annotated[float, Meta(ge=0, le=1000)] = 0.1
+    queue: Annotated[int, Meta(ge=1, le=10_000)] = 64
+
+
 class Http(Struct, frozen=True, kw_only=True):
     """``[http]``: inference over HTTP; without the section there is none.
 

@@ -200,10 +200,11 @@ class Answering(Struct, frozen=True, tag=True):
 
 
 class LoadFailed(Struct, frozen=True, tag=True):
-    """An undamaged slot could not be loaded."""
+    """An undamaged slot could not be loaded; not ``lasting``: memory was short at that moment."""
 
     sha256: str
     reason: str
+    lasting: bool = True
 
 
 class Damaged(Struct, frozen=True, tag=True):
@@ -263,9 +264,10 @@ class SelfTest(Struct, frozen=True, tag=True):
 
 
 class Answer(Struct, frozen=True, tag=True):
-    """Verify and load this release and let it answer; None: nothing answers."""
+    """Verify and load this release and let it answer, after a while; None: nothing answers."""
 
     release: Release | None
+    delay_s: float = 0.0
 
 
 class Watch(Struct, frozen=True, tag=True):

@@ -60,14 +60,17 @@ from edge_agent.steps import (
 )
 from edge_contract.messages import Release
 
+ROOM_RETRY_S = 15.0
+"""A proven version that did not fit into memory is tried again after this time."""
+_NO_ROOM = "waits for room in memory"
 _COUNTED = frozenset({Phase.SELF_TESTING, Phase.TRIAL})
 """Phases in which a crash may be the candidate's fault: their attempts are limited."""
 
 
 def step(state: State, event: Event, rules: Rules) -> Step:
     """The next state and what to do then; the same state and nothing when ``event`` is stale."""
-    if isinstance(event, Answering) and state.loads and event.sha256 == digest_of(state.active):
-        state = replace(state, loads=0)
+    if isinstance(event, Answering) and event.sha256 == digest_of(state.active):
+        state = _loaded(state)
     match event:
         case Started():
             return _started(state, rules)
@@ -273,11 +276,24 @@ def _evidence(state: State, candidate: Release, seen: Evidence, rules: Rules) ->
             return pursued, (told, Prune(), *effects)
 
 
+def _loaded(state: State) -> State:
+    """The proven release is in memory."""
+    waited = state.reason == _NO_ROOM
+    if not state.loads and not waited:
+        return state
+    return replace(state, loads=0, reason="" if waited else state.reason)
+
+
 def _load_failed(state: State, active: Release, event: LoadFailed) -> Step:
-    """The proven release no longer loads: fall back to the one before it, if there is one."""
+    """The proven release no longer loads: fall back to the one before it, if there is one.
+
+    Where memory was short nothing is wrong with it: it is tried again, as long as it takes.
+    """
     if event.sha256 != active.sha256:
         return state, ()
     state = replace(state, loads=0)
+    if not event.lasting:
+        return _wait_for_room(state, active, event)
     reason = f"{active.version} no longer loads: {event.reason}"
     told = Tell("load-failed", active.version, cut(reason))
     if state.previous:
@@ -286,6 +302,17 @@ def _load_failed(state: State, active: Release, event: LoadFailed) -> Step:
         rested, effects = rest(state, reason, told)
         return rested, (Answer(None), *effects)
     return replace(state, reason=cut(reason)), (told, Answer(None))
+
+
+def _wait_for_room(state: State, active: Release, event: LoadFailed) -> Step:
+    """Try it again after a while; the fleet hears of it once."""
+    again = Answer(active, ROOM_RETRY_S)
+    told = Tell("load-failed", active.version, cut(event.reason))
+    if state.phase is Phase.ROLLING_BACK:  # its reason is why the candidate goes
+        return replace(state, attempts=1), (again,) if state.attempts else (told, again)
+    if state.reason == _NO_ROOM:
+        return state, (again,)
+    return replace(state, reason=_NO_ROOM), (told, again)
 
 
 def _damaged(state: State, sha256: str) -> Step:

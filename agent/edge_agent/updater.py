@@ -212,7 +212,11 @@ class Updater:
                 )
             case Answer():
                 self._answers[model] = effect
-                self._loads.submit(lambda: self._answer(model, effect))
+                load = functools.partial(self._loads.submit, lambda: self._answer(model, effect))
+                if effect.delay_s:
+                    self._loop.later(effect.delay_s, load)
+                else:
+                    load()
             case Watch(release):
                 self._watch(model, release, time.monotonic())
             case Cancel(sha256):

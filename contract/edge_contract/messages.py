@@ -89,15 +89,32 @@ class Status(Struct, frozen=True, kw_only=True):
     machine: Short = ""
 
 
+class Beside(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A version to try beside the one that answers.
+
+    Attributes:
+        version: ``candidate``, a version that the signed channel names, or "" for none.
+        share: of the requests, 0 to 1. answers: it answers its share; else it runs unheard.
+    """
+
+    version: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?(?![\s\S])")] = (
+        "candidate"
+    )
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    answers: bool = False
+
+
 class Desired(Struct, frozen=True, kw_only=True):
     """What the fleet wants of one device: per model ``stable``, ``candidate`` or a version.
 
     It only chooses among signed releases. ``revision`` only rises; an older one is ignored.
+    ``beside``: by model, what is tried beside it.
     """
 
     schema: int = 1
     revision: Count
     models: Annotated[dict[Name, Name], Meta(max_length=256)] = {}
+    beside: Annotated[dict[Name, Beside], Meta(max_length=256)] = {}
 
 
 class Hardware(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -258,6 +275,32 @@ class Outcome(Struct, frozen=True, omit_defaults=True, kw_only=True):
     probabilities: dict[str, float] = {}
     value: float | None = None
     outputs: dict[str, TensorData] = {}
+    id: Short = ""
+
+
+class Label(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an answer should have been, by the answer's id."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=40)]
+    label: int | float | str | bool
+
+
+class LabelsTaken(Struct, frozen=True, kw_only=True):
+    """What became of labels.
+
+    Attributes:
+        counted: for the first time. repeated, contradicted: there was one already, the same or
+            another, which stays. late: the answer is no longer kept. unknown: for no answer of this
+            model. refused: no label of this model; ``said``: why, of the first ones.
+    """
+
+    counted: Count = 0
+    repeated: Count = 0
+    contradicted: Count = 0
+    late: Count = 0
+    unknown: Count = 0
+    refused: Count = 0
+    said: Annotated[tuple[Text, ...], Meta(max_length=8)] = ()
 
 
 class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -331,6 +374,28 @@ def decode_request(data: bytes) -> Request:
     return Request(rows=[row], single=True)
 
 
+_LABELS: msgspec.json.Decoder[Label | list[Label]] = msgspec.json.Decoder(Label | list[Label])
+
+
+def decode_labels(data: bytes) -> list[Label]:
+    """Labels: one ``{"id": ..., "label": ...}`` or a list of them.
+
+    Raises InputFault, and nothing else: over ``REQUEST_MAX_BYTES``, not JSON, not of this form, no
+    label or more than ``ROWS_MAX``.
+    """
+    if len(data) > REQUEST_MAX_BYTES:
+        raise InputFault(f"labels of {len(data)} bytes, over the limit of {REQUEST_MAX_BYTES}")
+    try:
+        found = _LABELS.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        advice = 'Send {"id": "7-1031", "label": "bad"} or a list of such objects.'
+        raise InputFault(f"not valid labels: {error}", advice=advice) from error
+    labels = found if isinstance(found, list) else [found]
+    if not 1 <= len(labels) <= ROWS_MAX:
+        raise InputFault(f"{len(labels)} labels, expected 1 to {ROWS_MAX}")
+    return labels
+
+
 def manifest_path(name: str, version: str) -> str:
     """Where a manifest lies among the TUF targets."""
     return f"models/{check_name(name, 'model')}/{check_name(version, 'version')}.json"
@@ -351,8 +416,9 @@ def release(name: str, version: str, sha256: str) -> Release:
 SCHEMA_KINDS: tuple[type[Struct], ...] = (Pointer, Status, Desired, Reported, Event, Answer)
 
 __all__ = [
-    "MAX_BYTES", "REQUEST_MAX_BYTES", "ROWS_MAX", "SCHEMA_KINDS", "Answer", "Desired", "Event",
-    "Failure", "Findings", "Hardware", "Mismatch", "ModelReport", "Outcome", "Phase", "Pointer",
-    "Problem", "Release", "Reported", "Request", "Scalar", "Status", "TensorData", "Track",
-    "decode", "decode_request", "encode", "manifest_path", "pointer_path", "release",
+    "MAX_BYTES", "REQUEST_MAX_BYTES", "ROWS_MAX", "SCHEMA_KINDS", "Answer", "Beside", "Desired",
+    "Event", "Failure", "Findings", "Hardware", "Label", "LabelsTaken", "Mismatch", "ModelReport",
+    "Outcome", "Phase", "Pointer", "Problem", "Release", "Reported", "Request", "Scalar", "Status",
+    "TensorData", "Track", "decode", "decode_labels", "decode_request", "encode", "manifest_path",
+    "pointer_path", "release",
 ]  # fmt: skip

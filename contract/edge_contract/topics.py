@@ -17,7 +17,7 @@ DEFAULT_PREFIX = "edge/1"
 SLASHES_MAX = 7
 SENTINEL_FILE = "sentinel.json"
 """The metadata file that is always retained, see ``ports.retained``; no TUF role is called so."""
-Kind = Literal["status", "desired", "reported", "ev", "in", "out", "cmd", "rsp", "telemetry"]
+Kind = Literal["status", "desired", "reported", "ev", "in", "out", "fb", "cmd", "rsp", "telemetry"]
 _DEVICE_KINDS = ("status", "desired", "reported", "ev", "cmd", "rsp")
 
 
@@ -93,6 +93,14 @@ class Topics:
         """Inference answers, unless the request names a response topic."""
         return f"{self._device(device, 'out')}/{check_name(model, 'model')}"
 
+    def labels(self, device: str, model: str) -> str:
+        """Labels for answers that a device gave."""
+        return f"{self._device(device, 'fb')}/{check_name(model, 'model')}"
+
+    def labels_filter(self, device: str) -> str:
+        """Every label for a device's answers."""
+        return f"{self._device(device, 'fb')}/+"
+
     def telemetry(self, device: str) -> str:
         """Telemetry windows, sharded by two hex digits of the device's hash."""
         return f"{self.root}/t/{shard(device)}/{check_name(device, 'device')}"
@@ -122,7 +130,7 @@ class Topics:
                 return Address("telemetry", check_name(device, "device"))
             case ["d", device, kind] if kind in _DEVICE_KINDS:
                 return Address(kind, check_name(device, "device"))  # type: ignore[arg-type]
-            case ["d", device, ("in" | "out") as way, model]:
+            case ["d", device, ("in" | "out" | "fb") as way, model]:
                 return Address(way, check_name(device, "device"), check_name(model, "model"))
         raise InputFault(f"topic {topic[:120]!r} is none of a device's")
 

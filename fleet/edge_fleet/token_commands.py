@@ -38,8 +38,18 @@ _Reload = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
+_HELP = """One-time tokens, each of which lets one device in.
+
+Examples:
+
+  edge-fleet tokens create pi7 --accounts accounts --broker mqtts://broker.example
+  --root sha256:0f3a...
+
+  edge-fleet tokens list --accounts accounts
+"""
+
 app = typer.Typer(
-    help="One-time tokens, each of which lets one device in.",
+    help=_HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

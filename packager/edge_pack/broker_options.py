@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from edge_contract.ports.retained import Retained
     from edge_release.publication import Synced
     from edge_release.repository import Repository
+
+T = TypeVar("T")
 
 PASSWORD_VARIABLE = "EDGE_PACK_PASSWORD"  # noqa: S105 - the name of a variable
 
@@ -45,6 +48,9 @@ PassphraseFile = Annotated[
 ]
 FleetOption = Annotated[str, typer.Option(help="Whose devices it is for.")]
 ChannelOption = Annotated[str, typer.Option(help="Which of the fleet's channels.")]
+NewFleetOption = Annotated[
+    bool, typer.Option("--new-fleet", help="Nothing was published for this fleet before.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -90,6 +96,17 @@ def put(
         return None
     with bar(title) as progress:
         return sync(repository, chosen.topics, broker, progress=progress)
+
+
+def signed(
+    repository: Repository, chosen: Target | None, title: str, change: Callable[[], T]
+) -> tuple[T, Synced | None, float]:
+    """Sign a change and put it on the broker, if one is named; and the seconds that took."""
+    started = time.monotonic()
+    with repository.locked(), connected(chosen) as link:
+        made = change()
+        synced = put(repository, chosen, link, title)
+    return made, synced, time.monotonic() - started
 
 
 @contextmanager

@@ -40,6 +40,16 @@ _Threshold = Annotated[
     int | None, typer.Option(help="How many of the role's keys must sign from then on.")
 ]
 
+_HELP = """Make, replace and look at signing keys.
+
+Examples:
+
+  edge-pack keys init keys
+
+  edge-pack keys status keys
+
+  edge-pack keys rotate timestamp
+"""
 _INIT_HELP = """Make signing keys and an empty repository in DIR.
 
 Prints the root's fingerprint, which devices are enrolled with. With --passphrase, --passphrase-file
@@ -124,9 +134,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``edge-pack``."""
-    group = typer.Typer(
-        help="Make, replace and look at signing keys.", no_args_is_help=True, rich_markup_mode=None
-    )
+    group = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None)
     group.command("init", help=_INIT_HELP)(_init)
     group.command("status", help=_STATUS_HELP)(_status)
     group.command("rotate", help=_ROTATE_HELP)(_rotate)
@@ -315,7 +323,7 @@ def _renew(
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    from edge_release import keyring  # noqa: PLC0415
+    from edge_release import keyring, overview  # noqa: PLC0415
     from edge_release.roles import ROOT, TARGETS  # noqa: PLC0415
 
     if bool(broker) != bool(fleet):
@@ -323,6 +331,8 @@ def _renew(
     targets = [target(broker, each, prefix, ca) for each in fleet or ()]
     repository = _open(keys, Asking(passphrase_file))
     with repository.locked():
+        for each in fleet or ():
+            overview.check_fleet(repository, each)
         rows = keyring.status(repository, now=_now()).roles
         due = [row for row in rows if row.renew and row.role in (ROOT, TARGETS)]
         outcome = None

@@ -21,8 +21,7 @@ from edge_pack.broker_options import (
     PassphraseFile,
     PrefixOption,
     bar,
-    connected,
-    put,
+    signed,
     target,
 )
 from edge_pack.key_printing import print_json
@@ -57,7 +56,8 @@ Examples:
 def register(app: typer.Typer) -> None:
     """Add the commands to ``edge-pack``."""
     group = typer.Typer(
-        help="HTTP(S) servers that have the bundles' files too.",
+        help="HTTP(S) servers that have the bundles' files too.\n\n"
+        "Example: edge-pack mirror export /srv/www/edge --fleet home",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -76,11 +76,12 @@ def _export(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    from edge_release import mirror  # noqa: PLC0415 - `inspect` needs no extra
+    from edge_release import mirror, overview  # noqa: PLC0415 - `inspect` needs no extra
     from edge_release.repository import Repository  # noqa: PLC0415
 
     repository = Repository(keys)
     with repository.locked(), bar(f"writing {folder}") as progress:
+        overview.check_fleet(repository, fleet)
         done = mirror.export(repository, fleet, folder, prune=prune, progress=progress)
     if as_json:
         print_json(asdict(done))
@@ -109,10 +110,13 @@ def _set(
 
     chosen = target(broker, fleet, prefix, ca) if broker else None
     repository = Repository(keys, secrets=Asking(passphrase_file))
-    with repository.locked(), connected(chosen) as link:
-        named = addresses or []
-        changed = repository.set_mirrors(named, fleet, channel, now=datetime.now(UTC))
-        put(repository, chosen, link, f"mirrors of {fleet}")
+    named = addresses or []
+    changed, _, _ = signed(
+        repository,
+        chosen,
+        f"mirrors of {fleet}",
+        lambda: repository.set_mirrors(named, fleet, channel, now=datetime.now(UTC)),
+    )
     if as_json:
         found = {"fleet": fleet, "channel": channel, "mirrors": named, "signed": changed}
         print_json({**found, "put": chosen is not None})

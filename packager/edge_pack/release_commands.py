@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,18 +23,19 @@ from edge_pack.broker_options import (
     JsonOption,
     KeysOption,
     LaterOption,
+    NewFleetOption,
     PassphraseFile,
     PrefixOption,
     Target,
     bar,
     connected,
     put,
+    signed,
     target,
 )
 from edge_pack.passphrases import Asking
 
 if TYPE_CHECKING:
-    from edge_release.publication import Synced
     from edge_release.repository import Published, Repository
 
 KEYS = Path("keys")
@@ -48,10 +48,11 @@ be given in the environment as EDGE_PACK_PASSWORD.
 
 Examples:
 
-  edge-pack publish pump.edgepack --broker mqtt://localhost --keys keys --fleet home
+  edge-pack publish pump.edgepack --broker mqtt://localhost --fleet home
 
-  edge-pack publish pump-2.edgepack --broker mqtts://me@broker.example --keys keys --fleet home
-  --candidate
+  edge-pack publish pump-2.edgepack --broker mqtts://me@broker.example --fleet home --candidate
+
+  edge-pack publish pump.edgepack --broker mqtt://localhost --fleet plant --new-fleet
 """
 _PROMOTE_HELP = """Make a version that was published before the stable one of a channel.
 
@@ -119,7 +120,8 @@ def register(app: typer.Typer) -> None:
     app.command("publish", help=_PUBLISH_HELP)(_publish)
     app.command("promote", help=_PROMOTE_HELP)(_promote)
     floor = typer.Typer(
-        help="The oldest version that devices may run.",
+        help="The oldest version that devices may run.\n\n"
+        "Example: edge-pack floor set pump@1.5 --fleet home",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -136,9 +138,10 @@ def _publish(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An .edgepack file.")],
     *,
     broker: BrokerOption,
-    keys: KeysOption,
     fleet: FleetOption,
+    new_fleet: NewFleetOption = False,
     channel: ChannelOption = "stable",
+    keys: KeysOption = KEYS,
     candidate: Annotated[
         bool, typer.Option("--candidate", help="Only a rollout may choose it.")
     ] = False,
@@ -147,36 +150,33 @@ def _publish(
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
+    from edge_release import overview  # noqa: PLC0415 - `inspect` needs no extra
+
     chosen = target(broker, fleet, prefix, ca)
     opened = bundles.read(read_bounded(bundle, bundles.BUNDLE_MAX_BYTES))
     repository = _open(keys, passphrase_file)
-    published, synced, seconds = _changed(
+
+    def change() -> Published:
+        overview.check_fleet(repository, fleet, new=new_fleet)
+        return repository.publish(
+            opened, fleet=fleet, channel=channel, candidate=candidate, now=_now()
+        )
+
+    published, synced, seconds = signed(
         repository,
         chosen,
         f"publishing {opened.manifest.name} {opened.manifest.version}",
-        lambda: repository.publish(
-            opened, fleet=fleet, channel=channel, candidate=candidate, now=_now()
-        ),
+        change,
     )
     role = "candidate" if candidate else "stable"
     release_printing.show_published(published, synced, seconds, role, as_json=as_json)
-
-
-def _changed(
-    repository: Repository, chosen: Target | None, title: str, change: Callable[[], Published]
-) -> tuple[Published, Synced | None, float]:
-    """Sign a change and put it on the broker, if one is named; and the seconds that took."""
-    started = time.monotonic()
-    with repository.locked(), connected(chosen) as link:
-        published = change()
-        synced = put(repository, chosen, link, title)
-    return published, synced, time.monotonic() - started
 
 
 def _promote(
     release: _Release,
     *,
     fleet: FleetOption,
+    new_fleet: NewFleetOption = False,
     channel: ChannelOption = "stable",
     keys: KeysOption = KEYS,
     broker: LaterOption = "",
@@ -185,17 +185,23 @@ def _promote(
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    from edge_release.pointers import Place  # noqa: PLC0415 - `inspect` needs no extra
+    from edge_release import overview  # noqa: PLC0415 - `inspect` needs no extra
+    from edge_release.pointers import Place  # noqa: PLC0415
 
     model, version = _split(release)
     chosen = target(broker, fleet, prefix, ca) if broker else None
     repository = _open(keys, passphrase_file)
     place = Place(fleet, channel, model)
-    published, synced, seconds = _changed(
+
+    def change() -> Published:
+        overview.check_fleet(repository, fleet, new=new_fleet)
+        return repository.promote(version, place, now=_now())
+
+    published, synced, seconds = signed(
         repository,
         chosen,
         f"promoting {release}",
-        lambda: repository.promote(version, place, now=_now()),
+        change,
     )
     release_printing.show_published(published, synced, seconds, "stable", as_json=as_json)
 
@@ -218,7 +224,7 @@ def _floor(
     chosen = target(broker, fleet, prefix, ca) if broker else None
     repository = _open(keys, passphrase_file)
     place = Place(fleet, channel, model)
-    published, synced, seconds = _changed(
+    published, synced, seconds = signed(
         repository,
         chosen,
         f"floor {release}",
@@ -243,12 +249,14 @@ def _sync(
     as_json: JsonOption = False,
 ) -> None:
     from edge_release import overtake as overtaking  # noqa: PLC0415
+    from edge_release import overview  # noqa: PLC0415
 
     chosen = target(broker, fleet, prefix, ca)
     repository = _open(keys, passphrase_file)
     started = time.monotonic()
     with repository.locked(), connected(chosen) as link:
         assert link is not None
+        overview.check_fleet(repository, fleet)
         if overtake:
             overtaking.overtake(repository, chosen.topics, link, now=_now())
         renewed = repository.renew(now=_now())
@@ -271,13 +279,14 @@ def _gc(
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    from edge_release import garbage  # noqa: PLC0415
+    from edge_release import garbage, overview  # noqa: PLC0415
 
     if not broker and not dry_run:
         raise InputFault("gc removes from a broker: name it with --broker, or pass --dry-run")
     chosen = target(broker or "mqtt://localhost", fleet, prefix, ca)
     repository = _open(keys, passphrase_file)
     with repository.locked():
+        overview.check_fleet(repository, fleet)
         dropped = garbage.forgettable(repository, fleet, keep)
         if dry_run:
             found = garbage.find(repository, chosen.topics, keep=keep)
@@ -308,6 +317,8 @@ def _status(
     if broker and not fleet:
         raise InputFault("--broker needs --fleet: each fleet may have a broker of its own")
     repository = _open(keys, None)
+    if fleet:
+        overview.check_fleet(repository, fleet)
     lines = [line for line in overview.lines(repository) if fleet in ("", line.fleet)]
     held = None
     if broker:

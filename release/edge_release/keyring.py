@@ -213,7 +213,8 @@ def sign(repository: Repository, *, take: Path | None = None, now: datetime) -> 
     state = repository.shelf.read()
     waiting = waiting_change(repository)
     if take is not None:
-        other = pending.decode(read_bounded(take, PENDING_MAX_BYTES), str(take))
+        other = pending.decode(read_bounded(take, PENDING_MAX_BYTES), str(take), taken=True)
+        pending.parsed(other, state, taken=True)
         waiting = pending.merged(waiting, other, state) if waiting else other
     if waiting is None:
         raise InputFault(

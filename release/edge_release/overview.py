@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_contract import manifest as manifests
+from edge_contract.errors import InputFault
 from edge_contract.messages import Release, Track
 from edge_release import roles
 from edge_release.repository import Repository
@@ -36,6 +37,20 @@ def fleets(repository: Repository) -> list[str]:
     """Every fleet that something was published for."""
     paths = repository.shelf.read().targets[roles.ROLLOUT].targets
     return sorted({path.split("/")[1] for path in paths})
+
+
+def check_fleet(repository: Repository, fleet: str, *, new: bool = False) -> None:
+    """Raise InputFault when nothing was published for ``fleet``, but for others: a name mistyped.
+
+    ``new``: it is meant to be the first time. The first fleet of all needs no word.
+    """
+    known = fleets(repository)
+    if known and fleet not in known and not new:
+        raise InputFault(
+            f"nothing was published for fleet {fleet} yet; there is {', '.join(known)}",
+            advice="Check the name. The first bundle of a new fleet: `edge-pack publish` or"
+            " `promote` with --new-fleet.",
+        )
 
 
 def lines(repository: Repository) -> list[Line]:

@@ -28,6 +28,7 @@ from edge_release.shelf import METADATA_MAX_BYTES, State, versioned
 
 PENDING_MAX_BYTES = 4 * METADATA_MAX_BYTES
 _ROLES = {roles.ROOT, roles.TARGETS}
+_TAKE = "Name the pending.json of the same change, signed elsewhere."
 _DISCARD = "Drop it with `edge-pack keys sign --discard` and begin again."
 
 
@@ -69,14 +70,15 @@ def encode(pending: Pending) -> bytes:
     return wire.encode_json(pending)
 
 
-def decode(data: bytes, where: str) -> Pending:
-    """What waits. Raises InputFault when it is not such a file."""
+def decode(data: bytes, where: str, *, taken: bool = False) -> Pending:
+    """What waits, or with ``taken`` another copy of it. InputFault when it is not such a file."""
+    advice = _TAKE if taken else _DISCARD
     try:
         found = wire.decode_json(data, Pending, size_max=PENDING_MAX_BYTES)
     except InputFault as error:
-        raise InputFault(f"{where}: {error.what}", advice=_DISCARD) from error
+        raise InputFault(f"{where}: {error.what}", advice=advice) from error
     if not found.files or not set(found.files) <= _ROLES:
-        raise InputFault(f"{where} holds no next root or targets", advice=_DISCARD)
+        raise InputFault(f"{where} holds no next root or targets", advice=advice)
     return found
 
 
@@ -88,7 +90,7 @@ def applied(pending: Pending, state: State) -> bool:
     )
 
 
-def parsed(pending: Pending, state: State) -> dict[str, Metadata[Any]]:
+def parsed(pending: Pending, state: State, *, taken: bool = False) -> dict[str, Metadata[Any]]:
     """Its metadata by role. Raises InputFault when it does not follow from ``state``."""
     found: dict[str, Metadata[Any]] = {}
     for role, text in pending.files.items():
@@ -98,7 +100,7 @@ def parsed(pending: Pending, state: State) -> dict[str, Metadata[Any]]:
             raise InputFault(
                 f"the pending change is version {wrapped.signed.version} of {role}, expected"
                 f" {expected}: another change was made since",
-                advice=_DISCARD,
+                advice=_TAKE if taken else _DISCARD,
             )
         found[role] = wrapped
     return found
@@ -146,11 +148,11 @@ def merged(pending: Pending, other: Pending, state: State) -> Pending:
 
     Raises InputFault when it is another change.
     """
-    ours, theirs = parsed(pending, state), parsed(other, state)
+    ours, theirs = parsed(pending, state), parsed(other, state, taken=True)
     if {role: each.signed_bytes for role, each in ours.items()} != {
         role: each.signed_bytes for role, each in theirs.items()
     }:
-        raise InputFault("the two files are about different changes", advice=_DISCARD)
+        raise InputFault("the two files are about different changes", advice=_TAKE)
     files = {}
     for role, wrapped in ours.items():
         for delegator in (state.root, _root(ours, state)):

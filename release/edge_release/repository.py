@@ -94,6 +94,8 @@ class Repository:
         draft = Draft(self.shelf.read())
         self._add_manifest(draft, release, bundle.manifest_bytes)
         self._point(draft, place, lambda track: move(track, release))
+        # Also where nothing is to be signed: the same publication again mends what was damaged.
+        self.shelf.write_target(release.path, bundle.manifest_bytes)
         for file in manifest.files:
             self.shelf.write_member(file.sha256, bundle.stored[file.name])
         role = "candidate" if candidate else "stable"

@@ -259,11 +259,12 @@ class Shelf:
     # -- targets and members ---------------------------------------------------------------
 
     def write_target(self, path: str, data: bytes) -> None:
-        """Keep a target under its digest."""
+        """Keep a target under its digest; one that was damaged there is replaced."""
         digest = hashlib.sha256(data).hexdigest()
-        file = self.path / "targets" / prefixed(path, digest)
-        if not file.is_file():
-            write_atomic(file, data)
+        try:
+            self.target(path, digest)
+        except InputFault:
+            write_atomic(self.path / "targets" / prefixed(path, digest), data)
 
     def target(self, path: str, sha256: str) -> bytes:
         """A target's bytes. Raises InputFault when they are missing or damaged."""

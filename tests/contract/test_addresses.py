@@ -26,6 +26,7 @@ def test_no_topic_has_more_than_seven_slashes() -> None:
         TOPICS.target(f"fleet/home/{digest}.stable.json"),
         TOPICS.chunk(digest),
         TOPICS.requests("pi1", "pump"),
+        TOPICS.labels("pi1", "pump"),
         TOPICS.telemetry("pi1"),
         *TOPICS.collector_filters(),
     ]
@@ -44,6 +45,7 @@ def test_a_devices_topics_are_read_back(kind: str) -> None:
 def test_inference_and_telemetry_topics_are_read_back() -> None:
     assert TOPICS.parse(TOPICS.requests("pi1", "pump")) == Address("in", "pi1", "pump")
     assert TOPICS.parse(TOPICS.answers("pi1", "pump")) == Address("out", "pi1", "pump")
+    assert TOPICS.parse(TOPICS.labels("pi1", "pump")) == Address("fb", "pi1", "pump")
     assert TOPICS.parse(TOPICS.telemetry("pi1")) == Address("telemetry", "pi1")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,6 +215,7 @@ def test_renewal_for_cron_says_by_its_exit_code_what_is_left_to_do(
         ("keys remove root models", "does not sign for root"),
         ("keys renew --broker mqtt://localhost", "go together"),
         ("keys sign --take none", "cannot read"),
+        ("keys sign --take keys/root.pub", "Name the pending.json"),
     ],
 )
 def test_a_mistake_of_the_owner_is_one_message_and_changes_no_metadata(
@@ -248,5 +250,72 @@ def test_every_command_has_a_help_with_an_example(tmp_path: Path) -> None:
     for words in (
         "publish", "promote", "floor set", "sync", "gc", "status", "audit", "keys init",
         "keys status", "keys rotate", "keys add", "keys remove", "keys sign", "keys renew",
+        "mirror export", "mirror set", "broker-acl",
     ):  # fmt: skip
         assert f"edge-pack {words} " in good(tmp_path, f"{words} --help").partition("Example")[2]
+    for group in ("keys", "floor", "mirror"):
+        assert f"edge-pack {group} " in good(tmp_path, f"{group} --help").partition("Example")[2]
+
+
+def test_a_fleet_with_a_mistyped_name_is_not_a_new_fleet(
+    embedded: Any, tmp_path: Path, new_bundle: New, files: Any
+) -> None:
+    good(tmp_path, "keys init keys")
+    name = write(tmp_path, new_bundle(size_bytes=1000))
+    good(tmp_path, f"publish {name} --fleet home --broker {embedded.url}")
+    before = files(tmp_path / "keys")
+    typed = f"--fleet hmoe --broker {embedded.url}"
+    for line in (
+        f"publish {name} {typed}", f"promote pump@1.0 {typed}", f"sync {typed}", f"gc {typed}",
+        f"status {typed}", "mirror export www --fleet hmoe", f"keys renew {typed}",
+    ):  # fmt: skip
+        done = run(tmp_path, line)
+        assert done.returncode == 2, line
+        assert "nothing was published for fleet hmoe yet; there is home" in done.stderr
+        assert "--new-fleet" in done.stderr
+        assert files(tmp_path / "keys") == before, line
+    assert not embedded.retained("edge/1/hmoe/tuf/m/timestamp.json")
+    good(tmp_path, "promote pump@1.0 --fleet plant --new-fleet")
+    good(tmp_path, f"publish {name} --fleet lab --new-fleet --broker {embedded.url}")
+    fleets = {line["fleet"] for line in json.loads(good(tmp_path, "status --json"))["models"]}
+    assert fleets == {"home", "lab", "plant"}
+    good(tmp_path, f"sync --fleet plant --broker {embedded.url}")
+
+
+def test_the_same_publication_again_mends_a_manifest_that_was_damaged(
+    embedded: Any, tmp_path: Path, new_bundle: New
+) -> None:
+    good(tmp_path, "keys init keys")
+    to = f"--fleet home --broker {embedded.url}"
+    name = write(tmp_path, new_bundle(size_bytes=1000))
+    good(tmp_path, f"publish {name} {to}")
+    (paper,) = (tmp_path / "keys/repository/targets").rglob("*.1.0.json")
+    whole = paper.read_bytes()
+    for damage in (b"", whole[:-1], bytes([whole[0] ^ 1]) + whole[1:]):
+        paper.write_bytes(damage)
+        broken = run(tmp_path, f"sync {to}")
+        assert (broken.returncode, "is damaged" in broken.stderr) == (2, True), broken
+        again = json.loads(good(tmp_path, f"publish {name} {to} --json"))
+        assert not again["signed"]
+        assert paper.read_bytes() == whole
+        good(tmp_path, f"sync {to}")
+
+
+def test_a_wrong_file_to_take_signatures_from_is_no_reason_to_drop_the_change(
+    tmp_path: Path,
+) -> None:
+    good(tmp_path, "keys init keys --profile managed")
+    for number in (2, 3):
+        (tmp_path / f"keys/root-{number}.pem").rename(tmp_path / f"root-{number}.pem")
+    shutil.copytree(tmp_path / "keys", tmp_path / "copy")
+    good(tmp_path, "keys rotate timestamp")
+    good(tmp_path, "keys rotate snapshot --keys copy")
+    pending = tmp_path / "keys/repository/pending.json"
+    before = pending.read_bytes()
+    for wrong in ("keys/settings.json", "keys/root-1.pub", "copy/repository/pending.json"):
+        (tmp_path / "keys/settings.json").write_text("{}")
+        done = run(tmp_path, f"keys sign --take {wrong}")
+        assert done.returncode == 2
+        assert "Name the pending.json of the same change" in done.stderr
+        assert "--discard" not in done.stderr
+        assert pending.read_bytes() == before

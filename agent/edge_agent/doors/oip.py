@@ -1,27 +1,26 @@
-"""The Open Inference Protocol, version 2: what its JSON and binary tensors say. Pure.
+"""The Open Inference Protocol, version 2: requests read, answers and descriptions written. Pure.
 
-Guards: no number is made of text, no value is bent to a type that cannot hold it; sizes that a
-client names are compared with the bytes that are there before anything is made of them.
+Guards: a request is understood wholly or refused in one way. What stands in a tensor is looked at
+in ``edge_agent.doors.tensors``.
 
 Sources: the protocol's REST description and the binary tensor data extension, as KServe, Triton
-and MLServer publish them. A tensor's ``data`` may be flat or nested in its shape; binary data is
-little-endian in C order after the JSON, BYTES elements each with a length of four bytes before.
+and MLServer publish them. MLServer's and KServe's clients write ``null`` for what they leave out.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator, Mapping, Sequence
-from types import GenericAlias
-from typing import Annotated, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
-from edge_contract.errors import InputFault, MachineFault
+from edge_agent.doors import tensors as elements
+from edge_agent.doors.tensors import DTYPES, NAMES, datatype_of
+from edge_contract.errors import InputFault
 from edge_contract.manifest import Manifest
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -29,24 +28,6 @@ HEADER_LENGTH = "inference-header-content-length"
 TENSORS_MAX = 1024
 RANK_MAX = 16
 ELEMENTS_MAX = 2**31
-
-DTYPES = {
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-    "BYTES": "string",
-}
-"""The protocol's names of types, and ours."""
-_NAMES = {ours: theirs for theirs, ours in DTYPES.items()}
 
 Text = Annotated[str, Meta(max_length=256)]
 Extent = Annotated[int, Meta(ge=0, le=ELEMENTS_MAX)]
@@ -57,11 +38,9 @@ class RequestInput(Struct, frozen=True):
     """One input tensor; ``data`` is missing where it follows as bytes."""
 
     name: Text
-    shape: Annotated[
-        tuple[Annotated[int, Meta(ge=0, le=ELEMENTS_MAX)], ...], Meta(max_length=RANK_MAX)
-    ]
+    shape: Annotated[tuple[Extent, ...], Meta(max_length=RANK_MAX)]
     datatype: Text
-    parameters: Parameters = {}
+    parameters: Parameters | None = None
     data: msgspec.Raw | UnsetType = UNSET
 
 
@@ -69,16 +48,16 @@ class RequestOutput(Struct, frozen=True):
     """An output that the client wants."""
 
     name: Text
-    parameters: Parameters = {}
+    parameters: Parameters | None = None
 
 
 class InferRequest(Struct, frozen=True):
     """The JSON of an inference request. Unknown fields are ignored."""
 
     inputs: Annotated[list[RequestInput], Meta(min_length=1, max_length=TENSORS_MAX)]
-    id: Text = ""
-    parameters: Parameters = {}
-    outputs: Annotated[list[RequestOutput], Meta(max_length=TENSORS_MAX)] = []
+    id: Text | None = None
+    parameters: Parameters | None = None
+    outputs: Annotated[list[RequestOutput], Meta(max_length=TENSORS_MAX)] | None = None
 
 
 class ResponseOutput(Struct, frozen=True, omit_defaults=True):
@@ -115,7 +94,8 @@ class Infer(Struct, frozen=True):
     id: str = ""
 
 
-_DECODER = msgspec.json.Decoder(InferRequest)
+_decode = msgspec.json.Decoder(InferRequest).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def decode(body: bytes, json_size: int | None = None) -> Infer:
@@ -129,7 +109,7 @@ def decode(body: bytes, json_size: int | None = None) -> Infer:
     if json_size is not None and not 0 <= json_size <= len(body):
         raise InputFault(f"{HEADER_LENGTH} says {json_size}, the body has {len(body)} bytes")
     try:
-        request = _DECODER.decode(body if json_size is None else body[:json_size])
+        request = _decode(body if json_size is None else body[:json_size])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InputFault(f"not a valid inference request: {error}") from error
     rest = _Rest(body, len(body) if json_size is None else json_size)
@@ -139,10 +119,11 @@ def decode(body: bytes, json_size: int | None = None) -> Infer:
             raise InputFault(f"input {given.name!r} is there twice")
         tensors[given.name] = _tensor(given, rest)
     rest.check_end()
-    wanted = tuple(output.name for output in request.outputs)
-    binary = frozenset(o.name for o in request.outputs if o.parameters.get("binary_data") is True)
-    all_binary = request.parameters.get("binary_data_output") is True
-    return Infer(tensors, wanted, binary, all_binary, request.id)
+    all_binary = _asks(request.parameters, "binary_data_output")
+    outputs = request.outputs or ()
+    wanted = tuple(output.name for output in outputs)
+    binary = frozenset(o.name for o in outputs if _asks(o.parameters, "binary_data"))
+    return Infer(tensors, wanted, binary, all_binary, request.id or "")
 
 
 def encode(
@@ -153,34 +134,27 @@ def encode(
     Raises InputFault when an output was asked for that the model has not, MachineFault for
     numbers that JSON has not.
     """
-    unknown = [name for name in infer.wanted if name not in outputs]
-    if unknown:
-        raise InputFault(
-            f"the model has no output {unknown[0]!r}", advice=f"It has: {', '.join(outputs)}."
-        )
-    asked = set(infer.wanted)
+    wanted = infer.wanted
+    for name in wanted:
+        if name not in outputs:
+            raise InputFault(
+                f"the model has no output {name!r}", advice=f"It has: {', '.join(outputs)}."
+            )
     described: list[ResponseOutput] = []
     tail: list[bytes] = []
-    for name in infer.wanted or outputs:
+    for name in wanted or outputs:
         array = outputs[name]
         datatype = datatype_of(array)
-        if name in infer.binary or (infer.all_binary and name not in asked):
-            data = _to_bytes(array)
+        if name in infer.binary or (infer.all_binary and name not in wanted):
+            data = elements.to_bytes(array)
             tail.append(data)
             size = {"binary_data_size": len(data)}
             described.append(ResponseOutput(name, array.shape, datatype, size))
         else:
-            described.append(
-                ResponseOutput(name, array.shape, datatype, data=_to_list(name, array))
-            )
-    answer = InferResponse(manifest.name, manifest.version, described, infer.id)
-    head = msgspec.json.encode(answer)
+            listed = elements.to_list(name, array)
+            described.append(ResponseOutput(name, array.shape, datatype, {}, listed))
+    head = _encode(InferResponse(manifest.name, manifest.version, described, infer.id))
     return (b"".join((head, *tail)), len(head)) if tail else (head, None)
-
-
-def datatype_of(array: NDArray[Any]) -> str:
-    """The protocol's name of an array's type."""
-    return "BYTES" if array.dtype.kind in "OUS" else _NAMES[array.dtype.name]
 
 
 class TensorInfo(Protocol):
@@ -199,16 +173,18 @@ class TensorInfo(Protocol):
         """Its extents; None: any."""
 
 
-def metadata(manifest: Manifest, outputs: Sequence[TensorInfo]) -> dict[str, Any]:
-    """What the protocol wants to know of a model."""
+def metadata(
+    manifest: Manifest, outputs: Sequence[TensorInfo], versions: Sequence[str]
+) -> dict[str, Any]:
+    """What the protocol wants to know of a model; ``versions``: those that can be asked."""
     return {
         "name": manifest.name,
-        "versions": [manifest.version],
+        "versions": versions,
         "platform": "onnxruntime_onnx",
         "inputs": [
             {
                 "name": tensor.name,
-                "datatype": _NAMES[tensor.dtype],
+                "datatype": NAMES[tensor.dtype],
                 "shape": [-1 if extent is None else extent for extent in tensor.shape],
                 **({"parameters": {"features": list(tensor.features)}} if tensor.features else {}),
             }
@@ -217,7 +193,7 @@ def metadata(manifest: Manifest, outputs: Sequence[TensorInfo]) -> dict[str, Any
         "outputs": [
             {
                 "name": output.name,
-                "datatype": _NAMES[output.dtype],
+                "datatype": NAMES[output.dtype],
                 "shape": [-1 if extent is None else extent for extent in output.shape],
             }
             for output in outputs
@@ -243,12 +219,39 @@ class Columns:
         return self._tensors[name]
 
 
-def rows_of(infer: Infer, manifest: Manifest) -> object:
+class Form(NamedTuple):
+    """What a model's requests are compared with.
+
+    Attributes:
+        features: names, to tell a table from tensors.
+        row: name, shape and type of one row, where one tensor takes all features in their order:
+            then its array is what ``Model`` reads quickest.
+    """
+
+    features: frozenset[str]
+    row: tuple[str, tuple[int, ...], np.dtype[Any]] | None = None
+
+
+def form_of(manifest: Manifest) -> Form:
+    """To be made once a model."""
+    names = tuple(feature.name for feature in manifest.features)
+    first = manifest.inputs[0]
+    if len(manifest.inputs) > 1 or first.features != names or first.dtype == "string":
+        return Form(frozenset(names))
+    return Form(frozenset(names), (first.name, (1, len(names)), np.dtype(first.dtype)))
+
+
+def rows_of(infer: Infer, form: Form) -> object:
     """What the model takes: its own tensors, or a table where the names are its features'."""
-    features = {feature.name for feature in manifest.features}
-    if features and set(infer.tensors) == features:
-        return Columns(infer.tensors)
-    return infer.tensors
+    given = infer.tensors
+    if form.row is not None:
+        name, shape, dtype = form.row
+        array = given.get(name)
+        if array is not None and len(given) == 1 and array.shape == shape and array.dtype == dtype:
+            return array
+    if form.features and given.keys() == form.features:
+        return Columns(given)
+    return given
 
 
 # -- tensors ----------------------------------------------------------------------------------
@@ -274,131 +277,33 @@ class _Rest:
 
 
 def _tensor(given: RequestInput, rest: _Rest) -> NDArray[Any]:
+    name, shape, data = given.name, given.shape, given.data
     dtype = DTYPES.get(given.datatype)
     if dtype is None:
         raise InputFault(
-            f"input {given.name!r} has datatype {given.datatype!r}",
+            f"input {name!r} has datatype {given.datatype!r}",
             advice=f"Known are: {', '.join(DTYPES)}.",
         )
-    count = math.prod(given.shape)
-    size = given.parameters.get("binary_data_size")
+    count = math.prod(shape)
+    here = None if data is UNSET or data == _NULL else data
+    size = given.parameters.get("binary_data_size") if given.parameters else None
     if size is not None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise InputFault(f"input {given.name!r} has binary_data_size {size!r}")
-        if given.data is not UNSET:
-            raise InputFault(f"input {given.name!r} has data in the JSON and behind it")
-        flat = _from_bytes(rest.take(size, given.name), dtype, count, given.name)
-    elif given.data is UNSET:
-        raise InputFault(f"input {given.name!r} has no data")
+            raise InputFault(f"input {name!r} has binary_data_size {size!r}")
+        if here is not None:
+            raise InputFault(f"input {name!r} has data in the JSON and behind it")
+        flat = elements.from_bytes(rest.take(size, name), dtype, count, name)
+    elif here is None:
+        raise InputFault(f"input {name!r} has no data")
     else:
-        flat = _from_json(bytes(given.data), dtype, given)
+        flat = elements.from_json(here, dtype, shape, name)
     if len(flat) != count:
-        raise InputFault(
-            f"input {given.name!r} has {len(flat)} elements for the shape {list(given.shape)}"
-        )
-    return shaped(flat, given.shape, given.name)
+        raise InputFault(f"input {name!r} has {len(flat)} elements for the shape {list(shape)}")
+    return elements.shaped(flat, shape, name)
 
 
-def shaped(flat: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArray[Any]:
-    """``flat`` in its shape. Raises InputFault: an empty one can have extents beyond any array."""
-    try:
-        return flat.reshape(shape)
-    except ValueError as error:
-        raise InputFault(f"tensor {name[:80]!r} has the shape {list(shape)[:16]}") from error
+_NULL = msgspec.Raw(b"null")
 
 
-def _from_bytes(data: memoryview, dtype: str, count: int, name: str) -> NDArray[Any]:
-    if dtype == "string":
-        return _text_array(list(_texts(data, name)))
-    kind = np.dtype(dtype).newbyteorder("<")
-    if len(data) != count * kind.itemsize:
-        raise InputFault(
-            f"input {name!r} has {len(data)} bytes, its shape and type need {count * kind.itemsize}"
-        )
-    if dtype == "bool" and max(data, default=0) > 1:
-        raise InputFault(f"input {name!r} is BOOL and has a byte over 1")
-    return np.frombuffer(data, kind).astype(dtype, copy=False)
-
-
-def _texts(data: memoryview, name: str) -> Iterator[str]:
-    at = 0
-    while at < len(data):
-        if at + 4 > len(data):
-            raise InputFault(f"input {name!r} ends within the length of an element")
-        (size,) = struct.unpack_from("<I", data, at)
-        at += 4
-        if size > len(data) - at:
-            raise InputFault(f"input {name!r}: an element of {size} bytes, {len(data) - at} left")
-        yield _text(bytes(data[at : at + size]), name)
-        at += size
-
-
-def _text(data: bytes, name: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InputFault(f"input {name!r} has text that is not UTF-8") from error
-
-
-_ELEMENTS: dict[str, Any] = {"b": bool, "u": int, "i": int, "f": float | None, "O": str}
-"""By kind of type; a missing number is ``null``."""
-
-
-def _from_json(raw: bytes, dtype: str, given: RequestInput) -> NDArray[Any]:
-    kind = np.dtype(object if dtype == "string" else dtype)
-    element = _ELEMENTS[kind.kind]
-    try:
-        try:
-            flat = msgspec.json.decode(raw, type=GenericAlias(list, element))
-        except msgspec.ValidationError:
-            if len(given.shape) < 2:
-                raise
-            flat = _flattened(raw, element, given)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InputFault(f"input {given.name!r} of type {given.datatype}: {error}") from error
-    if kind.kind == "O":
-        return _text_array(flat)
-    try:
-        return np.array(flat, dtype=kind)  # None becomes NaN
-    except OverflowError as error:
-        raise InputFault(
-            f"input {given.name!r} has a number that {given.datatype} cannot hold"
-        ) from error
-
-
-def _flattened(raw: bytes, element: Any, given: RequestInput) -> list[Any]:
-    """Elements that came nested as the shape says."""
-    nested = element
-    for _ in given.shape:
-        nested = GenericAlias(list, nested)
-    level: list[Any] = [msgspec.json.decode(raw, type=nested)]
-    for extent in given.shape:
-        if any(len(part) != extent for part in level):
-            raise InputFault(
-                f"input {given.name!r} is not nested as its shape {list(given.shape)} says"
-            )
-        level = [item for part in level for item in part]
-    return level
-
-
-def _text_array(texts: list[str]) -> NDArray[Any]:
-    array = np.empty(len(texts), dtype=object)
-    array[:] = texts
-    return array
-
-
-def _to_bytes(array: NDArray[Any]) -> bytes:
-    if array.dtype.kind in "OUS":
-        texts = [str(item).encode() for item in array.ravel().tolist()]
-        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def _to_list(name: str, array: NDArray[Any]) -> list[Any]:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise MachineFault(
-            f"the model answered NaN or infinity in {name!r}, which JSON has not",
-            advice="Ask for this output as binary data.",
-        )
-    found: list[Any] = array.ravel().tolist()
-    return found
+def _asks(parameters: Parameters | None, name: str) -> bool:
+    return parameters is not None and parameters.get(name) is True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.doors.oip import shaped
+from edge_agent.doors.tensors import shaped
 from edge_agent.outputs import Prediction
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.messages import Answer, Outcome, Request, TensorData

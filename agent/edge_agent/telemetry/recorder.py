@@ -12,12 +12,15 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from edge_agent.accept import strictest
 from edge_agent.live import Live
-from edge_agent.model import Model
+from edge_agent.model import Model, Observer
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.window import Totals, Window
 from edge_contract import telemetry
+from edge_contract.aside import Aside
 from edge_contract.errors import EdgeError
 from edge_contract.profile import Profile
 from edge_contract.residuals import Residuals
@@ -62,6 +65,7 @@ class Recorder:
         boot: this boot's number; sequence numbers start at 0 with each.
         on_record: called after a record was spooled, such as ``Sender.kick``.
         latency_max_ms: slower rows are counted as slow; so are those over the manifest's limit.
+        observer: what a model's calls are told to, given its window; the window where it is None.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Recorder:
         window_rows: int = WINDOW_ROWS,
         on_record: Callable[[], None] | None = None,
         latency_max_ms: float = 0.0,
+        observer: Callable[[Model, Observer], Observer] | None = None,
     ) -> None:
         self._spool = spool
         self._device = device
@@ -82,8 +87,11 @@ class Recorder:
         self._window_rows = window_rows
         self._on_record = on_record
         self._latency_max_ms = latency_max_ms
+        self._observer = observer
         self._lock = threading.Lock()
         self._current: dict[str, _Watch] = {}
+        self._beside: dict[tuple[str, str], _Watch] = {}
+        """By name and digest: loaded beside what answers, and asked by its version."""
         self._leaving: list[_Watch] = []
         self._seq = 0
         self._lost = 0
@@ -93,33 +101,65 @@ class Recorder:
         """Records that were made in this boot or an earlier one and will never arrive."""
         return self._spool.dropped + self._lost
 
-    def swap(self, live: Live, model: Model | None, now: Instant) -> Model | None:
-        """Let ``model`` answer under ``live``'s name, counted from its first request on.
+    def swap(
+        self, live: Live, model: Model | None, now: Instant, *, keep: bool = False
+    ) -> Model | None:
+        """Let ``model`` answer under ``live``'s name, its totals counted from its first request on.
 
         The old version's window ends; requests still with it are counted for it, and recorded
-        when the last has returned. Returns the old model. Raises as ``Live.swap``; then nothing
-        changed.
+        when the last has returned. With ``keep`` it stays loaded, beside, and is counted on.
+        Returns the old model. Raises as ``Live.swap``; then nothing changed.
         """
         with self._lock:
-            watch = None
+            watch, known = None, False
             if model is not None:
-                watch = _Watch(model, now.monotonic_s, self._latency_max_ms)
-                watch.model.observer = watch.window
+                watch = self._beside.get((live.name, model.digest))
+                known = watch is not None and watch.model is model
+                if watch is None or not known:
+                    watch = self._watch(model, now)
             past = self._current.get(live.name)
-            old = live.swap(model, on_left=lambda _: _mark_left(past))
+            old = live.swap(model, on_left=lambda _: _mark_left(past), keep=keep)
+            if watch is not None and known:
+                del self._beside[live.name, watch.model.digest]
+                self._close(watch, now)
+                watch.window.forget()
             if past is not None:
-                self._leaving.append(past)
                 del self._current[live.name]
+                if keep:
+                    self._close(past, now)
+                    self._beside[live.name, past.model.digest] = past
+                else:
+                    self._leaving.append(past)
             if watch is not None:
                 self._current[live.name] = watch
             self._close_leaving(now)
             return old
 
+    def put_beside(self, live: Live, model: Model, now: Instant) -> None:
+        """Let ``model`` be asked by its version, and count what it answers.
+
+        Raises as ``Live.put_beside``; then nothing changed.
+        """
+        with self._lock:
+            watch = self._watch(model, now)
+            live.put_beside(model)
+            self._beside[live.name, model.digest] = watch
+
+    def take_away(self, live: Live, sha256: str, now: Instant) -> Model | None:
+        """Let go of what is beside, its last requests counted; None when nothing has the digest."""
+        with self._lock:
+            past = self._beside.pop((live.name, sha256), None)
+            gone = live.take_away(sha256, on_left=lambda _: _mark_left(past))
+            if past is not None:
+                self._leaving.append(past)
+            self._close_leaving(now)
+            return gone
+
     def tick(self, now: Instant) -> None:
         """End the windows that are due, by their time or their rows."""
         with self._lock:
             self._close_leaving(now)
-            for watch in self._current.values():
+            for watch in (*self._current.values(), *self._beside.values()):
                 due = now.monotonic_s - watch.began_s >= self._window_s
                 if due or watch.window.rows >= self._window_rows:
                     self._close(watch, now)
@@ -127,8 +167,13 @@ class Recorder:
     def flush(self, now: Instant) -> None:
         """End every window now: before a stop."""
         with self._lock:
-            for watch in (*self._leaving, *self._current.values()):
+            for watch in (*self._leaving, *self._current.values(), *self._beside.values()):
                 self._close(watch, now)
+
+    def add(self, aside: Aside) -> None:
+        """Number a record of another kind, and spool it; one that cannot be is counted as lost."""
+        with self._lock:
+            self._append(aside)
 
     def totals(self, name: str) -> Totals:
         """Rows of the current version of model ``name`` since it was put in place."""
@@ -139,6 +184,12 @@ class Recorder:
         """Of the current version's calls since it was put in place; see ``Window``."""
         watch = self._current.get(name)
         return watch.window.latency_p99_ms if watch is not None else 0.0
+
+    def _watch(self, model: Model, now: Instant) -> _Watch:
+        watch = _Watch(model, now.monotonic_s, self._latency_max_ms)
+        found = self._observer
+        model.observer = found(model, watch.window) if found is not None else watch.window
+        return watch
 
     def _close_leaving(self, now: Instant) -> None:
         # Who has left is asked before closing: a last request may be counted in between.
@@ -158,7 +209,7 @@ class Recorder:
             schema=telemetry.SCHEMA,
             device=self._device,
             boot=self._boot,
-            seq=self._seq,
+            seq=0,
             model=manifest.name,
             version=manifest.version,
             bundle=bytes.fromhex(watch.model.digest),
@@ -171,14 +222,19 @@ class Recorder:
             coding=telemetry.CODING_RESIDUALS,
             counts=watch.reference.write(counts.cells, counts.rows),
             latency=pack_counts(counts.latency),
-            dropped=self.dropped,
+        )
+        self._append(record)
+
+    def _append(self, record: Record | Aside) -> None:
+        numbered = replace(
+            record, device=self._device, boot=self._boot, seq=self._seq, dropped=self.dropped
         )
         self._seq += 1
         try:
-            self._spool.append(record)
+            self._spool.append(numbered)
         except EdgeError as error:
             self._lost += 1
-            log.warning("a telemetry record of %s is lost: %s", manifest.name, error.what)
+            log.warning("a telemetry record of %s is lost: %s", record.model, error.what)
             return
         if self._on_record is not None:
             self._on_record()

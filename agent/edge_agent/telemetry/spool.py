@@ -16,7 +16,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_contract import telemetry
+from edge_contract import aside, telemetry
+from edge_contract.aside import Aside
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports import disk
 from edge_contract.telemetry import RECORD_MAX_BYTES, Record
@@ -70,14 +71,14 @@ class Spool:
         with self._lock:
             return self._dropped
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Record | Aside) -> None:
         """Have ``record`` on disk when this returns, dropping the oldest where space is short.
 
         Raises:
             InputFault: the record is too large to send, ever.
             MachineFault: the disk refuses, and dropping everything else did not help.
         """
-        data = telemetry.encode(record)
+        data = telemetry.encode(record) if isinstance(record, Record) else aside.encode(record)
         key = (record.boot, record.seq)
         size = _blocks(len(data))
         if size > self._max_bytes:
@@ -101,7 +102,7 @@ class Spool:
                 return None
             try:
                 data = disk.read_bounded(self._path(key), RECORD_MAX_BYTES)
-                telemetry.decode(data)
+                aside.decode(data) if aside.is_aside(data) else telemetry.decode(data)
             except InputFault as error:
                 log.warning("record %d-%d dropped: %s", *key, error.what)
                 self._remove(key)

@@ -166,6 +166,12 @@ class Window:
             self._reset()
             return counts
 
+    def forget(self) -> None:
+        """Begin the totals anew with this period."""
+        with self._lock:
+            self._past = Totals(0, 0, 0)
+            self._past_latency = np.zeros(LATENCY_BUCKETS, dtype=np.int64)
+
     @property
     def latency_p99_ms(self) -> float:
         """Of the calls over all periods: the upper bound of its bucket, at most 1.42 times it."""

@@ -32,7 +32,7 @@ def rights(role: Role, name: str, topics: Topics) -> tuple[Right, ...]:
         name: of the device, or of the token; other roles ignore it.
 
     ``publisher`` signs and publishes, ``fleet`` collects and chooses versions, ``client`` asks
-    models, ``token`` enrols one device.
+    models and labels their answers, ``token`` enrols one device.
     """
     root = topics.root
     signed = (f"{root}/tuf/#", f"{root}/c/+")
@@ -44,7 +44,7 @@ def rights(role: Role, name: str, topics: Topics) -> tuple[Right, ...]:
             said = (f"{root}/d/+/desired", f"{root}/d/+/cmd", topics.enrol_answer("+"))
             return (*_read(*signed, *heard), *_write(*said))
         case "client":
-            return (*_write(f"{root}/d/+/in/+"), *_read(f"{root}/d/+/out/+"))
+            return (*_write(f"{root}/d/+/in/+", f"{root}/d/+/fb/+"), *_read(f"{root}/d/+/out/+"))
         case "token":
             return (*_write(topics.enrol_request(name)), *_read(topics.enrol_answer(name)))
     own = f"{root}/d/{check_name(name, 'device')}"
@@ -53,7 +53,8 @@ def rights(role: Role, name: str, topics: Topics) -> tuple[Right, ...]:
         Right(topics.status(name), read=True, write=True),
         *_write(topics.reported(name), topics.events(name), topics.telemetry(name)),
         *_write(f"{own}/out/+", f"{own}/rsp"),
-        *_read(topics.desired(name), f"{own}/cmd", topics.request_filter(name), *signed),
+        *_read(topics.desired(name), f"{own}/cmd", topics.request_filter(name)),
+        *_read(topics.labels_filter(name), *signed),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import ipaddress
 import logging
@@ -20,11 +21,12 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from edge_agent.doors import oip, plain
 from edge_agent.doors.http import describe, metrics
 from edge_agent.doors.http.protocol import Request, Response
-from edge_agent.live import Live
+from edge_agent.live import Live, NoSuchVersion
 from edge_agent.model import Model
 from edge_contract import messages
 from edge_contract.errors import EdgeError, InputFault
@@ -34,7 +36,14 @@ log = logging.getLogger(__name__)
 INLINE_MAX_NS = 1_000_000
 INLINE_MAX_BYTES = 64 * 1024
 """Answered in the loop: a model that takes less than a millisecond, on a small request."""
+RISE = 8
+"""How long a model takes is the least of what was measured lately: a measurement above it raises
+it by an eighth at most, for a busy machine makes any request look long."""
+KNOWN_MAX = 256
 QUEUE_MAX = 64
+PATH_KEPT_MAX = 256
+HOST_MAX = 255
+"""RFC 1035, 2.3.4, and more than any address needs."""
 SERVER = "edge-agent"
 EXTENSIONS = ("binary_tensor_data",)
 
@@ -43,7 +52,26 @@ _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready))
 _PREDICT = re.compile(r"/predict/([^/]+)")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 
-Work = Callable[[Model], Response]
+
+class Known(Struct):
+    """What was learnt of a model that answers. In the loop and in its threads.
+
+    Attributes:
+        digest: which version it is; the model itself is not held beyond its time.
+        form: what requests are compared with.
+        took_ns: how long it takes; the first request is never answered in the loop.
+    """
+
+    digest: str
+    form: oip.Form
+    took_ns: int = INLINE_MAX_NS + 1
+
+    def add(self, ns: int) -> None:
+        """One request took so long."""
+        self.took_ns = min(ns, self.took_ns + self.took_ns // RISE)
+
+
+Work = Callable[[Model, oip.Form, Request], Response]
 
 
 class Config(NamedTuple):
@@ -79,7 +107,7 @@ class Api:
         self._families = families
         self._pool = ThreadPoolExecutor(config.threads, "http-model")
         self._under_way = 0
-        self._took_ns: dict[str, int] = {}
+        self._known: dict[tuple[str, str], Known] = {}
         self._counts: dict[int, int] = {}
         self._latencies = metrics.Latencies()
 
@@ -121,11 +149,9 @@ class Api:
         if path in _OPEN and request.method in ("GET", "HEAD"):
             return self._health(path)
         self._check_caller(request)
-        if match := _MODEL.fullmatch(path):
-            return self._model(request, *(unquote(part) if part else "" for part in match.groups()))
-        if match := _PREDICT.fullmatch(path):
-            _check_method(request, "POST")
-            return self._run(request, unquote(match[1]), "", lambda model: _predict(model, request))
+        place = _place(path) if len(path) <= PATH_KEPT_MAX else _place.__wrapped__(path)
+        if place is not None:
+            return self._model(request, *place)
         page = self._pages.get(path)
         if page is None:
             raise _Status(404, f"there is nothing at {path[:120]}; GET / lists what there is")
@@ -155,22 +181,25 @@ class Api:
 
     def _index(self) -> Response:
         every = [
-            {"name": name, "version": model.manifest.version, "state": "READY", "reason": ""}
-            for name, model in sorted(self._live().items())
+            {"name": name, "version": version, "state": "READY", "reason": ""}
+            for name in sorted(self._live())
+            for version in self._models[name].loaded
         ]
         return Response(200, _encode(every))
 
     def _model(
         self, request: Request, name: str, version: str, action: str
     ) -> Response | Awaitable[Response]:
-        _check_method(request, "POST" if action == "infer" else "GET")
-        if action == "infer":
-            return self._run(request, name, version, lambda model: _infer(model, request))
-        with self._seat(name).use() as model:
-            _check_version(model, version)
+        work = _WORK.get(action)
+        _check_method(request, "POST" if work is not None else "GET")
+        if work is not None:
+            return self._run(request, name, version, work)
+        seat = self._seat(name)
+        with seat.use(version) as model:
             if action == "ready":
                 return Response(200, _encode({"name": name, "ready": True}))
-            return Response(200, _encode(oip.metadata(model.manifest, model.outputs)))
+            about = oip.metadata(model.manifest, model.outputs, tuple(seat.loaded))
+            return Response(200, _encode(about))
 
     # -- work --------------------------------------------------------------------------------
 
@@ -179,31 +208,39 @@ class Api:
     ) -> Response | Awaitable[Response]:
         """Answer with a model: here when that is quick, else in a thread."""
         seat = self._seat(name)
-        quick = self._took_ns.get(name, INLINE_MAX_NS + 1) <= INLINE_MAX_NS
+        known = self._known.get((name, version))
+        quick = known is not None and known.took_ns <= INLINE_MAX_NS
         if quick and len(request.body) <= INLINE_MAX_BYTES:
-            return self._timed(seat, name, version, work)
+            return self._timed(seat, request, version, work)
         if self._under_way >= self._config.threads + self._config.queue_max:
             raise _Status(
                 503, "overloaded: too many requests wait on this device; send fewer at once"
             )
-        return self._in_thread(seat, name, version, work)
+        return self._in_thread(seat, request, version, work)
 
-    async def _in_thread(self, seat: Live, name: str, version: str, work: Work) -> Response:
+    async def _in_thread(self, seat: Live, request: Request, version: str, work: Work) -> Response:
         self._under_way += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._timed, seat, name, version, work)
+            return await loop.run_in_executor(self._pool, self._timed, seat, request, version, work)
         finally:
             self._under_way -= 1
 
-    def _timed(self, seat: Live, name: str, version: str, work: Work) -> Response:
+    def _timed(self, seat: Live, request: Request, version: str, work: Work) -> Response:
         begin = time.perf_counter_ns()
-        with seat.use() as model:
-            _check_version(model, version)
-            response = work(model)
-        took = time.perf_counter_ns() - begin
-        self._took_ns[name] = (7 * self._took_ns.get(name, took) + took) // 8
+        with seat.use(version) as model:
+            known = self._known.get((seat.name, version))
+            if known is None or known.digest != model.digest:
+                known = self._learn(seat.name, version, model)
+            response = work(model, known.form, request)
+        known.add(time.perf_counter_ns() - begin)
         return response
+
+    def _learn(self, name: str, version: str, model: Model) -> Known:
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()  # versions come and go; what answers is learnt again
+        known = self._known[name, version] = Known(model.digest, oip.form_of(model.manifest))
+        return known
 
     def _seat(self, name: str) -> Live:
         seat = self._models.get(name)
@@ -258,7 +295,8 @@ class Api:
         if request.local:
             return
         if not self._config.token:
-            if not _is_address(request.headers.get("host", "")):
+            host = request.headers.get("host", "")
+            if len(host) > HOST_MAX or not _is_address(host):
                 raise _Status(403, "ask by address or as localhost: a name may be somebody else's")
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -273,6 +311,18 @@ _OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
 """What a probe may ask without a token."""
 
 
+@functools.lru_cache(maxsize=256)
+def _place(path: str) -> tuple[str, str, str] | None:
+    """Name, version and what is to be done, of a path that leads to a model."""
+    if match := _MODEL.fullmatch(path):
+        name, version, action = (unquote(part) if part else "" for part in match.groups())
+        return name, version, action
+    if match := _PREDICT.fullmatch(path):
+        return unquote(match[1]), "", "predict"
+    return None
+
+
+@functools.lru_cache(maxsize=64)
 def _is_address(host: str) -> bool:
     """Whether a Host field names this machine by what no name server can point elsewhere.
 
@@ -299,6 +349,8 @@ def fault_of(error: Exception) -> Response:
     if isinstance(error, _Status):
         return _error(error.status, error.what, error.headers)
     if isinstance(error, EdgeError):
+        if isinstance(error, NoSuchVersion):
+            return _error(404, error.what)
         said = f"{error.what}. {error.advice}" if error.advice else error.what
         return _error(400 if isinstance(error, InputFault) else 500, said)
     log.error("a request could not be answered", exc_info=error)
@@ -320,16 +372,7 @@ def _check_method(request: Request, method: str) -> None:
         )
 
 
-def _check_version(model: Model, version: str) -> None:
-    if version and version != model.manifest.version:
-        raise _Status(
-            404,
-            f"version {version[:80]!r} of {model.manifest.name} does not answer here;"
-            f" {model.manifest.version} does",
-        )
-
-
-def _predict(model: Model, request: Request) -> Response:
+def _predict(model: Model, _form: oip.Form, request: Request) -> Response:
     try:
         rows = plain.rows_of(messages.decode_request(request.body))
     except InputFault:
@@ -341,13 +384,13 @@ def _predict(model: Model, request: Request) -> Response:
     return Response(200, messages.encode(answer))
 
 
-def _infer(model: Model, request: Request) -> Response:
+def _infer(model: Model, form: oip.Form, request: Request) -> Response:
     length = request.headers.get(oip.HEADER_LENGTH)
     if length is not None and not _NUMBER.fullmatch(length):
         raise InputFault(f"{oip.HEADER_LENGTH} is {length[:40]!r}, expected a number of bytes")
     try:
         infer = oip.decode(request.body, None if length is None else int(length))
-        rows = oip.rows_of(infer, model.manifest)
+        rows = oip.rows_of(infer, form)
     except InputFault:
         if model.observer is not None:
             model.observer.refused(1)
@@ -357,3 +400,6 @@ def _infer(model: Model, request: Request) -> Response:
         return Response(200, body)
     header = ((oip.HEADER_LENGTH, str(json_size)),)
     return Response(200, body, "application/octet-stream", header)
+
+
+_WORK: dict[str, Work] = {"infer": _infer, "predict": _predict}

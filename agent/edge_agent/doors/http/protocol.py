@@ -10,6 +10,7 @@ The parser is httptools'. Sources: RFC 9110, RFC 9112.
 from __future__ import annotations
 
 import asyncio
+import functools
 import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ from typing import NamedTuple, cast
 import httptools
 
 HEAD_MAX_BYTES = 16 * 1024
+NAME_KEPT_MAX = 64
 PIPELINE_MAX = 8
 """Requests of one connection that wait for the answer to the one before."""
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -196,7 +198,7 @@ class Connection(asyncio.Protocol):
         self._fields_bytes += len(name) + len(value)
         if self._fields_bytes > HEAD_MAX_BYTES:
             raise _Refused(431, f"the headers are over {HEAD_MAX_BYTES} bytes")
-        key = name.decode("latin-1").lower()
+        key = _lower(name) if len(name) <= NAME_KEPT_MAX else _lower.__wrapped__(name)
         if key in self._headers:
             if key in _SINGLE:
                 raise _Refused(400, f"the header {key} is there twice")
@@ -270,18 +272,13 @@ class Connection(asyncio.Protocol):
             return
         self._server.answered += 1
         keep = keep and not self._ending
-        lines = [
-            f"HTTP/1.1 {response.status} {_REASONS[response.status]}",
-            f"date: {_date(self._loop.time())}",
-            f"content-type: {response.content_type}",
-            f"content-length: {len(response.body)}",
-            *(f"{name}: {value}" for name, value in response.headers),
-        ]
-        if not keep:
-            lines.append("connection: close")
-        self._since = self._loop.time()
-        block = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-        self._transport.write(block if head else block + response.body)
+        status, body, content_type, headers = response
+        self._since = now = self._loop.time()
+        block = _head(int(now), status, content_type) + str(len(body)).encode()
+        if headers or not keep:
+            lines = [f"\r\n{name}: {value}" for name, value in headers]
+            block += "".join(lines if keep else [*lines, "\r\nconnection: close"]).encode("latin-1")
+        self._transport.write(block + _END if head else b"".join((block, _END, body)))
         if not keep:
             self._ending = True
             self._waiting.clear()
@@ -356,13 +353,20 @@ def _decompressed(body: bytes, coding: str, limit: int) -> bytes:
     return found
 
 
-_stamp: tuple[int, str] = (-1, "")
+_END = b"\r\n\r\n"
 
 
-def _date(now: float) -> str:
-    """The date header's value, made once a second."""
-    global _stamp  # noqa: PLW0603 - a cache of one entry
-    second = int(now)
-    if _stamp[0] != second:
-        _stamp = (second, formatdate(usegmt=True))
-    return _stamp[1]
+@functools.lru_cache(maxsize=16)
+def _head(_second: int, status: int, content_type: str) -> bytes:
+    """An answer's first lines up to its length's value; made once a second, for its date."""
+    return (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
+        f"date: {formatdate(usegmt=True)}\r\n"
+        f"content-type: {content_type}\r\ncontent-length: "
+    ).encode("latin-1")
+
+
+@functools.lru_cache(maxsize=256)
+def _lower(name: bytes) -> str:
+    """A header's name, of those that come again and again."""
+    return name.decode("latin-1").lower()

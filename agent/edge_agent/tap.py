@@ -1,0 +1,95 @@
+"""What happens to an answer beside being counted: it is noted for a label, and shown to a shadow.
+
+Guards: what is not asked for costs nothing (a model without feedback and without a shadow has its
+window as its observer, and no tap); nothing here can make a request fail or wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from edge_agent.inputs import Batch
+from edge_agent.model import Model, Observer
+from edge_agent.outputs import Prediction
+from edge_agent.predictions import Noted
+
+
+class Watcher(Protocol):
+    """Who sees answered calls; must be quick and never raise."""
+
+    def offer(
+        self, batch: Batch, labels: Sequence[int], scores: Sequence[float], latency_ns: int
+    ) -> None:
+        """One call was answered."""
+
+
+class Tap:
+    """An observer that passes everything on to the window that counts.
+
+    Attributes:
+        noted: keeps the answers for labels; None: there is no feedback.
+        watcher: sees the answered calls; None: nobody does. May be set at any time.
+    """
+
+    __slots__ = ("noted", "watcher", "window")
+
+    def __init__(
+        self, window: Observer, noted: Noted | None = None, watcher: Watcher | None = None
+    ) -> None:
+        self.window = window
+        self.noted = noted
+        self.watcher = watcher
+
+    def observe(
+        self, batch: Batch, labels: Sequence[int], scores: Sequence[float], latency_ns: int
+    ) -> None:
+        """As ``Observer.observe``."""
+        self.window.observe(batch, labels, scores, latency_ns)
+        if self.noted is not None:
+            self.noted.note(labels, scores)
+        watcher = self.watcher
+        if watcher is not None:
+            watcher.offer(batch, labels, scores, latency_ns)
+
+    def refused(self, rows: int) -> None:
+        """As ``Observer.refused``."""
+        self.window.refused(rows)
+
+    def failed(self, rows: int) -> None:
+        """As ``Observer.failed``."""
+        self.window.failed(rows)
+
+
+def watch(model: Model, watcher: Watcher | None) -> None:
+    """Let ``watcher`` see what ``model`` answers from now on; None: nobody."""
+    observer = model.observer
+    if isinstance(observer, Tap):
+        observer.watcher = watcher
+    elif observer is not None and watcher is not None:
+        model.observer = Tap(observer, watcher=watcher)
+
+
+def claim(model: Model) -> str:
+    """The id of the first row that ``model`` just answered this thread; "" without feedback."""
+    observer = model.observer
+    noted = observer.noted if isinstance(observer, Tap) else None
+    number = noted.claim() if noted is not None else 0
+    return noted.id_of(number) if noted is not None and number else ""
+
+
+def predict(model: Model, rows: object) -> Prediction | list[Prediction]:
+    """As ``Model.predict``, each prediction with its id where the agent gives ids."""
+    found = model.predict(rows)
+    observer = model.observer
+    noted = observer.noted if isinstance(observer, Tap) else None
+    number = noted.claim() if noted is not None else 0
+    if noted is None or not number:
+        return found
+    if not isinstance(found, list):
+        return _with_id(found, noted.id_of(number))
+    return [_with_id(each, noted.id_of(at)) for at, each in enumerate(found, number)]
+
+
+def _with_id(found: Prediction, own: str) -> Prediction:
+    return Prediction(found.label, found.probabilities, found.value, found.outputs, own)
