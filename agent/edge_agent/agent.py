@@ -261,7 +261,7 @@ class _Parts:
         self.door = MqttDoor(self.uplink.link, config.topics, device, self.serving.models)
         self.labels = LabelDoor(self.uplink.link, config.topics, device, self.feedback)
         self.bindings = self._bindings(boot) if config.bindings else None
-        self.http = httpd.open_door(config, self.serving.models, version())
+        self.http = httpd.open_door(config, self.serving.models, version(), self.feedback)
         self.watchdog = Watchdog(
             self.loop, self.serving.models, notifier, stall_s=config.update.stall_s
         )
