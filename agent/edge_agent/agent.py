@@ -18,6 +18,7 @@ from datetime import tzinfo
 from pathlib import Path
 
 from edge_agent import clock, hardware, identity, state
+from edge_agent.bindings.build import Bindings
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor, httpd
 from edge_agent.doors.labels import LabelDoor
@@ -259,7 +260,8 @@ class _Parts:
         )
         self.door = MqttDoor(self.uplink.link, config.topics, device, self.serving.models)
         self.labels = LabelDoor(self.uplink.link, config.topics, device, self.feedback)
-        self.http = httpd.open_door(config, self.serving.models, version())
+        self.bindings = self._bindings(boot) if config.bindings else None
+        self.http = httpd.open_door(config, self.serving.models, version(), self.feedback)
         self.watchdog = Watchdog(
             self.loop, self.serving.models, notifier, stall_s=config.update.stall_s
         )
@@ -284,6 +286,8 @@ class _Parts:
                 *self.door.filters,
                 *self.labels.filters,
             ]
+            if self.bindings is not None:
+                self.bindings.start()
             self.uplink.start()
         except BaseException:
             self.stop()
@@ -292,6 +296,8 @@ class _Parts:
     def stop(self) -> None:
         """Take no more requests, call off what is under way, leave the counts on disk."""
         self.door.stop()
+        if self.bindings is not None:
+            self.bindings.stop()
         self.labels.stop()
         if self.http is not None:
             self.http.stop()
@@ -310,6 +316,8 @@ class _Parts:
 
     def _received(self, message: Message) -> None:
         """In the network's thread."""
+        if self.bindings is not None:
+            self.bindings.handle(message)
         if message.topic == self._desired:
             self.loop.post(lambda: self.follower.hear(message.payload))
         elif message.topic == self._doorbell:
@@ -329,6 +337,8 @@ class _Parts:
         self.uplink.flush()
         self.sender.kick()
         self.follower.online()
+        if self.bindings is not None:
+            self.bindings.up()
 
     def _tick(self) -> None:
         self.recorder.tick(self.clocks.now())
@@ -373,6 +383,12 @@ class _Parts:
             return window
         return Tap(window, Noted(self.answers, bundle))
 
+    def _bindings(self, boot: int) -> Bindings:
+        return Bindings(
+            self.config, self.uplink.link, self.serving, self.clocks.now,
+            boot=boot, version=version(),
+        )  # fmt: skip
+
     def _facts(self) -> Facts:
         requests = {}
         for name in self.serving.models:
@@ -392,6 +408,7 @@ class _Parts:
             spool_bytes=self.spool.size_bytes,
             events_waiting=len(self.outbox.waiting()),
             twin=self.uplink.twin,
+            bindings=self.bindings.reports() if self.bindings is not None else {},
         )
 
 

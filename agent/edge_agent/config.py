@@ -18,6 +18,9 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from edge_agent.bindings import answers
+from edge_agent.bindings import settings as binding_settings
+from edge_agent.bindings.settings import BINDINGS_MAX, Binding
 from edge_agent.settings import (
     Broker,
     Download,
@@ -33,6 +36,7 @@ from edge_agent.steps import Rules, TrialRules
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import InputFault
+from edge_contract.messages import Name
 from edge_contract.ports.disk import read_bounded
 from edge_contract.topics import Topics
 
@@ -55,7 +59,11 @@ class Config(Struct, frozen=True, kw_only=True):
     http: Http | None = None
     feedback: Feedback = Feedback()
     shadow: Shadow = Shadow()
+    brokers: dict[str, Broker] = {}
+    bindings: tuple[Binding, ...] = ()
     password: str = field(default="", name="-")
+    passwords: dict[str, str] = field(default={}, name="--")
+    """Of ``brokers``, by name."""
 
     @property
     def folder(self) -> Path:
@@ -127,11 +135,12 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
     if config:
         config = replace(config, broker=_handed_over(config.broker, path, environment))
     if config and config.broker.password_file and not password:
-        try:
-            raw = read_bounded(Path(config.broker.password_file), PASSWORD_MAX_BYTES)
-            password = raw.decode().rstrip("\r\n")
-        except (InputFault, UnicodeDecodeError) as error:
-            faults.append(f"[broker] password_file: {error}")
+        password = _password(config.broker, "broker", faults)
+    passwords = {
+        name: _password(broker, f"brokers.{name}", faults)
+        for name, broker in (config.brokers if config else {}).items()
+        if broker.password_file
+    }
     if config is None or faults:
         listed = "".join(f"\n  - {fault}" for fault in faults)
         plural = "faults" if len(faults) > 1 else "fault"
@@ -139,7 +148,16 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
             f"{path} has {len(faults)} {plural}:{listed}",
             advice="agent.example.toml shows every setting with its default.",
         )
-    return replace(config, password=password)
+    return replace(config, password=password, passwords=passwords)
+
+
+def _password(broker: Broker, section: str, faults: list[str]) -> str:
+    try:
+        raw = read_bounded(Path(broker.password_file), PASSWORD_MAX_BYTES)
+        return raw.decode().rstrip("\r\n")
+    except (InputFault, UnicodeDecodeError) as error:
+        faults.append(f"[{section}] password_file: {error}")
+        return ""
 
 
 def _handed_over(broker: Broker, settings: Path, environment: Mapping[str, str]) -> Broker:
@@ -167,18 +185,48 @@ def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
         document = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         return None, [f"not TOML: {error}"]
-    faults = _unknown(document, tuple(_SECTIONS), "")
+    faults = _unknown(document, (*_SECTIONS, "brokers", "bindings"), "")
     values: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
         if name in document or name in _REQUIRED:
             section = _section(document.get(name, {}), kind, name, faults)
             values[name] = section = _absolute(section, base)
             faults.extend(faults_of(section))
+    values["brokers"] = _brokers(document.get("brokers", {}), base, faults)
+    values["bindings"] = _bindings(document.get("bindings", []), values["brokers"], faults)
     if faults:
         return None, faults
     config = Config(**values)
     faults = _check_together(config)
     return (None, faults) if faults else (config, [])
+
+
+def _brokers(tables: object, base: Path, faults: list[str]) -> dict[str, Broker]:
+    """``[brokers.NAME]``: local brokers, each written as ``[broker]``."""
+    found: dict[str, Broker] = {}
+    for name, table in _value(tables, dict[Name, Any], "[brokers]", faults, {}).items():
+        section = _absolute(_section(table, Broker, f"brokers.{name}", faults), base)
+        said = [each.replace("[broker]", f"[brokers.{name}]", 1) for each in faults_of(section)]
+        faults.extend(said)
+        if isinstance(section, Broker):
+            found[name] = section
+    return found
+
+
+def _bindings(
+    tables: object, brokers: Mapping[str, Broker], faults: list[str]
+) -> tuple[Binding, ...]:
+    """``[[bindings]]``."""
+    listed = _value(tables, list[Any], "[[bindings]]", faults, [])
+    if len(listed) > BINDINGS_MAX:
+        faults.append(f"[[bindings]]: {len(listed)} of them, over the limit of {BINDINGS_MAX}")
+    found = []
+    for i, table in enumerate(listed[:BINDINGS_MAX]):
+        name = table.get("name") or table.get("model") if isinstance(table, dict) else None
+        found.append(_section(table, Binding, f"bindings {name or i + 1}", faults))
+    sound = tuple(each for each in found if each is not None)
+    faults.extend(binding_settings.faults_of(sound, brokers))
+    return sound
 
 
 def _section(table: object, kind: type[S], name: str, faults: list[str]) -> S | None:
@@ -211,7 +259,7 @@ def _absolute(section: Struct | None, base: Path) -> Struct | None:
     )
 
 
-def _value(value: object, kind: Any, where: str, faults: list[str]) -> Any:
+def _value(value: object, kind: Any, where: str, faults: list[str], otherwise: Any = None) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -219,7 +267,7 @@ def _value(value: object, kind: Any, where: str, faults: list[str]) -> Any:
         if "matching regex" in said:
             said = _NAME_RULE
         faults.append(f"{where} = {value!r}: {said}{f' (at {at})' if at else ''}")
-        return None
+        return otherwise
 
 
 def _unknown(table: Mapping[str, object], known: tuple[str, ...], prefix: str) -> list[str]:
@@ -234,6 +282,9 @@ def _unknown(table: Mapping[str, object], known: tuple[str, ...], prefix: str) -
 
 def _check_together(config: Config) -> list[str]:
     """What no section can say alone."""
+    faults = answers.faults_of(config.bindings, config.topics, config.agent.device)
+    if faults:
+        return faults
     spool = config.telemetry.spool_bytes
     if 0 < config.download.disk_max_bytes <= spool:
         return [

@@ -3,6 +3,7 @@
     lock  boot.json  desired.json  status.json  factory.json
     answers.bin                   answers that a label may still come for
     download.json                 bytes spent of the daily cap
+    bindings.json                 what bindings left at brokers
     tuf/  chunks/                 the delivery's: trusted metadata, downloaded pieces
     slots/<digest>/               one bundle, immutable
     models/<name>/state.json      the update's state; replacing it is what activates a slot
@@ -73,6 +74,11 @@ class Folder:
     def download(self) -> Path:
         """What was spent of the daily cap."""
         return self.path / "download.json"
+
+    @property
+    def bindings(self) -> Path:
+        """What bindings left at brokers."""
+        return self.path / "bindings.json"
 
     @property
     def slots(self) -> Path:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from edge_agent import tap
 from edge_agent.model import Model
 from edge_agent.outputs import Prediction
 from edge_agent.runtime import trim_memory
@@ -101,7 +102,7 @@ class Live:
     def predict(self, rows: object, version: str = "") -> Prediction | list[Prediction]:
         """As ``Model.predict``, by the current model, or the loaded one of ``version``."""
         with self.use(version) as model:
-            return model.predict(rows)
+            return tap.predict(model, rows)
 
     async def apredict(self, rows: object, version: str = "") -> Prediction | list[Prediction]:
         """As ``predict``, without holding up the event loop."""

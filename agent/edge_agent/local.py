@@ -43,6 +43,7 @@ def read(config: Config) -> AgentStatus:
         connected=False,
         boot=last_boot(folder),
         requests={},
+        bindings={},
         models=model_reports(states, {}, {}, {}, {}),
         spool_records=sum(1 for _ in folder.spool.glob("*.rec")),
         events_waiting=sum(1 for _ in folder.outbox.glob("*.json")),

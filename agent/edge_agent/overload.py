@@ -5,10 +5,10 @@ requests takes no turn from one with few, neither in line nor when the line is f
 ends in its work or in a word that it was turned away, once.
 
 Who is turned away. A line that is full gives up what is past its deadline first; then the newest
-of the model that has the most waiting: those who came before keep their place, and learn nothing
-new by being sent away late (longest queue drop: Suter, Lakshman, Stiliadis, Choudhury, 1998). A
-request whose turn would come after its deadline is turned away when it comes, not when it is too
-late to ask elsewhere.
+of the model that takes the most of the line: those who came before keep their place, and learn
+nothing new by being sent away late (longest queue drop: Suter, Lakshman, Stiliadis, Choudhury,
+1998). A request whose turn would come after its deadline is turned away when it comes, not when it
+is too late to ask elsewhere.
 
 Pure; ``edge_agent.desk`` gives it threads and a clock.
 """
@@ -26,6 +26,7 @@ import numpy as np
 from edge_contract.errors import InputFault
 
 WAITING_MAX = 256
+WAITING_BYTES_MAX = 32 * 1024**2
 VALUES_MAX = 4_000_000
 """Of one request: rows times features. 32 MB as float64."""
 RETRY_MAX_S = 60
@@ -45,13 +46,14 @@ class Rules(NamedTuple):
     """What a door holds its requests to.
 
     Attributes:
-        waiting_max: requests that wait, of all models together.
+        waiting_max, waiting_bytes_max: requests that wait, of all models together.
         at_once: requests of one model that are computed at once, by its name.
         at_once_default: of a model that is not named there; 0: as many as there are threads.
         values_max: rows times features of one request.
     """
 
     waiting_max: int = WAITING_MAX
+    waiting_bytes_max: int = WAITING_BYTES_MAX
     at_once: Mapping[str, int] = {}
     at_once_default: int = 0
     values_max: int = VALUES_MAX
@@ -67,12 +69,14 @@ class Waiting(NamedTuple):
     Attributes:
         work: computes and answers it; must not raise. turned_away: answers that it was not.
         deadline_s: of the monotonic clock; what has not begun by then is not wanted.
+        size_bytes: what it holds while it waits.
     """
 
     model: str
     work: Callable[[], None]
     turned_away: Callable[[Reason], None]
     deadline_s: float = math.inf
+    size_bytes: int = 0
 
 
 class Counts(NamedTuple):
@@ -100,10 +104,16 @@ class Queue:
         self._lines: dict[str, deque[Waiting]] = {}
         """Only models with requests in line; the first key's turn is next."""
         self._waiting = 0
+        self._bytes = 0
         self._running: Counter[str] = Counter()
         self._took_s: dict[str, float] = {}
         self._begun = 0
         self._away: Counter[Reason] = Counter()
+
+    @property
+    def size_bytes(self) -> int:
+        """What waits holds."""
+        return self._bytes
 
     def __len__(self) -> int:
         return self._waiting
@@ -123,17 +133,20 @@ class Queue:
         """Take ``new`` into the line; who was turned away for it, or ``new`` itself."""
         if now_s + self.wait_s(new.model) > new.deadline_s:
             return self._leave([new], Reason.LATE)
-        away: Away = []
-        if self._waiting >= self._rules.waiting_max:
-            away = self._drop_late(now_s)
-        if self._waiting >= self._rules.waiting_max:
-            longest = max(self._lines, key=lambda name: len(self._lines[name]), default=new.model)
-            if len(self._lines.get(longest, ())) <= len(self._lines.get(new.model, ())) + 1:
+        away = self._drop_late(now_s) if self._full(new) else []
+        while self._full(new):
+            heaviest = max(self._lines, key=self._weight, default=new.model)
+            own = self._weight(new.model) + self._weigh(1, new.size_bytes)
+            if self._weight(heaviest) <= own:
                 return [*away, *self._leave([new], Reason.FULL)]
-            away += self._leave([self._lines[longest].pop()], Reason.FULL)
-            self._waiting -= 1
+            dropped = self._lines[heaviest].pop()
+            if not self._lines[heaviest]:
+                del self._lines[heaviest]
+            self._left(dropped)
+            away += self._leave([dropped], Reason.FULL)
         self._lines.setdefault(new.model, deque()).append(new)
         self._waiting += 1
+        self._bytes += new.size_bytes
         return away
 
     def take(self, now_s: float) -> tuple[Waiting | None, Away]:
@@ -145,7 +158,7 @@ class Queue:
                 continue
             while line:
                 first = line.popleft()
-                self._waiting -= 1
+                self._left(first)
                 if now_s <= first.deadline_s:
                     del self._lines[model]
                     if line:  # behind the others
@@ -169,7 +182,7 @@ class Queue:
         """Turn everybody away."""
         every = [each for line in self._lines.values() for each in line]
         self._lines.clear()
-        self._waiting = 0
+        self._waiting = self._bytes = 0
         return self._leave(every, reason)
 
     def wait_s(self, model: str) -> float:
@@ -190,8 +203,27 @@ class Queue:
                 self._lines[model] = kept
             else:
                 del self._lines[model]
-        self._waiting -= len(late)
+        for each in late:
+            self._left(each)
         return self._leave(late, Reason.LATE)
+
+    def _full(self, new: Waiting) -> bool:
+        rules = self._rules
+        over = self._bytes + new.size_bytes > rules.waiting_bytes_max
+        return self._waiting >= rules.waiting_max or (over and self._waiting > 0)
+
+    def _weight(self, model: str) -> float:
+        """What share of the line the model takes, by number and by bytes together."""
+        line = self._lines.get(model, ())
+        return self._weigh(len(line), sum(each.size_bytes for each in line))
+
+    def _weigh(self, count: int, size_bytes: int) -> float:
+        return count / self._rules.waiting_max + size_bytes / self._rules.waiting_bytes_max
+
+    def _left(self, who: Waiting) -> None:
+        """It is no longer in line."""
+        self._waiting -= 1
+        self._bytes -= who.size_bytes
 
     def _leave(self, who: list[Waiting], reason: Reason) -> Away:
         self._away[reason] += len(who)

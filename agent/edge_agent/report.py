@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from edge_agent.bindings.counts import BindingReport
 from edge_agent.steps import State
 from edge_agent.transfer import Transfer
 from edge_contract.messages import Count, Failure, ModelReport
@@ -31,6 +32,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
         revision: of the newest ``desired``. clock_synchronised: a time service keeps the clock.
         requests: rows answered, and failed, by what answers now, by model.
         spool_records, spool_bytes: telemetry not home yet. events_waiting: the same of events.
+        bindings: what each binding did, by its name.
         twin: what is known of another agent under this name; "" when there was none of late.
         last_error: what last went wrong, at ``last_error_ms``; it may be long over.
     """
@@ -54,6 +56,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     spool_records: Count = 0
     spool_bytes: Count = 0
     events_waiting: Count = 0
+    bindings: dict[str, BindingReport] = {}
     twin: str = ""
     last_error: Annotated[str, Meta(max_length=4000)] = ""
     last_error_ms: Count = 0

@@ -10,6 +10,7 @@ from typing import Never, TextIO
 
 from msgspec.structs import replace
 
+from edge_agent.bindings import counts
 from edge_agent.report import AgentStatus, failure_lines
 from edge_agent.units import show_bytes
 from edge_contract import wire
@@ -36,6 +37,8 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
         said.append(f"duplicate   {found.twin}")
     for name, model in found.models.items():
         said.extend(_model(name, model, found, zone))
+    for name, binding in found.bindings.items():
+        said.extend(counts.lines(name, binding))
     if found.last_error:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(found.last_error_ms / 1000))
         said.append(f"last error  {found.last_error} ({when} UTC)")

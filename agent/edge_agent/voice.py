@@ -11,13 +11,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from msgspec import UNSET
 
 from edge_agent import report
+from edge_agent.bindings.counts import BindingReport
 from edge_agent.config import Config
 from edge_agent.folder import Folder
 from edge_agent.report import AgentStatus
@@ -55,6 +56,7 @@ class Facts:
         requests: rows answered and failed by what answers now, by model.
         spool_records, spool_bytes, events_waiting: what is not home yet.
         twin: what is known of another agent under this name.
+        bindings: what each did.
     """
 
     states: Mapping[str, State]
@@ -69,6 +71,7 @@ class Facts:
     spool_bytes: int
     events_waiting: int
     twin: str = ""
+    bindings: dict[str, BindingReport] = field(default_factory=dict)
 
 
 class Ears(Protocol):
@@ -215,6 +218,7 @@ class Voice:
             spool_bytes=facts.spool_bytes,
             events_waiting=facts.events_waiting,
             twin=facts.twin,
+            bindings=facts.bindings,
             last_error=self._last_error,
             last_error_ms=self._last_error_ms,
         )

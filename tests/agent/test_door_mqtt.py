@@ -14,6 +14,7 @@ import pytest
 from edge_agent import Model
 from edge_agent.doors.mqtt import DoorCounts, MqttDoor, check_response_topic
 from edge_agent.live import Live
+from edge_agent.overload import Rules
 from edge_agent.telemetry import Window
 from edge_contract import broker_url, messages
 from edge_contract import bundle as bundles
@@ -218,7 +219,7 @@ def test_too_many_are_turned_away_at_once_and_the_others_answered(pump, wire) ->
             assert go.wait(20)
             return super().use()
 
-    door = MqttDoor(wire, TOPICS, "pi-1", {"pump": Held("pump", pump)}, queue_max=3)
+    door = MqttDoor(wire, TOPICS, "pi-1", {"pump": Held("pump", pump)}, rules=Rules(3))
     request = json.dumps(ROW).encode()
     door.handle(Message(IN, request, correlation=b"0"))
     assert entered.wait(10)
@@ -251,12 +252,12 @@ def test_stopping_answers_what_is_under_way_and_turns_the_rest_away(pump, wire) 
     assert entered.wait(10)
     stopper = threading.Thread(target=door.stop)
     stopper.start()
-    until(lambda: door._stopping, "stopping")
+    until(lambda: len(wire.sent) == 2, "those in line are turned away at once")
     go.set()
     stopper.join(20)
     assert not stopper.is_alive()
-    first, *rest = wire.answers
-    assert first.predictions
+    *rest, last = wire.answers
+    assert last.predictions
     assert [("stopping" in answer.error.what) for answer in rest] == [True, True]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent import units
 from edge_agent.config import Config
+from edge_agent.feedback import Feedback
 from edge_agent.live import Live
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.disk import read_bounded
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 TOKEN_MAX_BYTES = 4096
 
 
-def open_door(config: Config, models: Mapping[str, Live], version: str) -> HttpDoor | None:
+def open_door(
+    config: Config, models: Mapping[str, Live], version: str, feedback: Feedback | None = None
+) -> HttpDoor | None:
     """A door that answers, or None where the settings have no ``[http]``.
 
     Raises InputFault for a token that cannot be one, MachineFault when it cannot listen or the
@@ -47,7 +50,8 @@ def open_door(config: Config, models: Mapping[str, Live], version: str) -> HttpD
         threads=http.threads,
         limits=Limits(body_max_bytes=units.read_bytes(http.body_max)),
     )
-    return HttpDoor(settings, models, version=version)
+    labels = feedback.give if feedback is not None else None
+    return HttpDoor(settings, models, version=version, labels=labels)
 
 
 def _token(path: str) -> str:

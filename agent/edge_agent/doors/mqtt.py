@@ -7,17 +7,22 @@ the fleet or the publisher may (its response topic is checked); no row is ever l
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import threading
-from collections import deque
+import time
 from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
 
+from edge_agent import overload, tap
+from edge_agent.desk import Desk
 from edge_agent.doors import plain
 from edge_agent.live import Live
 from edge_agent.model import Model
+from edge_agent.overload import Reason, Rules, Waiting
 from edge_contract import messages
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.messages import Answer, Problem
@@ -26,7 +31,8 @@ from edge_contract.topics import Topics
 
 log = logging.getLogger(__name__)
 
-QUEUE_MAX = 256
+THREADS = 2
+"""One model that takes long leaves the others a thread."""
 EXPIRY_S = 300
 TOPIC_MAX_CHARS = 512
 PACKET_OVERHEAD_BYTES = 128
@@ -37,6 +43,11 @@ OVERLOADED = Problem(
     advice="Send fewer at once, or send many rows in one request.",
 )
 STOPPING = Problem(what="the agent is stopping", advice="Send it again when it is back.")
+LATE = Problem(
+    what="the request was not computed: its time was up, or would be before its turn",
+    advice="Give it a longer message expiry interval, or send fewer at once.",
+)
+AWAY = {Reason.FULL: OVERLOADED, Reason.LATE: LATE, Reason.STOPPING: STOPPING}
 BROKEN = Problem(
     what="an internal error of the agent", advice="Its log has the details; please report it."
 )
@@ -63,20 +74,26 @@ class Line(Protocol):
 
 
 class DoorCounts(Struct, frozen=True):
-    """Requests since the start: answered with predictions, or with which kind of error."""
+    """Requests since the start: answered with predictions, or with which kind of error.
+
+    ``late``: not computed, for their time was up or would have been.
+    """
 
     answered: int = 0
     refused: int = 0
     failed: int = 0
     overloaded: int = 0
+    late: int = 0
 
 
 class MqttDoor:
-    """Answers requests in a thread of its own, in the order in which they came.
+    """Answers requests in threads of its own, those of one model in the order in which they came.
+
+    A request is not computed after its message expiry interval (MQTT 5, 3.3.2.3.3).
 
     Args:
         models: the live models by name; looked up anew at each request.
-        queue_max: requests that may wait; one more is answered ``overloaded`` at once.
+        rules: what may wait; what is too much is answered ``overloaded`` at once.
     """
 
     def __init__(
@@ -86,19 +103,16 @@ class MqttDoor:
         device: str,
         models: Mapping[str, Live],
         *,
-        queue_max: int = QUEUE_MAX,
+        rules: Rules | None = None,
     ) -> None:
         self._link = link
         self._topics = topics
         self._device = device
         self._models = models
-        self._queue_max = queue_max
-        self._waiting: deque[Message] = deque()
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._tally = dict.fromkeys(("answered", "refused", "failed", "overloaded"), 0)
-        self._thread = threading.Thread(target=self._serve, name="mqtt-door", daemon=True)
-        self._thread.start()
+        self._rules = (rules or Rules())._replace(at_once_default=1)
+        self._lock = threading.Lock()
+        self._tally = dict.fromkeys(DoorCounts.__struct_fields__, 0)
+        self._desk = Desk("mqtt-door", self._rules, THREADS)
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -108,7 +122,7 @@ class MqttDoor:
     @property
     def counts(self) -> DoorCounts:
         """Requests since the start."""
-        with self._changed:
+        with self._lock:
             return DoorCounts(**self._tally)
 
     def handle(self, message: Message) -> None:
@@ -121,23 +135,20 @@ class MqttDoor:
         if message.retain:
             log.warning("a retained message on %s is ignored", message.topic)
             return
-        with self._changed:
-            problem = STOPPING if self._stopping else None
-            if problem is None and len(self._waiting) >= self._queue_max:
-                problem = OVERLOADED
-                self._tally["overloaded"] += 1
-            if problem is None:
-                self._waiting.append(message)
-                self._changed.notify()
-        if problem is not None:
-            self._reply(message, problem)
+        expiry_s = message.expiry_s
+        self._desk.submit(
+            Waiting(
+                self._topics.parse(message.topic).model,
+                functools.partial(self._serve, message),
+                functools.partial(self._turn_away, message),
+                math.inf if expiry_s is None else time.monotonic() + expiry_s,
+                len(message.payload),
+            )
+        )
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Answer what is under way, turn the rest away, end the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        self._thread.join(timeout_s)
+        self._desk.stop(timeout_s)
 
     def _is_request(self, topic: str) -> bool:
         try:
@@ -146,27 +157,21 @@ class MqttDoor:
             return False
         return address.kind == "in" and address.device == self._device
 
-    # -- the door's own thread ---------------------------------------------------------------
+    def _turn_away(self, message: Message, reason: Reason) -> None:
+        if reason is not Reason.STOPPING:
+            self._count("overloaded" if reason is Reason.FULL else "late")
+        self._reply(message, AWAY[reason])
 
-    def _serve(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._stopping:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                message = self._waiting.popleft()
-                stopping = self._stopping
-            try:
-                if stopping:
-                    self._reply(message, STOPPING)
-                else:
-                    self._answer(message)
-            except Exception:
-                # A fault of ours must not silence the door for ever.
-                log.exception("a request on %s could not be answered", message.topic)
-                self._count("failed")
-                self._reply(message, BROKEN)
+    # -- the door's own threads --------------------------------------------------------------
+
+    def _serve(self, message: Message) -> None:
+        try:
+            self._answer(message)
+        except Exception:
+            # A fault of ours must not leave a request without an answer.
+            log.exception("a request on %s could not be answered", message.topic)
+            self._count("failed")
+            self._reply(message, BROKEN)
 
     def _answer(self, message: Message) -> None:
         name = self._topics.parse(message.topic).model
@@ -179,7 +184,7 @@ class MqttDoor:
                     advice=f"It has: {', '.join(sorted(self._models)) or 'none'}.",
                 )
             with live.use() as model:
-                answer = _predict(model, message.payload)
+                answer = _predict(model, message.payload, self._rules.values_max)
             self._send(message, answer)
             self._count("answered")
         except EdgeError as error:
@@ -187,7 +192,7 @@ class MqttDoor:
             self._reply(message, Problem(what=error.what, advice=error.advice))
 
     def _count(self, kind: str) -> None:
-        with self._changed:
+        with self._lock:
             self._tally[kind] += 1
 
     def _reply(self, message: Message, problem: Problem) -> None:
@@ -245,12 +250,13 @@ def check_response_topic(topic: str, topics: Topics, device: str) -> None:
         )
 
 
-def _predict(model: Model, payload: bytes) -> Answer:
+def _predict(model: Model, payload: bytes, values_max: int) -> Answer:
     try:
         request = messages.decode_request(payload)
         rows = plain.rows_of(request)
+        overload.check_size(rows, values_max)
     except InputFault:
         if model.observer is not None:
             model.observer.refused(1)
         raise
-    return plain.answer_of(model.manifest.name, model.manifest.version, model.predict(rows))
+    return plain.answer_of(model.manifest.name, model.manifest.version, tap.predict(model, rows))

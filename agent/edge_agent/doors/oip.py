@@ -127,9 +127,11 @@ def decode(body: bytes, json_size: int | None = None) -> Infer:
 
 
 def encode(
-    manifest: Manifest, infer: Infer, outputs: Mapping[str, NDArray[Any]]
+    manifest: Manifest, infer: Infer, outputs: Mapping[str, NDArray[Any]], own_id: str = ""
 ) -> tuple[bytes, int | None]:
     """The body of an answer, and the size of its JSON where bytes follow it, else None.
+
+    Its id is the request's, or ``own_id`` where that has none.
 
     Raises InputFault when an output was asked for that the model has not, MachineFault for
     numbers that JSON has not.
@@ -153,7 +155,7 @@ def encode(
         else:
             listed = elements.to_list(name, array)
             described.append(ResponseOutput(name, array.shape, datatype, {}, listed))
-    head = _encode(InferResponse(manifest.name, manifest.version, described, infer.id))
+    head = _encode(InferResponse(manifest.name, manifest.version, described, infer.id or own_id))
     return (b"".join((head, *tail)), len(head)) if tail else (head, None)
 
 

@@ -51,6 +51,7 @@ def _outcome(prediction: Prediction) -> Outcome:
         probabilities=prediction.probabilities,
         value=prediction.value,
         outputs={name: _listed(name, array) for name, array in prediction.outputs.items()},
+        id=prediction.id or "",
     )
 
 

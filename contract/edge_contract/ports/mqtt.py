@@ -55,7 +55,10 @@ FILTERS_MAX = 8
 
 @dataclass(frozen=True)
 class Message:
-    """A message received, or a last will."""
+    """A message received, or a last will.
+
+    ``expiry_s``: what its message expiry interval left when it came; None: it has none.
+    """
 
     topic: str
     payload: bytes
@@ -65,6 +68,7 @@ class Message:
     correlation: bytes = b""
     subscriptions: tuple[int, ...] = ()
     mid: int = 0
+    expiry_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -471,6 +475,7 @@ class Link:
                 correlation=getattr(properties, "CorrelationData", b""),
                 subscriptions=tuple(getattr(properties, "SubscriptionIdentifier", ())),
                 mid=message.mid,
+                expiry_s=getattr(properties, "MessageExpiryInterval", None),
             )
         )
 

@@ -20,7 +20,9 @@ class Requests:
     def __init__(self) -> None:
         self.ends: dict[int, list[str]] = {}
 
-    def make(self, model: str = "m", deadline_s: float = float("inf")) -> Waiting:
+    def make(
+        self, model: str = "m", deadline_s: float = float("inf"), size_bytes: int = 0
+    ) -> Waiting:
         number = len(self.ends)
         self.ends[number] = []
         return Waiting(
@@ -28,6 +30,7 @@ class Requests:
             lambda: self.ends[number].append("worked"),
             lambda reason: self.ends[number].append(reason.value),
             deadline_s,
+            size_bytes,
         )
 
 
@@ -77,6 +80,22 @@ def test_a_model_with_many_makes_room_for_one_with_few() -> None:
     offer(queue, seen.make("b"))  # two and two: the one that comes goes
     assert seen.ends[6] == ["full"]
     assert len(queue) == 4
+
+
+def test_large_requests_are_bounded_by_their_bytes_and_give_way_to_small_ones() -> None:
+    seen, queue = Requests(), Queue(Rules(waiting_max=100, waiting_bytes_max=1000))
+    for size in (400, 400, 400):
+        offer(queue, seen.make("images", size_bytes=size))
+    assert list(seen.ends.values()) == [[], [], ["full"]]
+    for _ in range(5):
+        offer(queue, seen.make("sensor", size_bytes=50))
+    assert seen.ends[1] == ["full"], "two hundred bytes were left: the fifth needs an image's"
+    assert [seen.ends[number] for number in (0, 3, 4, 5, 6, 7)] == [[]] * 6
+    offer(queue, seen.make("images", size_bytes=1001))
+    assert seen.ends[8] == ["full"]
+    queue.clear(Reason.STOPPING)
+    offer(queue, seen.make("images", size_bytes=1001))
+    assert seen.ends[9] == [], "alone in line it may be as large as its door lets in"
 
 
 def test_what_is_past_its_deadline_makes_room_first_and_is_never_computed() -> None:
@@ -130,7 +149,10 @@ def test_every_request_ends_once_and_no_bound_is_passed(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     rules = Rules(
-        waiting_max=rng.randint(1, 8), at_once={"a": rng.randint(1, 2)}, at_once_default=2
+        waiting_max=rng.randint(1, 8),
+        waiting_bytes_max=rng.randint(9, 20),
+        at_once={"a": rng.randint(1, 2)},
+        at_once_default=2,
     )
     queue, seen, now_s = Queue(rules, threads=3), Requests(), 0.0
     running: Counter[str] = Counter()
@@ -139,7 +161,7 @@ def test_every_request_ends_once_and_no_bound_is_passed(seed: int) -> None:
         match rng.choice("ooott+"):
             case "o":
                 deadline = rng.choice([float("inf"), now_s + 4 * rng.random()])
-                offer(queue, seen.make(rng.choice("aab"), deadline), now_s)
+                offer(queue, seen.make(rng.choice("aab"), deadline, rng.randint(0, 9)), now_s)
             case "t":
                 taken, away = queue.take(now_s)
                 tell(away)
@@ -152,6 +174,7 @@ def test_every_request_ends_once_and_no_bound_is_passed(seed: int) -> None:
                     running[model] -= 1
                     queue.done(model, rng.random())
         assert len(queue) <= rules.waiting_max
+        assert queue.size_bytes <= rules.waiting_bytes_max
         assert all(count <= rules.limit(model) for model, count in running.items())
         assert queue.counts.running == running.total()
         open_ = sum(not ends for ends in seen.ends.values())

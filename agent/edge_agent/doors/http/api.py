@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Struct
 
+from edge_agent import tap
 from edge_agent.doors import oip, plain
 from edge_agent.doors.http import describe, metrics
 from edge_agent.doors.http.protocol import Request, Response
@@ -30,11 +31,13 @@ from edge_agent.live import Live, NoSuchVersion
 from edge_agent.model import Model
 from edge_contract import messages
 from edge_contract.errors import EdgeError, InputFault
+from edge_contract.messages import Label, LabelsTaken
 
 log = logging.getLogger(__name__)
 
 INLINE_MAX_NS = 1_000_000
 INLINE_MAX_BYTES = 64 * 1024
+LABELS_INLINE_BYTES = 4 * 1024
 """Answered in the loop: a model that takes less than a millisecond, on a small request."""
 RISE = 8
 """How long a model takes is the least of what was measured lately: a measurement above it raises
@@ -50,6 +53,7 @@ EXTENSIONS = ("binary_tensor_data",)
 _encode = msgspec.json.Encoder().encode
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready))?")
 _PREDICT = re.compile(r"/predict/([^/]+)")
+_FEEDBACK = re.compile(r"/feedback/([^/]+)")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 
 
@@ -72,6 +76,9 @@ class Known(Struct):
 
 
 Work = Callable[[Model, oip.Form, Request], Response]
+TakeLabels = Callable[[str, list[Label]], LabelsTaken]
+ID_HEADER = "edge-prediction-id"
+"""The id of the answer's first row, where the agent gives ids; see ``edge_agent.predictions``."""
 
 
 class Config(NamedTuple):
@@ -94,6 +101,7 @@ class Api:
     Args:
         models: the live models by name; looked up anew at each request.
         families: further figures for ``/metrics``.
+        labels: takes labels for answers of a model; None: the agent takes none.
     """
 
     def __init__(
@@ -101,7 +109,9 @@ class Api:
         config: Config,
         models: Mapping[str, Live],
         families: Callable[[], list[metrics.Family]] = list,
+        labels: TakeLabels | None = None,
     ) -> None:
+        self._labels = labels
         self._config = config
         self._models = models
         self._families = families
@@ -152,11 +162,33 @@ class Api:
         place = _place(path) if len(path) <= PATH_KEPT_MAX else _place.__wrapped__(path)
         if place is not None:
             return self._model(request, *place)
+        if match := _FEEDBACK.fullmatch(path):
+            return self._feedback(request, unquote(match[1]))
         page = self._pages.get(path)
         if page is None:
             raise _Status(404, f"there is nothing at {path[:120]}; GET / lists what there is")
         _check_method(request, "POST" if path == "/v2/repository/index" else "GET")
         return page()
+
+    def _feedback(self, request: Request, name: str) -> Response | Awaitable[Response]:
+        """Labels for answers that were given earlier."""
+        _check_method(request, "POST")
+        if self._labels is None:
+            raise _Status(404, "this agent takes no labels: [feedback] keep is 0 in agent.toml")
+        self._seat(name)
+        take, body = self._labels, request.body
+
+        def work() -> Response:
+            return Response(200, _encode(take(name, messages.decode_labels(body))))
+
+        return work() if len(body) <= LABELS_INLINE_BYTES else self._aside(work)
+
+    async def _aside(self, work: Callable[[], Response]) -> Response:
+        self._under_way += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._under_way -= 1
 
     @property
     def _pages(self) -> Mapping[str, Callable[[], Response]]:
@@ -380,7 +412,7 @@ def _predict(model: Model, _form: oip.Form, request: Request) -> Response:
             model.observer.refused(1)
         raise
     manifest = model.manifest
-    answer = plain.answer_of(manifest.name, manifest.version, model.predict(rows))
+    answer = plain.answer_of(manifest.name, manifest.version, tap.predict(model, rows))
     return Response(200, messages.encode(answer))
 
 
@@ -395,11 +427,14 @@ def _infer(model: Model, form: oip.Form, request: Request) -> Response:
         if model.observer is not None:
             model.observer.refused(1)
         raise
-    body, json_size = oip.encode(model.manifest, infer, model.infer(rows))
+    outputs = model.infer(rows)
+    own = tap.claim(model)
+    headers = ((ID_HEADER, own),) if own else ()
+    body, json_size = oip.encode(model.manifest, infer, outputs, own)
     if json_size is None:
-        return Response(200, body)
-    header = ((oip.HEADER_LENGTH, str(json_size)),)
-    return Response(200, body, "application/octet-stream", header)
+        return Response(200, body, headers=headers)
+    headers = (*headers, (oip.HEADER_LENGTH, str(json_size)))
+    return Response(200, body, "application/octet-stream", headers)
 
 
 _WORK: dict[str, Work] = {"infer": _infer, "predict": _predict}

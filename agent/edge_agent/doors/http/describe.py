@@ -39,6 +39,7 @@ def document(models: Mapping[str, Model], version: str, *, bearer: bool) -> dict
     for name, model in sorted(models.items()):
         manifest = model.manifest
         paths[f"/predict/{name}"] = {"post": _predict(manifest)}
+        paths[f"/feedback/{name}"] = {"post": _feedback(manifest)}
         paths[f"/v2/models/{name}"] = {"get": _operation(f"Tensors of {name}", {})}
         paths[f"/v2/models/{name}/ready"] = {"get": _operation(f"Whether {name} answers", {})}
         paths[f"/v2/models/{name}/infer"] = {"post": _infer(manifest)}
@@ -143,6 +144,19 @@ def _infer(manifest: Manifest) -> dict[str, Any]:
     }
     found = _operation(f"Open Inference Protocol: infer with {manifest.name}", {})
     found["requestBody"] = _json_body(body)
+    return found
+
+
+def _feedback(manifest: Manifest) -> dict[str, Any]:
+    names = list(manifest.outputs.labels)
+    properties = {"id": {"type": "string"}, "label": {"enum": names} if names else {}}
+    label = {"type": "object", "required": ["id", "label"], "properties": properties}
+    taken = {
+        name: {"type": "integer", "minimum": 0}
+        for name in ("counted", "repeated", "contradicted", "late", "unknown", "refused")
+    }
+    found = _operation(f"What answers of {manifest.name} should have been, by their ids", taken)
+    found["requestBody"] = _json_body({"oneOf": [label, {"type": "array", "items": label}]})
     return found
 
 

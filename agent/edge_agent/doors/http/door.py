@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_agent.doors.http.api import Api, Config
+from edge_agent.doors.http.api import Api, Config, TakeLabels
 from edge_agent.doors.http.metrics import Family
 from edge_agent.doors.http.protocol import Connections, Limits
 from edge_agent.live import Live
@@ -59,7 +59,7 @@ class HttpDoor:
 
     Args:
         models: the live models by name; looked up anew at each request.
-        families: further figures for ``/metrics``.
+        families: further figures for ``/metrics``. labels: takes labels, see ``Api``.
 
     Raises MachineFault when a listener cannot be opened.
     """
@@ -71,9 +71,10 @@ class HttpDoor:
         *,
         version: str,
         families: Callable[[], list[Family]] = list,
+        labels: TakeLabels | None = None,
     ) -> None:
         self.config = config
-        self._api = Api(Config(version, config.token, config.threads), models, families)
+        self._api = Api(Config(version, config.token, config.threads), models, families, labels)
         self._connections = Connections(config.limits, self._api.handle, self._api.fault)
         self._loop = _new_loop()
         self._stopping = asyncio.Event()
