@@ -116,7 +116,7 @@ class Residuals:
         parameters = np.minimum(least + spreads, _most(totals))
         remainders = stream.remainders(parameters)
         quotients = stream.unary[:, monitors:]
-        if (np.ldexp(quotients + 1.0, parameters) > 2 * ROWS_MAX).any():
+        if (np.ldexp(quotients.astype(np.float64), parameters) > 2 * ROWS_MAX).any():
             raise InputFault("a count is out of range")
         zigzag = (quotients << parameters) + remainders
         return self._whole(expected + ((zigzag >> 1) ^ -(zigzag & 1)), totals)
