@@ -48,7 +48,7 @@ _BULK_ROWS = 32
 _MAGIC = b"EPA1"
 _HEAD = struct.Struct("<4sII")
 _HEAD_MAX_BYTES = 8 * 1024**2
-_ID = re.compile(r"(\d{1,10})-(\d{1,16})(?:\.(\d{1,5}))?")
+_ID = re.compile(r"(\d{1,10})-(\d{1,16})(?:\.(\d{1,5}))?", re.ASCII)
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
@@ -219,7 +219,7 @@ class Answers:
         with self._lock:
             entry = self._table[which.number % self._keep]
             number, boot = int(entry["number"]), int(entry["boot"])
-            if (number, boot) != which:
+            if (boot, number) != which:
                 gone = number > which.number and which.number > 0 and which.boot <= self._boot
                 return "late" if gone else "unknown"
             bundle = self._bundles.get(int(entry["bundle"]))

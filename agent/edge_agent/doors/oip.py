@@ -85,6 +85,7 @@ class Infer(Struct, frozen=True):
     Attributes:
         tensors: by name. wanted: names of outputs, all when empty.
         binary: outputs that are to come as bytes; ``all_binary``: every one without a word.
+        timeout_us: what has not begun by then is not wanted (schedule policy extension); 0: none.
     """
 
     tensors: dict[str, NDArray[Any]]
@@ -92,6 +93,7 @@ class Infer(Struct, frozen=True):
     binary: frozenset[str] = frozenset()
     all_binary: bool = False
     id: str = ""
+    timeout_us: int = 0
 
 
 _decode = msgspec.json.Decoder(InferRequest).decode
@@ -123,7 +125,18 @@ def decode(body: bytes, json_size: int | None = None) -> Infer:
     outputs = request.outputs or ()
     wanted = tuple(output.name for output in outputs)
     binary = frozenset(o.name for o in outputs if _asks(o.parameters, "binary_data"))
-    return Infer(tensors, wanted, binary, all_binary, request.id or "")
+    timeout_us = _timeout_us(request.parameters)
+    return Infer(tensors, wanted, binary, all_binary, request.id or "", timeout_us)
+
+
+def _timeout_us(parameters: Parameters | None) -> int:
+    """``timeout`` of the schedule policy extension, which Triton's clients send: microseconds."""
+    given = (parameters or {}).get("timeout")
+    if given is None:
+        return 0
+    if type(given) is not int or not 0 <= given < 2**63:
+        raise InputFault(f"parameter timeout is {str(given)[:40]!r}, expected microseconds")
+    return given
 
 
 def encode(

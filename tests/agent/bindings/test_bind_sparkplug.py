@@ -1,4 +1,4 @@
-"""Sparkplug B: what the real protobuf library writes, our decoder reads; hostile bytes are refused."""
+"""Sparkplug B: what the real protobuf library writes is read back; hostile bytes are refused."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -322,10 +322,8 @@ def child(pump: Path):
         process.kill()
         process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
 
 
 def test_a_line_is_answered_before_the_next_is_sent(child) -> None:
@@ -349,10 +347,8 @@ def test_a_reader_that_goes_away_and_ctrl_c_end_it_without_a_traceback(child) ->
     assert process.stderr.read() == b"interrupted\n"
     process = child()
     process.stdout.close()
-    try:
+    with contextlib.suppress(BrokenPipeError):
         process.stdin.write((json.dumps(ROW).encode() + b"\n") * 10)
         process.stdin.flush()
-    except BrokenPipeError:
-        pass
     assert process.wait(60) == 141
     assert process.stderr.read() == b""

@@ -13,22 +13,24 @@ import functools
 import hmac
 import ipaddress
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct
 
-from edge_agent import tap
+from edge_agent import overload, tap
+from edge_agent.desk import Desk
 from edge_agent.doors import oip, plain
 from edge_agent.doors.http import describe, metrics
 from edge_agent.doors.http.protocol import Request, Response
 from edge_agent.live import Live, NoSuchVersion
 from edge_agent.model import Model
+from edge_agent.overload import Reason, Rules, Waiting
 from edge_contract import messages
 from edge_contract.errors import EdgeError, InputFault
 from edge_contract.messages import Label, LabelsTaken
@@ -43,7 +45,6 @@ RISE = 8
 """How long a model takes is the least of what was measured lately: a measurement above it raises
 it by an eighth at most, for a busy machine makes any request look long."""
 KNOWN_MAX = 256
-QUEUE_MAX = 64
 PATH_KEPT_MAX = 256
 HOST_MAX = 255
 """RFC 1035, 2.3.4, and more than any address needs."""
@@ -55,6 +56,8 @@ _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready))
 _PREDICT = re.compile(r"/predict/([^/]+)")
 _FEEDBACK = re.compile(r"/feedback/([^/]+)")
 _NUMBER = re.compile(r"[0-9]{1,12}")
+_SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
+_WAIT = re.compile(r"wait=\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
 class Known(Struct):
@@ -75,7 +78,7 @@ class Known(Struct):
         self.took_ns = min(ns, self.took_ns + self.took_ns // RISE)
 
 
-Work = Callable[[Model, oip.Form, Request], Response]
+Work = Callable[[Model, oip.Form, Request, int], Response]
 TakeLabels = Callable[[str, list[Label]], LabelsTaken]
 ID_HEADER = "edge-prediction-id"
 """The id of the answer's first row, where the agent gives ids; see ``edge_agent.predictions``."""
@@ -86,13 +89,13 @@ class Config(NamedTuple):
 
     Attributes:
         token: of the ``Authorization: Bearer`` header, "" for none.
-        threads: models that take long run in so many. queue_max: requests that wait for one.
+        threads: models that take long run in so many. rules: for requests that wait for one.
     """
 
     version: str
     token: str = ""
     threads: int = 1
-    queue_max: int = QUEUE_MAX
+    rules: Rules = Rules()
 
 
 class Api:
@@ -115,15 +118,14 @@ class Api:
         self._config = config
         self._models = models
         self._families = families
-        self._pool = ThreadPoolExecutor(config.threads, "http-model")
-        self._under_way = 0
+        self._desk = Desk("http-model", config.rules, config.threads)
         self._known: dict[tuple[str, str], Known] = {}
         self._counts: dict[int, int] = {}
         self._latencies = metrics.Latencies()
 
     def close(self) -> None:
         """Let go of the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._desk.stop(0)
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:
         """Answer one request. Never raises."""
@@ -181,14 +183,37 @@ class Api:
         def work() -> Response:
             return Response(200, _encode(take(name, messages.decode_labels(body))))
 
-        return work() if len(body) <= LABELS_INLINE_BYTES else self._aside(work)
+        return work() if len(body) <= LABELS_INLINE_BYTES else self._aside(name, request, work)
 
-    async def _aside(self, work: Callable[[], Response]) -> Response:
-        self._under_way += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._under_way -= 1
+    async def _aside(
+        self, model: str, request: Request, work: Callable[[], Response], timeout_s: float = 0.0
+    ) -> Response:
+        """Answer in a thread, in its turn, or not at all: see ``edge_agent.overload``."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Response] = loop.create_future()
+
+        def settle(response: Response) -> None:
+            if not answer.done():
+                answer.set_result(response)
+
+        def serve() -> None:
+            if answer.cancelled():
+                return  # the client is gone
+            try:
+                response = work()
+            except Exception as error:  # noqa: BLE001 - as in ``handle``
+                response = fault_of(error)
+            with contextlib.suppress(RuntimeError):  # the door was closed meanwhile
+                loop.call_soon_threadsafe(settle, response)
+
+        def turned_away(reason: Reason) -> None:
+            response = fault_of(_Away(reason, self._desk.retry_s(model)))
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, response)
+
+        deadline_s = time.monotonic() + timeout_s if timeout_s else math.inf
+        self._desk.submit(Waiting(model, serve, turned_away, deadline_s, len(request.body)))
+        return await answer
 
     @property
     def _pages(self) -> Mapping[str, Callable[[], Response]]:
@@ -240,23 +265,16 @@ class Api:
     ) -> Response | Awaitable[Response]:
         """Answer with a model: here when that is quick, else in a thread."""
         seat = self._seat(name)
+        headers = request.headers
+        asked = "request-timeout" in headers or "prefer" in headers
+        timeout_s = _timeout_s(request) if asked else 0.0
         known = self._known.get((name, version))
         quick = known is not None and known.took_ns <= INLINE_MAX_NS
         if quick and len(request.body) <= INLINE_MAX_BYTES:
             return self._timed(seat, request, version, work)
-        if self._under_way >= self._config.threads + self._config.queue_max:
-            raise _Status(
-                503, "overloaded: too many requests wait on this device; send fewer at once"
-            )
-        return self._in_thread(seat, request, version, work)
-
-    async def _in_thread(self, seat: Live, request: Request, version: str, work: Work) -> Response:
-        self._under_way += 1
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._timed, seat, request, version, work)
-        finally:
-            self._under_way -= 1
+        request = request._replace(arrived_s=time.monotonic())
+        serve = functools.partial(self._timed, seat, request, version, work)
+        return self._aside(name, request, serve, timeout_s)
 
     def _timed(self, seat: Live, request: Request, version: str, work: Work) -> Response:
         begin = time.perf_counter_ns()
@@ -264,7 +282,7 @@ class Api:
             known = self._known.get((seat.name, version))
             if known is None or known.digest != model.digest:
                 known = self._learn(seat.name, version, model)
-            response = work(model, known.form, request)
+            response = work(model, known.form, request, self._config.rules.values_max)
         known.add(time.perf_counter_ns() - begin)
         return response
 
@@ -303,13 +321,21 @@ class Api:
             )
             for name, model in sorted(self._live().items())
         ]
+        counts = self._desk.counts
         own = [
             metrics.Family(
                 "edge_agent_http_responses_total", "counter", "Answers by status.", answers
             ),
             metrics.Family(
                 "edge_agent_http_waiting", "gauge", "Requests that wait for or are with a model's "
-                "thread.", [metrics.Sample(self._under_way)],
+                "thread.", [metrics.Sample(counts.waiting + counts.running)],
+            ),
+            metrics.Family(
+                "edge_agent_http_turned_away_total", "counter", "Requests that were not computed: "
+                "the line was full, or their time was up.", [
+                    metrics.Sample(counts.full, {"reason": "full"}),
+                    metrics.Sample(counts.late, {"reason": "late"}),
+                ],
             ),
             metrics.Family("edge_agent_model_info", "gauge", "What answers.", models),
         ]  # fmt: skip
@@ -376,6 +402,25 @@ class _Status(InputFault):
         self.headers = headers
 
 
+class _Away(_Status):
+    """A request that was not computed. 504 is what DEADLINE_EXCEEDED becomes (google.rpc.Code)."""
+
+    def __init__(self, reason: Reason, retry_s: int) -> None:
+        status, what = _SAID[reason]
+        super().__init__(status, what, (("retry-after", str(retry_s)),) if status == 503 else ())
+
+
+_SAID = {
+    Reason.FULL: (503, "overloaded: too many requests wait on this device; send fewer at once"),
+    Reason.STOPPING: (503, "the agent is stopping; ask again when it is back"),
+    Reason.LATE: (
+        504,
+        "the request was not computed: its time was up, or would be before its turn;"
+        " give it longer, or send fewer at once",
+    ),
+}
+
+
 def fault_of(error: Exception) -> Response:
     """The answer for an error: whose fault it is decides the status."""
     if isinstance(error, _Status):
@@ -390,8 +435,9 @@ def fault_of(error: Exception) -> Response:
 
 
 def _error(status: int, what: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    again = (("retry-after", "1"),) if status == 503 else ()
-    return Response(status, _encode({"error": what}), headers=(*headers, *again))
+    if status == 503 and not headers:
+        headers = (("retry-after", "1"),)
+    return Response(status, _encode({"error": what}), headers=headers)
 
 
 def _check_method(request: Request, method: str) -> None:
@@ -404,9 +450,29 @@ def _check_method(request: Request, method: str) -> None:
         )
 
 
-def _predict(model: Model, _form: oip.Form, request: Request) -> Response:
+def _timeout_s(request: Request) -> float:
+    """How long the client waits, in seconds; 0: it does not say. The stricter of two headers.
+
+    ``Request-Timeout: 0.25`` (draft-thomson-hybi-http-timeout-03, here with a fraction), and
+    ``Prefer: wait=2`` (RFC 7240, 4.3).
+    """
+    found = []
+    if (text := request.headers.get("request-timeout")) is not None:
+        if not _SECONDS.fullmatch(text.strip()) or not float(text):
+            raise InputFault(
+                f"request-timeout is {text[:40]!r}, expected seconds over 0, such as 0.25"
+            )
+        found.append(float(text))
+    for preference in request.headers.get("prefer", "").split(","):
+        if match := _WAIT.fullmatch(preference.strip()):
+            found.append(float(match[1]))
+    return min((each for each in found if each), default=0.0)
+
+
+def _predict(model: Model, _form: oip.Form, request: Request, values_max: int) -> Response:
     try:
         rows = plain.rows_of(messages.decode_request(request.body))
+        overload.check_size(rows, values_max)
     except InputFault:
         if model.observer is not None:
             model.observer.refused(1)
@@ -416,17 +482,21 @@ def _predict(model: Model, _form: oip.Form, request: Request) -> Response:
     return Response(200, messages.encode(answer))
 
 
-def _infer(model: Model, form: oip.Form, request: Request) -> Response:
+def _infer(model: Model, form: oip.Form, request: Request, values_max: int) -> Response:
     length = request.headers.get(oip.HEADER_LENGTH)
     if length is not None and not _NUMBER.fullmatch(length):
         raise InputFault(f"{oip.HEADER_LENGTH} is {length[:40]!r}, expected a number of bytes")
     try:
         infer = oip.decode(request.body, None if length is None else int(length))
+        overload.check_size(infer.tensors, values_max)
         rows = oip.rows_of(infer, form)
     except InputFault:
         if model.observer is not None:
             model.observer.refused(1)
         raise
+    waited_s = time.monotonic() - request.arrived_s if request.arrived_s else 0.0
+    if infer.timeout_us and waited_s * 1e6 > infer.timeout_us:
+        raise _Away(Reason.LATE, 0)
     outputs = model.infer(rows)
     own = tap.claim(model)
     headers = ((ID_HEADER, own),) if own else ()

@@ -23,6 +23,7 @@ from edge_agent.doors.http.api import Api, Config, TakeLabels
 from edge_agent.doors.http.metrics import Family
 from edge_agent.doors.http.protocol import Connections, Limits
 from edge_agent.live import Live
+from edge_agent.overload import Rules
 from edge_contract.errors import MachineFault
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class HttpConfig:
         socket: path of the Unix socket, None for none. Its file's mode says who may ask.
         token: that TCP clients have to bring, "" for none.
         cert_file, key_file: TLS on the TCP listener.
-        threads: for models that take long.
+        threads: for models that take long. rules: for what waits for them.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +53,7 @@ class HttpConfig:
     key_file: str = ""
     threads: int = 1
     limits: Limits = field(default_factory=Limits)
+    rules: Rules = field(default_factory=Rules)
 
 
 class HttpDoor:
@@ -74,7 +76,8 @@ class HttpDoor:
         labels: TakeLabels | None = None,
     ) -> None:
         self.config = config
-        self._api = Api(Config(version, config.token, config.threads), models, families, labels)
+        about = Config(version, config.token, config.threads, config.rules)
+        self._api = Api(about, models, families, labels)
         self._connections = Connections(config.limits, self._api.handle, self._api.fault)
         self._loop = _new_loop()
         self._stopping = asyncio.Event()

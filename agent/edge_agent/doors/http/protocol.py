@@ -52,6 +52,8 @@ class Request(NamedTuple):
     body: bytes
     local: bool = False
     """It came through the Unix socket, whose file's mode says who may."""
+    arrived_s: float = 0.0
+    """By the monotonic clock, where it had to wait for a thread."""
 
 
 class Response(NamedTuple):

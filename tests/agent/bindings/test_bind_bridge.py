@@ -1,0 +1,234 @@
+"""Bindings on real brokers: sensors in, predictions out, and nothing that a sensor says harms."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+import pytest
+
+from edge_contract import broker_url
+from edge_contract.ports.mqtt import Link, LinkConfig
+
+ANSWERS = "edge/1/home/d/pi1/out/pump"
+PLAIN = """
+[[bindings]]
+model = "pump"
+on = "message"
+[bindings.inputs]
+temp = { topic = "sensors/temp", format = "number" }
+hum = { topic = "zigbee2mqtt/cellar", format = "zigbee2mqtt", field = "humidity", scale = 0.01 }
+rpm = { topic = "tele/pump/SENSOR", format = "tasmota", field = "Motor.Rpm" }
+volt = { value = 1.0 }
+"""
+
+
+def feed(desk: Any) -> None:
+    """One reading of each sensor."""
+    desk.say("sensors/temp", b"1.5")
+    desk.say("zigbee2mqtt/cellar", {"humidity": 20.0, "temperature": 21.5, "linkquality": 120})
+    desk.say("tele/pump/SENSOR", {"Time": "2026-11-21T10:00:00", "Motor": {"Rpm": 0.1}})
+
+
+def said(message: Any) -> dict[str, Any]:
+    return dict(json.loads(message.payload))
+
+
+def test_several_topics_become_one_row_and_the_answer_is_the_models(desk: Any) -> None:
+    bindings = desk.start(PLAIN)
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    feed(desk)
+    answer = said(desk.until_heard(ANSWERS)[0])
+    row = {"temp": 1.5, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
+    expected = desk.serving.predict("pump", row)
+    assert answer["label"] == expected.label
+    assert answer["probabilities"] == pytest.approx(expected.probabilities)
+    assert (answer["model"], answer["version"]) == ("pump", "1.0")
+    assert "inputs" not in answer, "a row is published only where it is asked for"
+    report = bindings.reports()["pump"]
+    assert (report.predictions, report.published, report.connected) == (1, 1, True)
+    assert report.waited == 2, "with one and with two of three inputs there was no row"
+    assert report.odd["unreadable"] >= 1
+    answered = desk.serving.seen("pump")[1].answered
+    assert answered == 2, "telemetry counts what bindings predict: one by the binding, one by us"
+
+
+def test_a_rate_is_kept_whatever_the_sensors_do(desk: Any) -> None:
+    desk.start(PLAIN.replace('on = "message"', 'every = "200ms"'))
+    desk.until_subscribed("pump", "sensors/temp", b"1")
+    feed(desk)
+    found = [said(message)["at_ms"] for message in desk.until_heard(ANSWERS, 4)]
+    gaps = [after - before for before, after in itertools.pairwise(found)]
+    assert min(gaps) > 50, f"every 200 ms, got gaps of {gaps} ms"
+
+
+def test_on_change_a_value_within_its_deadband_asks_for_nothing(desk: Any) -> None:
+    text = PLAIN.replace('on = "message"', 'on = "change"')
+    text = text.replace('format = "number" }', 'format = "number", deadband = 0.5 }')
+    bindings = desk.start(text)
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    feed(desk)
+    desk.until_heard(ANSWERS, 1)
+    for value in (b"1.6", b"1.9", b"2.0"):
+        desk.say("sensors/temp", value)
+    desk.say("sensors/temp", b"2.1")
+    second = said(desk.until_heard(ANSWERS, 2)[1])
+    expected = desk.serving.predict("pump", {"temp": 2.1, "hum": 0.2, "rpm": 0.1, "volt": 1.0})
+    assert second["probabilities"] == pytest.approx(expected.probabilities)
+    assert bindings.reports()["pump"].predictions == 2
+
+
+def test_one_field_as_bare_text_retained_where_the_user_wants_it(desk: Any) -> None:
+    settings = (
+        'publish = { topic = "home/{device}/{model}", format = "plain", fields = ["label"],'
+        " retain = true, qos = 1 }\n[bindings.inputs]"
+    )
+    desk.start(PLAIN.replace("[bindings.inputs]", settings))
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    feed(desk)
+    message = desk.until_heard("home/pi1/pump")[0]
+    assert message.payload in (b"bad", b"good")
+    late: list[Any] = []
+    other = Link(
+        LinkConfig(broker=broker_url.parse(desk.url), client_id="late"), on_message=late.append
+    )
+    other.start(30)
+    other.subscribe(["home/pi1/pump"]).wait(30)
+    desk.until(lambda: late, "the retained answer")
+    other.stop()
+    assert late[0].retain and late[0].payload == message.payload
+
+
+HOSTILE = [
+    b"", b"NaN", b"inf", b"-Infinity", b"1e999", b"\xff\xfe", b"1_000", b"0x10", b"9" * 5000,
+    b"[" * 100_000, b'{"a":' * 50_000, b"null", b"true",
+]  # fmt: skip
+
+
+def test_hostile_payloads_are_counted_and_the_next_good_one_is_answered(desk: Any) -> None:
+    bindings = desk.start(PLAIN)
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    before = bindings.reports()["pump"]
+    for payload in HOSTILE:
+        for topic in ("sensors/temp", "zigbee2mqtt/cellar", "tele/pump/SENSOR"):
+            desk.say(topic, payload)
+    desk.say("zigbee2mqtt/cellar", b'{"humidity": ' + b" " * 400_000 + b"1}")
+    desk.say("zigbee2mqtt/cellar", {"humidity": "wet"})
+    desk.say("zigbee2mqtt/cellar", {"humidity": [1, 2]})
+    feed(desk)
+    desk.until_heard(ANSWERS)
+    report = bindings.reports()["pump"]
+    assert report.odd["oversize"] == 1
+    assert report.odd["unreadable"] >= before.odd.get("unreadable", 0) + 3 * 9
+    assert report.messages >= before.messages + 3 * len(HOSTILE) + 6
+    assert report.failed == 0
+
+
+def test_a_flood_costs_counts_and_the_agent_goes_on(desk: Any) -> None:
+    """10,000 messages as fast as the broker takes them; each is taken, or counted as dropped."""
+    bindings = desk.start(PLAIN.replace('on = "message"', 'on = "message"\nat_most = "1h"'))
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    feed(desk)
+    desk.until_heard(ANSWERS)
+    tickets = [desk.client.publish("sensors/temp", b"2.5", qos=0) for _ in range(10_000)]
+    tickets[-1].wait(60)
+    desk.say("sensors/temp", b"3.5")
+    desk.until(lambda: not bindings._bridge._queue, "the queue to run empty")
+    report = bindings.reports()["pump"]
+    assert report.predictions == 1, "at most one an hour was asked for"
+    assert report.messages + report.odd.get("dropped", 0) > 1000
+
+
+def test_a_retained_value_of_unknown_age_is_no_fresh_sample(desk: Any) -> None:
+    desk.say("sensors/temp", b"7", retain=True)
+    desk.say("sensors/other", b"7", retain=True)
+    text = PLAIN.replace('format = "number" }', 'format = "number", stale = "1h" }')
+    text = text.replace(
+        "volt = { value = 1.0 }", 'volt = { topic = "sensors/other", format = "number" }'
+    )
+    bindings = desk.start(text)
+    desk.until(
+        lambda: bindings.reports()["pump"].odd.get("retained") == 1, "the retained one counted"
+    )
+    feed(desk)
+    answer = said(desk.until_heard(ANSWERS)[0])
+    row = {"temp": 1.5, "hum": 0.2, "rpm": 0.1, "volt": 7.0}
+    assert answer["label"] == desk.serving.predict("pump", row).label
+
+
+def test_a_missing_value_is_the_manifests_matter_where_the_settings_say_so(desk: Any) -> None:
+    bindings = desk.start(PLAIN.replace('on = "message"', 'on_missing = "predict"'))
+    desk.until_subscribed("pump", "sensors/temp", b"1")
+    desk.until(lambda: bindings.reports()["pump"].refused, "a refused row")
+    assert "'hum' is missing" in bindings.reports()["pump"].why
+
+
+HA = """
+[bindings.homeassistant]
+expire = "1min"
+sensors = [
+  { field = "label", name = "Pump state" },
+  { field = "probabilities.bad", name = "Pump risk", unit = "%" },
+]
+"""
+
+
+def configs(desk: Any) -> dict[str, Any]:
+    """Home Assistant's view: the newest configuration by topic."""
+    return {m.topic: m.payload for m in desk.heard if m.topic.endswith("/config")}
+
+
+def test_a_prediction_appears_in_home_assistant_by_itself_and_goes_with_its_binding(
+    desk: Any, tiny_bundle: Callable[..., bytes]
+) -> None:
+    desk.start(PLAIN + HA)
+    desk.until(lambda: len(configs(desk)) == 2, "two sensors")
+    first = [json.loads(payload) for payload in configs(desk).values()]
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    feed(desk)
+    state = desk.until_heard(ANSWERS)[0]
+    templates = {each["name"]: each["value_template"] for each in first}
+    shown = {
+        name: jinja2.Environment().from_string(text).render(value_json=said(state))
+        for name, text in templates.items()
+    }
+    assert shown["Pump state"] == said(state)["label"]
+    assert float(shown["Pump risk"]) == said(state)["probabilities"]["bad"]
+    assert {each["state_topic"] for each in first} == {ANSWERS}
+
+    # Home Assistant starts anew: everything is said again, the last answer too.
+    count = len([m for m in desk.heard if m.topic.endswith("/config")])
+    desk.say("homeassistant/status", b"online")
+    desk.until(
+        lambda: len([m for m in desk.heard if m.topic.endswith("/config")]) == count + 2,
+        "the sensors said again",
+    )
+    assert desk.until_heard(ANSWERS, 2)[1].payload == state.payload
+
+    # The binding goes: its sensors go at the next start.
+    desk.start(PLAIN)
+    desk.until(lambda: set(configs(desk).values()) == {b""}, "the sensors to be removed")
+
+
+def test_a_local_broker_that_comes_late_or_goes_away_disturbs_nothing(
+    desk: Any, start_broker: Callable[..., Any]
+) -> None:
+    local = start_broker()
+    local.stop()
+    text = f'[brokers.local]\nurl = "{local.url}"\n' + PLAIN
+    far = text + PLAIN.replace('model = "pump"', 'model = "pump"\nname = "far"\nbroker = "local"')
+    bindings = desk.start(far)
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    feed(desk)
+    desk.until_heard(ANSWERS)
+    report = bindings.reports()["far"]
+    assert (report.connected, report.messages) == (False, 0)
+    local.start()
+    desk.until(lambda: bindings.reports()["far"].connected, "the local broker")
+    local.kill()
+    desk.until(lambda: not bindings.reports()["far"].connected, "the local broker gone")
+    feed(desk)
+    desk.until_heard(ANSWERS, 2)
