@@ -1,9 +1,13 @@
-"""Brokers for tests of anything that speaks MQTT: ours in a thread, and a real mosquitto."""
+"""Brokers for tests of anything that speaks MQTT: ours in a thread, and a real mosquitto.
+
+An example of hypothesis may take as long as the machine needs.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from edge_fleet.broker import (
@@ -14,6 +18,14 @@ from edge_fleet.broker import (
     User,
     find_mosquitto,
 )
+
+hypothesis.settings.register_profile(
+    "unhurried",
+    hypothesis.settings.default,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("unhurried")
 
 AnyBroker = BrokerThread | MosquittoProcess
 

@@ -121,7 +121,7 @@ def test_a_stream_cut_anywhere_gives_the_same_packets():
         assert frames(stream, cut) == whole
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=200), st.integers(1, 50))
 def test_garbage_raises_nothing_but_the_declared_error(data, cut):
     try:
@@ -131,7 +131,7 @@ def test_garbage_raises_nothing_but_the_declared_error(data, cut):
         pass
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.sampled_from([0x10, 0x20, 0x30, 0x32, 0x35, 0x82, 0xA2, 0x40, 0xE0, 0xF0]), st.binary())
 def test_a_garbage_body_raises_nothing_but_the_declared_error(first, body):
     try:

@@ -141,7 +141,7 @@ def test_a_link_or_a_huge_size_in_a_header_is_refused() -> None:
             bundle.read(bytes(altered))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_only_the_declared_error_escapes(data: st.DataObject) -> None:
     whole = bytearray(make())
@@ -154,7 +154,7 @@ def test_only_the_declared_error_escapes(data: st.DataObject) -> None:
         assert isinstance(error, InputFault)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=2000))
 def test_garbage_is_refused(garbage: bytes) -> None:
     with pytest.raises(InputFault):

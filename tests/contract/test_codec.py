@@ -164,13 +164,13 @@ def test_models_travel_as_columns(name: str) -> None:
     assert len(blob) < len(compress(INPUTS[name]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.binary(max_size=300))
 def test_drawn_bytes_come_back(data: bytes) -> None:
     assert decode(encode(data), size_max=len(data)) == data
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_damaged_model_comes_back_as_damaged(data: st.DataObject) -> None:
     model = bytearray(MODEL)
@@ -390,7 +390,7 @@ def test_each_byte_changed_is_refused_or_harmless(name: str) -> None:
 OPENED = opened(encode(MODEL))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_drawn_changes_end_in_one_error(data: st.DataObject) -> None:
     changed = bytearray(OPENED)
@@ -399,7 +399,7 @@ def test_drawn_changes_end_in_one_error(data: st.DataObject) -> None:
     refuses_or_gives(bytes(changed))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.binary(max_size=200), st.sampled_from([STORED, ZSTD, COLUMNS]), st.integers(0, 2_000))
 def test_drawn_bodies_end_in_one_error(body: bytes, codec: int, size: int) -> None:
     refuses_or_gives(b"EPCC\x01" + bytes([codec]) + uvarint(size) + bytes(4) + body)

@@ -106,7 +106,7 @@ def test_what_ends_early_or_goes_on_is_refused(name: str) -> None:
             list(decode_pieces([wrong], size_max=len(large(name))))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(["float weights", "zeros", "noise"]), st.data())
 def test_drawn_changes_end_in_one_error_and_never_in_wrong_bytes(
     name: str, data: st.DataObject

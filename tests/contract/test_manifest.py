@@ -127,7 +127,7 @@ def test_a_manifest_over_the_limit_is_refused_both_ways() -> None:
         manifest.encode(decode(intended_use="x" * manifest.MANIFEST_MAX_BYTES))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

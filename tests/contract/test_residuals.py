@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -83,7 +83,6 @@ def test_a_window_of_the_reference_comes_back(rows: int) -> None:
     assert CODER.read(CODER.write(counts, rows), rows).tolist() == counts
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(0, ROWS_MAX))
 def test_any_counts_come_back(data: st.DataObject, rows: int) -> None:
     counts: list[int] = []
@@ -152,7 +151,6 @@ def test_every_cut_and_every_longer_string_is_refused() -> None:
         CODER.read(written + b"\0", 500)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(-1, 2**60))
 def test_whatever_the_bytes_there_is_a_count_or_a_clear_fault(data: bytes, rows: int) -> None:
     coder = Residuals(SMALL)
@@ -164,7 +162,6 @@ def test_whatever_the_bytes_there_is_a_count_or_a_clear_fault(data: bytes, rows:
     assert (np.add.reduceat(counts, SMALL.offsets()) == rows).all()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 8 * 300 - 1), st.integers(0, 2**20))
 def test_a_flipped_bit_makes_no_count_below_zero(place: int, seed: int) -> None:
     written = bytearray(CODER.write(window(500, np.random.default_rng(seed)), 500))

@@ -68,7 +68,7 @@ class World:
 # -- rate ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rate=st.integers(1_000, 5_000_000),
     steps=st.lists(st.tuples(st.floats(0, 5), st.integers(1, CHUNK_BYTES)), max_size=80),
@@ -119,7 +119,7 @@ JUMPS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     cap=st.integers(CHUNK_BYTES, 12 * CHUNK_BYTES),
     steps=st.lists(
@@ -258,7 +258,7 @@ CLOCK = st.builds(lambda hour, minute: f"{hour:02}:{minute:02}", st.integers(0, 
 SLOT = st.tuples(CLOCK, CLOCK).filter(lambda ends: ends[0] != ends[1]).map("-".join)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     texts=st.lists(SLOT, min_size=1, max_size=3),
     zone=st.sampled_from(ZONES),
@@ -371,7 +371,7 @@ def test_a_delay_longer_than_the_slot_still_begins_in_its_first_half(tmp_path: P
 # -- all of it -------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     policy=st.builds(
         Policy,

@@ -88,7 +88,7 @@ both = pytest.mark.parametrize("ml", [3, 5])
 
 
 @both
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.data())
 def test_any_forest(ml: int, seed: int, data: Any) -> None:
     rng = np.random.default_rng(seed)
