@@ -129,7 +129,9 @@ class Serving:
             slot.verify(folder, sha256)
         except InputFault as error:
             raise DamagedSlot(error.what) from error
-        return Model.from_slot(folder, gently=any(seat.model for seat in list(self._seats.values())))
+        return Model.from_slot(
+            folder, gently=any(seat.model for seat in list(self._seats.values()))
+        )
 
     def answer_by_factory(self, name: str, factory: Factory) -> bool:
         """Let the factory's bundle answer under ``name``; whether it does.
