@@ -8,6 +8,7 @@ This module puts the parts together and passes on what happens between them; no 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import random
@@ -18,10 +19,12 @@ from datetime import tzinfo
 from pathlib import Path
 
 from edge_agent import clock, hardware, identity, state
+from edge_agent import config as configs
 from edge_agent.bindings.build import Bindings
 from edge_agent.config import Config
 from edge_agent.doors import MqttDoor, httpd
 from edge_agent.doors.labels import LabelDoor
+from edge_agent.ensemble import EnsembleSeat
 from edge_agent.errands import Errands
 from edge_agent.factory import DEFAULT_FOLDER, Factory
 from edge_agent.feedback import Feedback, given
@@ -129,13 +132,22 @@ class Agent:
             finally:
                 self._lock.release()
 
+    @classmethod
+    def open(cls, path: str | Path = configs.DEFAULT_PATH) -> Agent:
+        """The agent whose settings are in a file; not started. Raises InputFault."""
+        return cls(configs.load(Path(path), os.environ))
+
     def predict(self, model: str, rows: object) -> Prediction | list[Prediction]:
-        """The answer of what is installed under ``model``; see ``Model.predict``.
+        """The answer of a model or ensemble by its name; see ``Model.predict``.
 
         Raises InputFault when a row does not fit or the device has no such model, MachineFault
         when it has no version yet or the agent does not run.
         """
         return self._running().serving.predict(model, rows)
+
+    async def apredict(self, model: str, rows: object) -> Prediction | list[Prediction]:
+        """As ``predict``, without holding up the event loop."""
+        return await asyncio.to_thread(self.predict, model, rows)
 
     def feedback(self, which: str, label: Label) -> LabelsTaken:
         """Say what an answer should have been, by the ``id`` of its prediction.
@@ -258,10 +270,18 @@ class _Parts:
             on_error=self.voice.trouble,
             on_change=self.voice.publish,
         )
-        self.door = MqttDoor(self.uplink.link, config.topics, device, self.serving.models)
+        for name, spec in config.ensembles.items():
+            self.serving.join(EnsembleSeat(name, spec, self.serving.models))
+        self.door = MqttDoor(
+            self.uplink.link,
+            config.topics,
+            device,
+            self.serving.answering,
+            rules=config.overload.rules,
+        )
         self.labels = LabelDoor(self.uplink.link, config.topics, device, self.feedback)
         self.bindings = self._bindings(boot) if config.bindings else None
-        self.http = httpd.open_door(config, self.serving.models, version(), self.feedback)
+        self.http = httpd.open_door(config, self.serving.answering, version(), self.feedback)
         self.watchdog = Watchdog(
             self.loop, self.serving.models, notifier, stall_s=config.update.stall_s
         )

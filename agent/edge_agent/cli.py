@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from edge_agent import (
+    bind_commands,
     clock,
     enrolling,
     journal,
@@ -202,6 +203,7 @@ def _load(path: Path) -> Config:
 
 service_commands.add(app)
 predict_commands.add(app)
+bind_commands.add(app)
 command.add_version(app, "edge-agent")
 
 

@@ -18,15 +18,18 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from edge_agent import pipeline
 from edge_agent.bindings import answers
 from edge_agent.bindings import settings as binding_settings
 from edge_agent.bindings.settings import BINDINGS_MAX, Binding
+from edge_agent.pipeline import Spec
 from edge_agent.settings import (
     Broker,
     Download,
     Feedback,
     Http,
     Identity,
+    Overload,
     Shadow,
     Telemetry,
     Update,
@@ -59,8 +62,10 @@ class Config(Struct, frozen=True, kw_only=True):
     http: Http | None = None
     feedback: Feedback = Feedback()
     shadow: Shadow = Shadow()
+    overload: Overload = Overload()
     brokers: dict[str, Broker] = {}
     bindings: tuple[Binding, ...] = ()
+    ensembles: dict[str, Spec] = {}
     password: str = field(default="", name="-")
     passwords: dict[str, str] = field(default={}, name="--")
     """Of ``brokers``, by name."""
@@ -105,6 +110,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "http": Http,
     "feedback": Feedback,
     "shadow": Shadow,
+    "overload": Overload,
 }
 _REQUIRED = ("agent", "broker")
 _PATHS: dict[type, tuple[str, ...]] = {
@@ -185,7 +191,7 @@ def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
         document = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         return None, [f"not TOML: {error}"]
-    faults = _unknown(document, (*_SECTIONS, "brokers", "bindings"), "")
+    faults = _unknown(document, (*_SECTIONS, "brokers", "bindings", "ensembles"), "")
     values: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
         if name in document or name in _REQUIRED:
@@ -194,6 +200,7 @@ def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
             faults.extend(faults_of(section))
     values["brokers"] = _brokers(document.get("brokers", {}), base, faults)
     values["bindings"] = _bindings(document.get("bindings", []), values["brokers"], faults)
+    values["ensembles"] = _ensembles(document.get("ensembles", {}), faults)
     if faults:
         return None, faults
     config = Config(**values)
@@ -227,6 +234,23 @@ def _bindings(
     sound = tuple(each for each in found if each is not None)
     faults.extend(binding_settings.faults_of(sound, brokers))
     return sound
+
+
+def _ensembles(tables: object, faults: list[str]) -> dict[str, Spec]:
+    """``[ensembles.NAME]``: models that answer as one, what is fed to whom."""
+    found: dict[str, Spec] = {}
+    for name, table in _value(tables, dict[Name, Any], "[ensembles]", faults, {}).items():
+        spec = _section(table, Spec, f"ensembles.{name}", faults)
+        if spec is None:
+            continue
+        try:
+            pipeline.order(spec)
+        except InputFault as error:
+            faults.append(f"[ensembles.{name}] {error.what}")
+        found[name] = spec
+    members = {model for spec in found.values() for model in spec.models}
+    faults.extend(f"[ensembles.{name}]: a model has this name" for name in members & set(found))
+    return found
 
 
 def _section(table: object, kind: type[S], name: str, faults: list[str]) -> S | None:

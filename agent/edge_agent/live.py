@@ -15,12 +15,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-from edge_agent import tap
+from edge_agent import loading, tap
 from edge_agent.model import Model
 from edge_agent.outputs import Prediction
 from edge_agent.runtime import trim_memory
+from edge_agent.split import Split
 from edge_contract.errors import InputFault, MachineFault
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class Live:
         self._beside: dict[str, _Place] = {}
         """By digest, the newest last."""
         self._leaving: list[_Place] = []
+        self.split: Split | None = None
+        """Which requests go to a version beside, where one answers a share."""
 
     @property
     def model(self) -> Model | None:
@@ -77,16 +80,30 @@ class Live:
         models = (place.model for place in self._askable())
         return next((model for model in models if model.digest == sha256), None)
 
-    @contextmanager
-    def use(self, version: str = "") -> Iterator[Model]:
+    def use(self, version: str = "", key: str = "") -> AbstractContextManager[Model]:
         """The current model, or the loaded one of ``version``, kept open until the ``with`` ends.
+
+        ``key``: where a candidate answers a share, one key always meets the same side.
 
         Raises MachineFault when there is none, NoSuchVersion when ``version`` is not loaded.
         """
+        split = self.split
+        if split is None or version:
+            return self._enter(version)
+        return self._choose(split, key)
+
+    @contextmanager
+    def _choose(self, split: Split, key: str) -> Iterator[Model]:
+        version = split.version_for(key)
+        with split.watching(version), self._enter(version, strict=False) as model:
+            yield model
+
+    @contextmanager
+    def _enter(self, version: str, *, strict: bool = True) -> Iterator[Model]:
         with self._lock:
             place = self._place
             if version and (place is None or place.model.manifest.version != version):
-                place = self._of_version(version)
+                place = self._of_version(version) if strict else self._find(version) or place
             if place is None:
                 raise MachineFault(
                     f"model {self.name!r} is not installed",
@@ -99,9 +116,11 @@ class Live:
         finally:
             self._leave(place, request)
 
-    def predict(self, rows: object, version: str = "") -> Prediction | list[Prediction]:
-        """As ``Model.predict``, by the current model, or the loaded one of ``version``."""
-        with self.use(version) as model:
+    def predict(
+        self, rows: object, version: str = "", key: str = ""
+    ) -> Prediction | list[Prediction]:
+        """As ``Model.predict``; version and key as for ``use``."""
+        with self.use(version, key) as model:
             return tap.predict(model, rows)
 
     async def apredict(self, rows: object, version: str = "") -> Prediction | list[Prediction]:
@@ -115,7 +134,7 @@ class Live:
         on_left: Callable[[Model], None] | None = None,
         keep: bool = False,
     ) -> Model | None:
-        """Put ``new`` in the old one's place, once ``new`` has answered its own golden inputs.
+        """Put ``new`` in the old one's place, once ``new`` has answered one of its golden inputs.
 
         Args:
             new: what answers from now on, maybe one that is beside; None: nothing.
@@ -128,7 +147,7 @@ class Live:
         """
         place = self._beside.get(new.digest) if new is not None else None
         if new is not None and (place is None or place.model is not new):
-            warm_up(new)
+            self._warm_up(new)
             place = _Place(new)
         with self._lock:
             old, self._place = self._place, place
@@ -148,11 +167,11 @@ class Live:
         return old.model
 
     def put_beside(self, model: Model) -> None:
-        """Let ``model`` be asked by its version, once it has answered its own golden inputs.
+        """Let ``model`` be asked by its version, once it has answered one of its golden inputs.
 
         Raises MachineFault when it cannot answer; InputFault when it is loaded already.
         """
-        warm_up(model)
+        self._warm_up(model)
         with self._lock:
             if self.loaded_as(model.digest) is not None:
                 raise InputFault(f"{self.name} {model.manifest.version} is loaded already")
@@ -206,6 +225,13 @@ class Live:
         place = self._place
         return place.stalled if place is not None else 0
 
+    def _warm_up(self, model: Model) -> None:
+        """Requests that are answered meanwhile come first."""
+        if self._place is not None:
+            loading.gently(lambda: warm_up(model))
+        else:
+            warm_up(model)
+
     def _askable(self) -> list[_Place]:
         """What answers, then what is beside, the newest first."""
         place, beside = self._place, list(self._beside.values())
@@ -216,14 +242,17 @@ class Live:
 
     def _of_version(self, version: str) -> _Place:
         """The lock is held."""
-        for place in self._askable():
-            if place.model.manifest.version == version:
-                return place
+        if place := self._find(version):
+            return place
         known = ", ".join(self.loaded) or "none"
         raise NoSuchVersion(
             f"version {version[:80]!r} of {self.name!r} is not loaded on this device; "
             f"it has: {known}"
         )
+
+    def _find(self, version: str) -> _Place | None:
+        places = (p for p in self._askable() if p.model.manifest.version == version)
+        return next(places, None)
 
     def _leaves(self, place: _Place, on_left: Callable[[Model], None] | None) -> bool:
         """Begin to let go of a place, with the lock held; whether nobody is with it."""
@@ -250,11 +279,11 @@ class Live:
 
 
 def warm_up(model: Model) -> float:
-    """Run the golden inputs once, so that no request pays for first-time work; the seconds.
+    """Run one golden input, so that no request pays for first-time work; the seconds.
 
-    Raises MachineFault when the model cannot run them. What they answer is not judged here.
+    One row, not all of them: memory for the largest batch that ever ran stays with the session.
+    Raises MachineFault when the model cannot run it. What it answers is not judged here.
     """
     begin = time.perf_counter()
-    if model.golden is not None:
-        model.check_golden()
+    model.probe()
     return time.perf_counter() - begin

@@ -126,8 +126,10 @@ class Model:
         )
 
     @classmethod
-    def from_slot(cls, folder: Path, *, threads: int = 1) -> Model:
+    def from_slot(cls, folder: Path, *, threads: int = 1, gently: bool = False) -> Model:
         """The model whose decoded files lie in ``folder``, each checked by its digest again.
+
+        ``gently``: as ``Session`` has it.
 
         Raises InputFault when a file is missing or was damaged on the disk, NoRoom when memory is
         short: asked before anything of the model is read.
@@ -145,7 +147,7 @@ class Model:
         if GOLDEN_FILE in names:
             raw = disk.read_bounded(folder / GOLDEN_FILE, goldens.GOLDEN_MAX_BYTES)
             golden = goldens.decode(raw)
-        session = Session(folder / MODEL_FILE, threads=threads)
+        session = Session(folder / MODEL_FILE, threads=threads, gently=gently)
         return cls(manifest, manifests.digest(data), session, profile=profile, golden=golden)
 
     @property

@@ -27,6 +27,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
+from edge_agent import loading
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 
 FAILURES: tuple[type[Exception], ...] = (
@@ -57,6 +58,11 @@ _DTYPES = {
     "tensor(string)": "string",
 }
 
+BLOCK_BYTES = 1024**2
+"""Blocks from this size on are mapped by themselves after ``free_at_once``."""
+_M_MMAP_THRESHOLD = -3
+"""Of glibc's ``malloc.h``."""
+
 _X86 = ("x86_64", "AMD64", "i386", "i686")
 _SEVERITY_FATAL = 4
 """The runtime prints what it also raises; once is enough."""
@@ -80,18 +86,24 @@ class Session:
         model: the ONNX file's bytes, or its path (then the file is never held in memory twice).
         threads: threads that work on one request. One is fastest for small models and leaves
             the other cores to the device's own work.
+        gently: load at low priority, since requests are being answered meanwhile. Not with more
+            than one thread: those that the runtime starts would be slow for ever.
 
     Raises:
         InputFault: the model cannot be loaded by this runtime.
         MachineFault: there is not enough memory for it.
     """
 
-    def __init__(self, model: bytes | Path, *, threads: int = 1) -> None:
+    def __init__(self, model: bytes | Path, *, threads: int = 1, gently: bool = False) -> None:
         source = str(model) if isinstance(model, Path) else model
+        load = functools.partial(
+            onnxruntime.InferenceSession,
+            source,
+            _options(threads),
+            providers=["CPUExecutionProvider"],
+        )
         try:
-            session = onnxruntime.InferenceSession(
-                source, _options(threads), providers=["CPUExecutionProvider"]
-            )
+            session = loading.gently(load) if gently and threads == 1 else load()
         except MemoryError as error:
             raise MachineFault("not enough memory to load the model") from error
         except FAILURES as error:
@@ -246,6 +258,20 @@ Binder = Callable[[], Bound]
 def versions() -> dict[str, str]:
     """Versions of the libraries that compute: ``onnxruntime`` and ``numpy``."""
     return {"onnxruntime": str(onnxruntime.__version__), "numpy": np.__version__}
+
+
+def free_at_once() -> bool:
+    """Have large blocks go back to the system as soon as they are freed; say if it could be set.
+
+    For a process whose work is serving: it holds for all of the process. glibc raises the size
+    from which a block is mapped by itself to that of the largest one freed, up to 32 MiB
+    (mallopt(3), M_MMAP_THRESHOLD). Weights then lie in the heap, where a load needs up to four
+    times the model and half of it stays after the model is gone (decision 0021). A fixed size
+    ends that; one that is over an image of 224 x 224 numbers costs requests nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, BLOCK_BYTES))
+    return False
 
 
 def trim_memory() -> bool:

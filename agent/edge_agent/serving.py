@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from edge_agent.factory import Factory
 from edge_agent.live import Live
 from edge_agent.model import Model
 from edge_agent.outputs import Prediction
+from edge_agent.runtime import trim_memory
 from edge_agent.selftest import Limits
 from edge_agent.steps import Evidence
 from edge_agent.telemetry import Recorder, Totals
@@ -60,6 +62,7 @@ class Serving:
         """This process's memory before each model was loaded, and what others gained since."""
         self._lock = threading.Lock()
         self._seats: dict[str, Live] = {}
+        self._ensembles: dict[str, Live] = {}
 
     def seat(self, name: str) -> Live:
         """The seat of ``name``, empty until something answers there."""
@@ -70,6 +73,15 @@ class Serving:
     def models(self) -> Mapping[str, Live]:
         """Every seat by its name; it grows while one looks."""
         return self._seats
+
+    @property
+    def answering(self) -> Mapping[str, Live]:
+        """Every seat that can be asked by its name: the models', then the ensembles'."""
+        return ChainMap(self._seats, self._ensembles)
+
+    def join(self, ensemble: Live) -> None:
+        """Let an ensemble of the models here be asked by its name."""
+        self._ensembles[ensemble.name] = ensemble
 
     def answer(self, name: str, folder: Path, sha256: str) -> None:
         """Let the slot ``sha256`` in ``folder`` answer under ``name``; the old one until then.
@@ -85,6 +97,7 @@ class Serving:
         model = seat.loaded_as(sha256) or self._load(folder, sha256)
         self._recorder.swap(seat, model, self._now(), keep=self._keeps_former(name))
         self._factory.pop(name, None)
+        trim_memory()
         gained = self._rss_bytes() - before
         for other in self._without:
             self._without[other] += gained
@@ -104,6 +117,7 @@ class Serving:
         if model is None:
             model = self._load(folder, sha256)
             self._recorder.put_beside(seat, model, self._now())
+            trim_memory()
         return model
 
     def dismiss(self, name: str, sha256: str) -> None:
@@ -115,7 +129,9 @@ class Serving:
             slot.verify(folder, sha256)
         except InputFault as error:
             raise DamagedSlot(error.what) from error
-        return Model.from_slot(folder)
+        return Model.from_slot(
+            folder, gently=any(seat.model for seat in list(self._seats.values()))
+        )
 
     def answer_by_factory(self, name: str, factory: Factory) -> bool:
         """Let the factory's bundle answer under ``name``; whether it does.
@@ -189,8 +205,8 @@ class Serving:
         that is not loaded.
         """
         with self._lock:
-            seat = self._seats.get(name)
+            seat = self._seats.get(name) or self._ensembles.get(name)
         if seat is None:
-            known = ", ".join(sorted(self._seats)) or "none"
+            known = ", ".join(sorted(self.answering)) or "none"
             raise InputFault(f"this device has no model {name!r}; it has: {known}")
         return seat.predict(rows, version)

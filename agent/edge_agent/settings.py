@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from edge_agent import units
+from edge_agent.overload import VALUES_MAX, WAITING_BYTES_MAX, WAITING_MAX
+from edge_agent.overload import Rules as QueueRules
 from edge_agent.policy import Policy, hours
 from edge_agent.sources import HTTP_ABOVE_BYTES, Choice, Kind
 from edge_agent.steps import TrialRules
@@ -212,6 +214,32 @@ class Http(Struct, frozen=True, kw_only=True):
         return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+class Overload(Struct, frozen=True, kw_only=True):
+    """``[overload]``: what requests are held to, at every door: see ``edge_agent.overload``.
+
+    Attributes:
+        waiting_max: requests that wait at one door, of all models together.
+        waiting_bytes: most bytes of them, as ``32 MB``.
+        values_max: rows times features of one request.
+        at_once: requests of a model that one door computes at once, by the model's name.
+    """
+
+    waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = WAITING_MAX
+    waiting_bytes: str = "32 MiB"
+    values_max: Annotated[int, Meta(ge=1, le=2**31)] = VALUES_MAX
+    at_once: dict[Name, Annotated[int, Meta(ge=1, le=64)]] = {}
+
+    @property
+    def rules(self) -> QueueRules:
+        """The same for a queue. Raises InputFault for what ``load`` would have refused."""
+        return QueueRules(
+            waiting_max=self.waiting_max,
+            waiting_bytes_max=units.read_bytes(self.waiting_bytes) or WAITING_BYTES_MAX,
+            at_once=self.at_once,
+            values_max=self.values_max,
+        )
+
+
 def faults_of(section: Struct | None) -> list[str]:
     """What the types of a section's values cannot say."""
     match section:
@@ -226,6 +254,8 @@ def faults_of(section: Struct | None) -> list[str]:
             return _check_download(section)
         case Http():
             return _check_http(section)
+        case Overload():
+            return _said("[overload] waiting_bytes", lambda: section.rules)
         case Update() if section.backoff_min_s > section.backoff_max_s:
             return ["[update] backoff_min_s is over backoff_max_s"]
         case TrialRules() if section.seconds > section.deadline_s:

@@ -94,12 +94,13 @@ class Repository:
         draft = Draft(self.shelf.read())
         self._add_manifest(draft, release, bundle.manifest_bytes)
         self._point(draft, place, lambda track: move(track, release))
-        # Also where nothing is to be signed: the same publication again mends what was damaged.
-        self.shelf.write_target(release.path, bundle.manifest_bytes)
         for file in manifest.files:
             self.shelf.write_member(file.sha256, bundle.stored[file.name])
         role = "candidate" if candidate else "stable"
-        return self._sign(draft, place, release, _act("publish", place, release, role=role), now)
+        done = self._sign(draft, place, release, _act("publish", place, release, role=role), now)
+        # Where nothing was to be signed, nothing was written either: mend what was damaged.
+        self.shelf.write_target(release.path, bundle.manifest_bytes)
+        return done
 
     def promote(self, version: str, place: Place, *, now: datetime) -> Published:
         """Make a version stable that was signed before. Raises InputFault when none was."""

@@ -49,7 +49,7 @@ class Answering(Protocol):
     """What a bridge needs of ``edge_agent.serving.Serving``."""
 
     @property
-    def models(self) -> Mapping[str, Live]:
+    def answering(self) -> Mapping[str, Live]:
         """Every seat by its name."""
 
     def predict(self, name: str, rows: object) -> Prediction | list[Prediction]:
@@ -297,7 +297,7 @@ class Bridge:
             bound.published()
 
     def _model(self, name: str) -> Model | None:
-        seat = self._serving.models.get(name)
+        seat = self._serving.answering.get(name)
         return seat.model if seat is not None else None
 
     # -- what is left at brokers -------------------------------------------------------------------

@@ -49,6 +49,7 @@ def open_door(
         key_file=http.key,
         threads=http.threads,
         limits=Limits(body_max_bytes=units.read_bytes(http.body_max)),
+        rules=config.overload.rules,
     )
     labels = feedback.give if feedback is not None else None
     return HttpDoor(settings, models, version=version, labels=labels)

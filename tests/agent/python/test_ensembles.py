@@ -133,7 +133,7 @@ def test_each_model_counts_what_it_is_asked(chain: Ensemble, pump: Model, wear: 
     chain.predict(row)
     chain.predict([row, row])
     assert first.answered == second.answered == [1, 2]
-    with pytest.raises(InputFault, match="^feature 'age' is missing"):
+    with pytest.raises(InputFault, match=r"^feature 'age' is missing"):
         chain.predict(ROW)
     with pytest.raises(InputFault, match="row 1: feature 'rpm' is infinite"):
         chain.predict([row, {**row, "rpm": float("inf")}])
@@ -162,7 +162,7 @@ CASES: list[tuple[list[str], dict[str, str], str, str]] = [
     (["pump", "wear"], {"wear.p": "pump.score"}, "", "wear has no input 'p'; it has p_good, age"),
     (["pump", "wear"], {"wear.age": "pump.value"}, "", "pump has no such output; it has label"),
     (["pump", "wear"], {"wear.age": "pump.probability_ugly"}, "", "no such output"),
-    (["pump", "wear"], {"wear.age": "pump.label"}, "", "the output is a text, the feature a number"),
+    (["pump", "wear"], {"wear.age": "pump.label"}, "", "is a text, the feature a number"),
     (["pump", "wear"], {"wear.state": "pump.score"}, "", "is a number, the feature a category"),
     (["pump", "wear"], {"fan.age": "pump.score"}, "", "begins with no model of the ensemble"),
     (["pump", "wear"], {"wear.age": "score"}, "", "begins with no model of the ensemble"),
@@ -174,10 +174,11 @@ CASES: list[tuple[list[str], dict[str, str], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("models", "feeds", "answer", "said"), CASES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[3][:40])
 def test_what_could_not_work_is_refused_before_anything_runs(
-    pump: Model, wear: Model, models: list[str], feeds: dict, answer: str, said: str
+    pump: Model, wear: Model, case: tuple[list[str], dict[str, str], str, str]
 ) -> None:
+    models, feeds, answer, said = case
     with pytest.raises(InputFault) as caught:
         spec = {"models": models, "feeds": feeds, "answer": answer}
         if len(set(models)) < len(models):
@@ -225,7 +226,7 @@ def test_a_tensor_feeds_a_tensor_and_a_table_models_only_one(pump: Model, seal_b
         Ensemble.of({"narrow": narrow, "pump": pump}, {"pump.X": "narrow.vector"})
     with pytest.raises(InputFault, match="has no output 'vectors'; it has vector"):
         Ensemble.of({"narrow": narrow, "pump": pump}, {"pump.X": "narrow.vectors"})
-    with pytest.raises(InputFault, match="Tensors feed whole input tensors|no such output"):
+    with pytest.raises(InputFault, match="no such output"):
         Ensemble.of({"narrow": narrow, "pump": pump}, {"pump.temp": "narrow.vector"})
 
 
@@ -237,7 +238,7 @@ def test_a_request_cannot_hold_features_and_tensors(pump: Model, seal_bundle) ->
     assert Ensemble.of({"eye": eye, "mix": mix}, {"mix.vector": "eye.vector"})
     fine = Ensemble.of({"eye": eye, "total": total}, {"total.X": "eye.vector"})
     assert fine.predict({"image": np.ones((1, 1), np.float32)})[0].value == 2.0
-    with pytest.raises(InputFault, match="features .'u'. and whole tensors .'image'."):
+    with pytest.raises(InputFault, match="would hold features"):
         Ensemble.of(
             {"eye": eye, "total": total, "more": more},
             {"total.X": "eye.vector", "more.v": "total.value"},
