@@ -33,6 +33,7 @@ from edge_agent.settings import (
     Shadow,
     Telemetry,
     Update,
+    Watch,
     faults_of,
 )
 from edge_agent.steps import Rules, TrialRules
@@ -60,6 +61,7 @@ class Config(Struct, frozen=True, kw_only=True):
     update: Update = Update()
     download: Download = Download()
     http: Http | None = None
+    watch: Watch | None = None
     feedback: Feedback = Feedback()
     shadow: Shadow = Shadow()
     overload: Overload = Overload()
@@ -108,6 +110,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "update": Update,
     "download": Download,
     "http": Http,
+    "watch": Watch,
     "feedback": Feedback,
     "shadow": Shadow,
     "overload": Overload,
@@ -118,6 +121,7 @@ _PATHS: dict[type, tuple[str, ...]] = {
     Broker: ("ca", "cert", "key", "password_file"),
     Http: ("socket", "token_file", "cert", "key"),
     Download: ("ca",),
+    Watch: ("folder",),
     Update: ("factory",),
 }
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from edge_agent import units
+from edge_agent.media_rules import Rules
 from edge_agent.overload import VALUES_MAX, WAITING_BYTES_MAX, WAITING_MAX
 from edge_agent.overload import Rules as QueueRules
 from edge_agent.policy import Policy, hours
@@ -240,6 +241,30 @@ class Overload(Struct, frozen=True, kw_only=True):
         )
 
 
+class Watch(Rules, frozen=True, kw_only=True):
+    """``[watch]``: files that come into a folder are answered by files; without it none is.
+
+    Attributes:
+        folder: handled files go to ``done`` and ``failed`` in it, each with its answer.
+        model: the model or ensemble that answers.
+        settle_s: a file that did not change for so long is complete. poll_s: looked for this often.
+        keep: so many handled files stay, the newest.
+        file_max: most bytes of a file, as ``32 MB``.
+    """
+
+    folder: str
+    model: Name
+    settle_s: Annotated[float, Meta(ge=0, le=3600)] = 1.0
+    poll_s: Annotated[float, Meta(ge=0.05, le=3600)] = 0.5
+    keep: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    file_max: str = "32 MB"
+
+    @property
+    def file_max_bytes(self) -> int:
+        """``file_max`` in bytes. Raises InputFault for what ``load`` would have refused."""
+        return units.read_bytes(self.file_max)
+
+
 def faults_of(section: Struct | None) -> list[str]:
     """What the types of a section's values cannot say."""
     match section:
@@ -254,6 +279,9 @@ def faults_of(section: Struct | None) -> list[str]:
             return _check_download(section)
         case Http():
             return _check_http(section)
+        case Watch():
+            said = _said("[watch] file_max", lambda: section.file_max_bytes)
+            return [*said, *(f"[watch] {fault}" for fault in section.faults())]
         case Overload():
             return _said("[overload] waiting_bytes", lambda: section.rules)
         case Update() if section.backoff_min_s > section.backoff_max_s:

@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent import config as configs
 from edge_agent.config import PASSWORD_VARIABLE, Config
-from edge_agent.settings import Broker, Download, Http, Identity, Telemetry, Update
+from edge_agent.settings import Broker, Download, Http, Identity, Telemetry, Update, Watch
 from edge_agent.steps import TrialRules
 from edge_contract.errors import InputFault
 
@@ -52,7 +52,7 @@ def test_the_example_is_complete_valid_and_shows_the_defaults(tmp_path: Path) ->
     assert (config.telemetry, config.trial, config.update, config.download) == (
         short.telemetry, short.trial, short.update, short.download,
     )  # fmt: skip
-    kinds = (Identity, Broker, Telemetry, Update, TrialRules, Download, Http)
+    kinds = (Identity, Broker, Telemetry, Update, TrialRules, Download, Http, Watch)
     for kind in kinds:
         for name in kind.__struct_fields__:
             assert f"\n{name} =" in text or f"\n# {name} =" in text, name
