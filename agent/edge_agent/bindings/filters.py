@@ -45,17 +45,3 @@ def matches(pattern: str, topic: str) -> bool:
             return False
     return len(wanted) == len(levels)
 
-
-def overlap(one: str, other: str) -> bool:
-    """Whether some topic belongs to both filters."""
-    left, right = one.split("/"), other.split("/")
-    for i in range(max(len(left), len(right)) + 1):
-        a = left[i] if i < len(left) else None
-        b = right[i] if i < len(right) else None
-        if "#" in (a, b):
-            return True
-        if a is None or b is None:
-            return a is b
-        if a != b and "+" not in (a, b):
-            return False
-    return True
