@@ -63,6 +63,18 @@ def choose(pointer: Pointer, model: str, desired: Desired | None) -> Choice:
     return Choice(track.stable, f"{reason}; following stable", revision, track.floor)
 
 
+def beside(pointer: Pointer, model: str, word: str) -> Release | None:
+    """The release to be tried beside the one that answers; None where there is none that may run.
+
+    ``word``: ``candidate``, ``stable`` or a version, as in ``desired``; "" for none.
+    """
+    track = pointer.models.get(model)
+    if track is None or not word:
+        return None
+    found = track.candidate if word == CANDIDATE else _named(track, word)
+    return None if found is None or below(found.version, track.floor) else found
+
+
 def _named(track: Track, word: str) -> Release | None:
     if word == STABLE:
         return track.stable

@@ -176,8 +176,8 @@ class EnsembleSeat(Live):
         return model if model is not None and model.digest == sha256 else None
 
     @contextmanager
-    def use(self, version: str = "") -> Iterator[Model]:
-        """The ensemble, its models kept open until the ``with`` ends.
+    def use(self, version: str = "", key: str = "") -> Iterator[Model]:
+        """The ensemble, its models kept open until the ``with`` ends; ``key`` as for ``Live.use``.
 
         Raises MachineFault when a model is not installed or does not fit the others,
         NoSuchVersion.
@@ -188,7 +188,7 @@ class EnsembleSeat(Live):
                 seat = self._seat(name)
                 if seat is None:
                     raise MachineFault(f"ensemble {self.name!r}: no model {name!r} is installed")
-                members[name] = stack.enter_context(seat.use())
+                members[name] = stack.enter_context(seat.use(key=key))
             made = self._of(members)
             if isinstance(made, InputFault):
                 raise MachineFault(made.what, advice=made.advice)

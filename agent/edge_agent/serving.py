@@ -20,6 +20,7 @@ from edge_agent.model import Model
 from edge_agent.outputs import Prediction
 from edge_agent.runtime import trim_memory
 from edge_agent.selftest import Limits
+from edge_agent.settings import Loading
 from edge_agent.steps import Evidence
 from edge_agent.telemetry import Recorder, Totals
 from edge_agent.telemetry.recorder import Instant
@@ -40,7 +41,7 @@ class Serving:
         now: this moment by both clocks.
         limits: what a version may cost, besides what its manifest says.
         rss_bytes: resident memory of this process.
-        keeps_former: whether the version before the one that answers stays loaded under a name.
+        loading: how a model of a name is kept in memory.
     """
 
     def __init__(
@@ -50,13 +51,15 @@ class Serving:
         *,
         limits: Limits | None = None,
         rss_bytes: Callable[[], int] = hardware.rss_bytes,
-        keeps_former: Callable[[str], bool] = lambda _: False,
+        loading: Callable[[str], Loading] = lambda _: Loading(),
     ) -> None:
         self._recorder = recorder
         self._now = now
         self._limits = limits or Limits()
         self._rss_bytes = rss_bytes
-        self._keeps_former = keeps_former
+        self._loading = loading
+        self._formers: dict[str, set[str]] = {}
+        """Digests of what was kept when another took its place."""
         self._factory: dict[str, str] = {}
         self._without: dict[str, int] = {}
         """This process's memory before each model was loaded, and what others gained since."""
@@ -94,8 +97,11 @@ class Serving:
         if seat.model is not None and seat.model.digest == sha256:
             return
         before = self._rss_bytes()
-        model = seat.loaded_as(sha256) or self._load(folder, sha256)
-        self._recorder.swap(seat, model, self._now(), keep=self._keeps_former(name))
+        keep, old = self._loading(name).keep_former, seat.model
+        model = seat.loaded_as(sha256) or self._load(name, folder, sha256)
+        self._recorder.swap(seat, model, self._now(), keep=keep)
+        if keep and old is not None:
+            self._formers.setdefault(name, set()).add(old.digest)
         self._factory.pop(name, None)
         trim_memory()
         gained = self._rss_bytes() - before
@@ -115,7 +121,7 @@ class Serving:
         seat = self.seat(name)
         model = seat.loaded_as(sha256)
         if model is None:
-            model = self._load(folder, sha256)
+            model = self._load(name, folder, sha256)
             self._recorder.put_beside(seat, model, self._now())
             trim_memory()
         return model
@@ -124,14 +130,30 @@ class Serving:
         """Let go of what is beside the one that answers, once its last request returned."""
         self._recorder.take_away(self.seat(name), sha256, self._now())
 
-    def _load(self, folder: Path, sha256: str) -> Model:
+    def keeps_former(self, name: str) -> bool:
+        """Whether the version before the one that answers stays loaded."""
+        return self._loading(name).keep_former
+
+    def keep_former(self, name: str, folder: Path, sha256: str) -> None:
+        """Have the slot ``sha256`` loaded beside as the former version, "" for none, and no other.
+
+        Raises as ``answer``, when it cannot be loaded; what answers goes on.
+        """
+        formers = self._formers.setdefault(name, set())
+        for past in formers - {sha256}:
+            self.dismiss(name, past)
+        formers.intersection_update({sha256})
+        if sha256 and self.seat(name).model is not None:
+            self.beside(name, folder, sha256)
+            formers.add(sha256)
+
+    def _load(self, name: str, folder: Path, sha256: str) -> Model:
         try:
             slot.verify(folder, sha256)
         except InputFault as error:
             raise DamagedSlot(error.what) from error
-        return Model.from_slot(
-            folder, gently=any(seat.model for seat in list(self._seats.values()))
-        )
+        busy = any(seat.model is not None for seat in list(self._seats.values()))
+        return Model.from_slot(folder, threads=self._loading(name).threads, gently=busy)
 
     def answer_by_factory(self, name: str, factory: Factory) -> bool:
         """Let the factory's bundle answer under ``name``; whether it does.
@@ -141,7 +163,7 @@ class Serving:
         seat = self.seat(name)
         if seat.model is not None and self._factory.get(name) == seat.model.digest:
             return True
-        model = factory.load(name)
+        model = factory.load(name, threads=self._loading(name).threads)
         if model is None:
             return False
         try:
@@ -198,7 +220,9 @@ class Serving:
             ram_limit_bytes=limits.ram_bytes_max,
         )
 
-    def predict(self, name: str, rows: object, version: str = "") -> Prediction | list[Prediction]:
+    def predict(
+        self, name: str, rows: object, version: str = "", key: str = ""
+    ) -> Prediction | list[Prediction]:
         """As ``Model.predict``, by what answers under ``name`` now, or its loaded ``version``.
 
         Raises InputFault for a name that this device does not know, NoSuchVersion for a version
@@ -209,4 +233,4 @@ class Serving:
         if seat is None:
             known = ", ".join(sorted(self.answering)) or "none"
             raise InputFault(f"this device has no model {name!r}; it has: {known}")
-        return seat.predict(rows, version)
+        return seat.predict(rows, version, key)

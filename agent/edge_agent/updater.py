@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from edge_agent import slot, state, trial
 from edge_agent.errands import Errands
@@ -118,6 +118,8 @@ class Updater:
         self._fetches = Worker("edge-fetch")
         self._tests = Worker("edge-test")
         self._loads = Worker("edge-load")
+        self.also_kept: Callable[[], set[str]] = set
+        """Slots that something else needs."""
 
     # -- from outside ------------------------------------------------------------------------
 
@@ -180,6 +182,10 @@ class Updater:
             self._perform(model, effect)
         if now is not before:
             self._listener.changed(model, now)
+
+    def in_turn(self, kind: Literal["fetch", "test", "load"], work: Callable[[], None]) -> None:
+        """Do work of another kind in the thread of the updates' own, after what waits there."""
+        {"fetch": self._fetches, "test": self._tests, "load": self._loads}[kind].submit(work)
 
     def sweep(self) -> None:
         """Remove every slot, half-slot and remainder that no state keeps."""
@@ -313,7 +319,8 @@ class Updater:
         return self._states[model]
 
     def _kept(self) -> set[str]:
-        return {sha256 for each in self._states.values() for sha256 in each.kept}
+        own = {sha256 for each in self._states.values() for sha256 in each.kept}
+        return own | self.also_kept()
 
     def _not_saved(self, model: str, event: Event, error: MachineFault) -> None:
         """Nothing was decided; let it happen again when the disk may take it."""

@@ -80,6 +80,8 @@ class Known(Struct):
 
 Work = Callable[[Model, oip.Form, Request, int], Response]
 TakeLabels = Callable[[str, list[Label]], LabelsTaken]
+KEY_HEADER = "edge-key"
+"""Names what a request is about: where a candidate answers a share, one key meets one side."""
 ID_HEADER = "edge-prediction-id"
 """The id of the answer's first row, where the agent gives ids; see ``edge_agent.predictions``."""
 
@@ -278,7 +280,7 @@ class Api:
 
     def _timed(self, seat: Live, request: Request, version: str, work: Work) -> Response:
         begin = time.perf_counter_ns()
-        with seat.use(version) as model:
+        with seat.use(version, request.headers.get(KEY_HEADER, "")) as model:
             known = self._known.get((seat.name, version))
             if known is None or known.digest != model.digest:
                 known = self._learn(seat.name, version, model)
