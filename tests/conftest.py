@@ -15,6 +15,13 @@ from edge_fleet.broker import (
     find_mosquitto,
 )
 
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers the slow tests begin first, so that none of them is waited for alone."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 AnyBroker = BrokerThread | MosquittoProcess
 
 
