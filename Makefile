@@ -21,10 +21,10 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto --dist loadgroup
+	BIN=$(BIN) tests/run.sh
 
 quick: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
+	BIN=$(BIN) tests/run.sh -m "not slow"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -30,6 +30,12 @@ hypothesis.settings.load_profile("unhurried")
 AnyBroker = BrokerThread | MosquittoProcess
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers the slow tests begin first, so that none of them is waited for alone."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(params=["embedded", "mosquitto"])
 def broker_kind(request: pytest.FixtureRequest) -> str:
     """Each broker in turn; without a mosquitto its tests are skipped, in CI they fail."""
