@@ -123,7 +123,8 @@ def _shaped(windows: NDArray[Any], rank: int) -> NDArray[Any]:
     """Windows ``[rows, length]`` in a tensor of ``rank`` extents."""
     if rank == 1:
         return windows[0]
-    return windows if rank == 2 else windows[:, np.newaxis]
+    shaped: NDArray[Any] = windows if rank == 2 else windows[:, np.newaxis]
+    return shaped
 
 
 def _only(manifest: Manifest) -> Tensor:

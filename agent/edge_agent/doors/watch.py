@@ -13,6 +13,7 @@ By looking, not by inotify: that hears nothing of a network share, where cameras
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -23,8 +24,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
+from edge_agent import tap
 from edge_agent.doors import files, plain
 from edge_agent.doors.media import PICTURES, SOUNDS, Images, MissingExtra, Sounds
 from edge_agent.doors.rows import CsvRows
@@ -178,7 +180,7 @@ class Watcher:
                     self._move(mark, where, name)
                     return True
             result = self._result(mark)
-            where = DONE if result.error is messages.UNSET else FAILED
+            where = DONE if result.error is UNSET else FAILED
             name = self._name(where, mark)
             write_atomic(self._folder / where / f"{name}.json", wire.encode_json(result))
             self._move(mark, where, name)
@@ -198,7 +200,7 @@ class Watcher:
         seat = self._seats.get(model_name)
         if seat is None or seat.model is None:
             raise _Wait(f"{mark.name} waits: no model {model_name!r} answers yet")
-        version: Any = messages.UNSET
+        version: Any = UNSET
         try:
             data = self._read(mark)
             with seat.use() as model:
@@ -232,14 +234,14 @@ class Watcher:
 
     def _answers(self, model: Model, name: str, data: bytes) -> list[Prediction]:
         if name.endswith(".json"):
-            return listed(model.predict(plain.rows_of(messages.decode_request(data))))
+            return listed(tap.predict(model, plain.rows_of(messages.decode_request(data))))
         if name.endswith(".csv"):
             return _csv(model, data)
         images, sounds = self._decoders(model, name)
         if images is not None and name.endswith(PICTURES):
-            return listed(model.predict(images.rows(data)))
+            return listed(tap.predict(model, images.rows(data)))
         assert sounds is not None
-        return [each for rows in sounds.rows(data) for each in listed(model.predict(rows))]
+        return [each for rows in sounds.rows(data) for each in listed(tap.predict(model, rows))]
 
     def _decoders(self, model: Model, name: str) -> tuple[Images | None, Sounds | None]:
         """For this version of the model; made when the first file of a kind comes."""
@@ -303,7 +305,8 @@ def _csv(model: Model, data: bytes) -> list[Prediction]:
     """All rows of a CSV file; the first that is refused is the file's fault."""
     text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="")
     found: list[Prediction] = []
-    for each in files.answers(model.predict, CsvRows(text, model.manifest).blocks()):
+    ask = functools.partial(tap.predict, model)
+    for each in files.answers(ask, CsvRows(text, model.manifest).blocks()):
         if isinstance(each.found, EdgeError):
             raise type(each.found)(
                 f"line {each.place}: {each.found.what}", advice=each.found.advice
