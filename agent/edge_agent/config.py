@@ -29,6 +29,7 @@ from edge_agent.settings import (
     Feedback,
     Http,
     Identity,
+    Loading,
     Overload,
     Shadow,
     Telemetry,
@@ -68,6 +69,7 @@ class Config(Struct, frozen=True, kw_only=True):
     brokers: dict[str, Broker] = {}
     bindings: tuple[Binding, ...] = ()
     ensembles: dict[str, Spec] = {}
+    models: dict[str, Loading] = {}
     password: str = field(default="", name="-")
     passwords: dict[str, str] = field(default={}, name="--")
     """Of ``brokers``, by name."""
@@ -87,6 +89,10 @@ class Config(Struct, frozen=True, kw_only=True):
         """The broker with the password in place."""
         url = broker_url.parse(self.broker.url)
         return dataclasses.replace(url, password=self.password) if self.password else url
+
+    def loading(self, model: str) -> Loading:
+        """How the model is kept in memory."""
+        return self.models.get(model, Loading())
 
     @property
     def rules(self) -> Rules:
@@ -195,7 +201,7 @@ def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
         document = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         return None, [f"not TOML: {error}"]
-    faults = _unknown(document, (*_SECTIONS, "brokers", "bindings", "ensembles"), "")
+    faults = _unknown(document, (*_SECTIONS, "brokers", "bindings", "ensembles", "models"), "")
     values: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
         if name in document or name in _REQUIRED:
@@ -205,6 +211,7 @@ def parse(data: bytes, base: Path) -> tuple[Config | None, list[str]]:
     values["brokers"] = _brokers(document.get("brokers", {}), base, faults)
     values["bindings"] = _bindings(document.get("bindings", []), values["brokers"], faults)
     values["ensembles"] = _ensembles(document.get("ensembles", {}), faults)
+    values["models"] = _models(document.get("models", {}), faults)
     if faults:
         return None, faults
     config = Config(**values)
@@ -255,6 +262,15 @@ def _ensembles(tables: object, faults: list[str]) -> dict[str, Spec]:
     members = {model for spec in found.values() for model in spec.models}
     faults.extend(f"[ensembles.{name}]: a model has this name" for name in members & set(found))
     return found
+
+
+def _models(tables: object, faults: list[str]) -> dict[str, Loading]:
+    """``[models.NAME]``: how each is kept in memory."""
+    named = _value(tables, dict[Name, Any], "[models]", faults, {})
+    found = {
+        name: _section(each, Loading, f"models.{name}", faults) for name, each in named.items()
+    }
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _section(table: object, kind: type[S], name: str, faults: list[str]) -> S | None:

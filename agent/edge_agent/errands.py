@@ -105,6 +105,20 @@ class Errands:
         sha256 = release.sha256 if release else ""
         return _surely(lambda: self._answer(model, sha256), lambda said: LoadFailed(sha256, said))
 
+    def keep_former(self, model: str, former: Release | None) -> None:
+        """Have the former release loaded beside what answers, where the settings want that.
+
+        What cannot be loaded is not kept: nothing is decided by it.
+        """
+        if not self._serving.keeps_former(model):
+            return
+        sha256 = former.sha256 if former else ""
+        try:
+            folder = self._folder.slot(sha256) if sha256 else self._folder.slots
+            self._serving.keep_former(model, folder, sha256)
+        except EdgeError as error:
+            log.warning("%s: the former version is not kept in memory: %s", model, error.what)
+
     def _test(self, model: str, sha256: str, stop: threading.Event) -> Event | None:
         folder = self._folder.slot(sha256)
         try:

@@ -85,7 +85,7 @@ class Factory:
         """Names of the models that there are bundles for."""
         return tuple(sorted(self._paths))
 
-    def load(self, name: str) -> Model | None:
+    def load(self, name: str, *, threads: int = 1) -> Model | None:
         """The factory's model called ``name``, or None when there is none or it is of no use.
 
         ``ended`` is to be called when it answers, or failed to.
@@ -98,7 +98,7 @@ class Factory:
             sealed.verify(bundle, self._roots())
             self._check_floor(bundle.manifest)
             self._begin(bundle.digest)
-            return Model.from_bundle(bundle)
+            return Model.from_bundle(bundle, threads=threads)
         except EdgeError as error:
             self._trouble(type(error)(f"factory bundle {path}: {error.what}", advice=error.advice))
             return None

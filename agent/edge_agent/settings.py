@@ -184,6 +184,19 @@ class Shadow(Struct, frozen=True, kw_only=True):
     queue: Annotated[int, Meta(ge=1, le=10_000)] = 64
 
 
+class Loading(Struct, frozen=True, kw_only=True):
+    """``[models.NAME]``: how a model is kept in memory.
+
+    Attributes:
+        threads: that work on one request of it.
+        keep_former: the version before the one that answers stays loaded: it is asked by its
+            version, and comes back at once when the new one fails its trial.
+    """
+
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    keep_former: bool = False
+
+
 class Http(Struct, frozen=True, kw_only=True):
     """``[http]``: inference over HTTP; without the section there is none.
 

@@ -93,6 +93,11 @@ class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
         return self.candidate if self.phase is Phase.TRIAL else self.active
 
     @property
+    def former(self) -> Release | None:
+        """The proven release before the one that answers."""
+        return self.active if self.phase is Phase.TRIAL else self.previous
+
+    @property
     def kept(self) -> frozenset[str]:
         """Digests of the slots that must stay on disk."""
         releases = (self.active, self.previous, self.candidate)

@@ -12,6 +12,7 @@ import pytest
 from edge_agent import Model
 from edge_agent.live import NoSuchVersion
 from edge_agent.serving import DamagedSlot, Serving
+from edge_agent.settings import Loading
 from edge_agent.telemetry import Recorder, Spool
 from edge_agent.telemetry.recorder import Instant
 from edge_contract import bundle as bundles
@@ -29,7 +30,9 @@ class World:
         self.tiny = tiny_bundle
         self.spool = Spool(folder / "spool")
         self.recorder = Recorder(self.spool, device="d", boot=1)
-        self.serving = Serving(self.recorder, lambda: Instant(0, 0.0), keeps_former=lambda _: keeps)
+        self.serving = Serving(
+            self.recorder, lambda: Instant(0, 0.0), loading=lambda _: Loading(keep_former=keeps)
+        )
 
     def slot(self, version: str, seed: int = 7) -> tuple[Path, str]:
         """A slot on disk and its digest."""
@@ -205,3 +208,30 @@ def test_promotions_under_load_fail_no_request(keeping: World) -> None:
     assert faults == []
     assert min(answered) >= 180
     assert sum(keeping.rows().values()) == sum(answered) + 2, "each was counted once"
+
+
+def test_the_former_of_a_state_is_kept_and_no_other(keeping: World) -> None:
+    serving = keeping.serving
+    slots = {version: keeping.slot(version) for version in ("1.0", "2.0", "3.0")}
+    for version in slots:
+        serving.answer("pump", *slots[version])
+    assert list(serving.seat("pump").loaded) == ["3.0", "2.0", "1.0"]
+    serving.keep_former("pump", *slots["2.0"])
+    assert list(serving.seat("pump").loaded) == ["3.0", "2.0"]
+    serving.keep_former("pump", *slots["1.0"])
+    assert list(serving.seat("pump").loaded) == ["3.0", "1.0"]
+    serving.keep_former("pump", keeping.folder, "")
+    assert list(serving.seat("pump").loaded) == ["3.0"]
+
+
+def test_a_former_version_never_answers_where_nothing_does(keeping: World) -> None:
+    keeping.serving.keep_former("pump", *keeping.slot("1.0"))
+    assert keeping.serving.seat("pump").loaded == {}
+
+
+def test_what_somebody_else_put_beside_is_not_the_former(keeping: World) -> None:
+    serving = keeping.serving
+    serving.answer("pump", *keeping.slot("1.0"))
+    serving.beside("pump", *keeping.slot("2.0", seed=8))
+    serving.keep_former("pump", keeping.folder, "")
+    assert list(serving.seat("pump").loaded) == ["1.0", "2.0"]
