@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
 
-from edge_agent import clock, hardware, identity, state
+from edge_agent import clock, hardware, identity, runtime, state
 from edge_agent import config as configs
 from edge_agent.bindings.build import Bindings
 from edge_agent.config import Config
-from edge_agent.doors import MqttDoor, httpd
+from edge_agent.doors import DoorCounts, MqttDoor, httpd
 from edge_agent.doors.labels import LabelDoor
 from edge_agent.ensemble import EnsembleSeat
 from edge_agent.errands import Errands
@@ -40,7 +40,9 @@ from edge_agent.pull import Puller
 from edge_agent.report import AgentStatus
 from edge_agent.selftest import Limits
 from edge_agent.serving import Serving
+from edge_agent.shadow import Shadows
 from edge_agent.steps import Tell
+from edge_agent.strain import LOOK_S, Strain
 from edge_agent.tap import Tap
 from edge_agent.telemetry import Recorder, Sender, Spool
 from edge_agent.telemetry.recorder import Instant
@@ -111,6 +113,7 @@ class Agent:
         """
         if self._parts is not None:
             raise InputFault("the agent runs already")
+        runtime.free_at_once()
         lock = Lock(Folder(self.config.folder))
         try:
             clear_up(Folder(self.config.folder))
@@ -137,13 +140,16 @@ class Agent:
         """The agent whose settings are in a file; not started. Raises InputFault."""
         return cls(configs.load(Path(path), os.environ))
 
-    def predict(self, model: str, rows: object) -> Prediction | list[Prediction]:
+    def predict(self, model: str, rows: object, key: str = "") -> Prediction | list[Prediction]:
         """The answer of a model or ensemble by its name; see ``Model.predict``.
+
+        ``key`` names what it is about, such as a machine: where a candidate answers a share, one
+        key always meets the same side.
 
         Raises InputFault when a row does not fit or the device has no such model, MachineFault
         when it has no version yet or the agent does not run.
         """
-        return self._running().serving.predict(model, rows)
+        return self._running().serving.predict(model, rows, key=key)
 
     async def apredict(self, model: str, rows: object) -> Prediction | list[Prediction]:
         """As ``predict``, without holding up the event loop."""
@@ -225,7 +231,10 @@ class _Parts:
             observer=self._observer,
         )
         self.feedback = self._takes_labels()
-        self.serving = Serving(self.recorder, clocks.now, limits=_limits(config))
+        self.serving = Serving(
+            self.recorder, clocks.now, limits=_limits(config), loading=config.loading
+        )
+        self.strain = Strain()
         self.voice = Voice(
             config,
             self.folder,
@@ -269,9 +278,27 @@ class _Parts:
             rng=rng,
             on_error=self.voice.trouble,
             on_change=self.voice.publish,
+            strained=lambda: self.strain.resting,
         )
         for name, spec in config.ensembles.items():
             self.serving.join(EnsembleSeat(name, spec, self.serving.models))
+        self.shadows = Shadows(
+            self.loop,
+            self.folder,
+            config.shadow,
+            fetcher=self.puller,
+            updates=self.updater,
+            serving=self.serving,
+            records=self.recorder,
+            limits=_limits(config),
+            wanted=lambda: (self.follower.pointer, self.follower.desired),
+            tell=self.voice.told,
+            now=clocks.now,
+            rng=rng,
+            window_s=config.telemetry.window_s,
+            stall_s=config.update.stall_s,
+        )
+        self.updater.also_kept = self.shadows.kept
         self.door = MqttDoor(
             self.uplink.link,
             config.topics,
@@ -281,7 +308,9 @@ class _Parts:
         )
         self.labels = LabelDoor(self.uplink.link, config.topics, device, self.feedback)
         self.bindings = self._bindings(boot) if config.bindings else None
-        self.http = httpd.open_door(config, self.serving.answering, version(), self.feedback)
+        self.http = httpd.open_door(
+            config, self.serving.answering, version(), self.feedback, self._figures
+        )
         self.watchdog = Watchdog(
             self.loop, self.serving.models, notifier, stall_s=config.update.stall_s
         )
@@ -300,6 +329,7 @@ class _Parts:
             self.loop.post(self.voice.publish)
             self.loop.post(self._tick)
             self.loop.post(self._kick)
+            self.loop.post(self._look)
             self.uplink.filters = [
                 self._desired,
                 self._doorbell,
@@ -323,6 +353,7 @@ class _Parts:
             self.http.stop()
         self.updater.stop()
         self.follower.stop()
+        self.loop.ask(self.shadows.stop)
         if self.feedback is not None:
             self.feedback.flush(self.clocks.now())
         self.recorder.flush(self.clocks.now())
@@ -362,6 +393,7 @@ class _Parts:
 
     def _tick(self) -> None:
         self.recorder.tick(self.clocks.now())
+        self.shadows.tick()
         if self.feedback is not None:
             self.feedback.tick(self.clocks.now())
         self.voice.tick()
@@ -370,6 +402,17 @@ class _Parts:
     def _kick(self) -> None:
         self.sender.kick()
         self.loop.later(KICK_S, self._kick)
+
+    def _look(self) -> None:
+        now = self.clocks.now()
+        told = self.strain.look(now.monotonic_s, now.wall_ms)
+        if told is not None:
+            self.voice.told("", told)
+            self.voice.publish()
+        self.loop.later(LOOK_S, self._look)
+
+    def _figures(self) -> tuple[messages.Strain, DoorCounts]:
+        return self.strain.said, self.door.counts
 
     def _send_off(self) -> None:
         """Give the last records a moment to arrive, when there is a broker to take them."""
@@ -428,6 +471,7 @@ class _Parts:
             spool_bytes=self.spool.size_bytes,
             events_waiting=len(self.outbox.waiting()),
             twin=self.uplink.twin,
+            strain=self.strain.said,
             bindings=self.bindings.reports() if self.bindings is not None else {},
         )
 

@@ -19,6 +19,7 @@ from edge_agent.delivery import Stopped
 from edge_agent.folder import Folder
 from edge_agent.loop import Loop, Timer
 from edge_agent.steps import Online, Wanted
+from edge_agent.strain import SLOWER
 from edge_agent.updater import Updater
 from edge_agent.voice import Freshness
 from edge_agent.worker import Worker
@@ -61,6 +62,7 @@ class Follower:
 
     Args:
         on_error, on_change: called when looking failed, and when anything here changed.
+        strained: the machine is; then the regular look comes ``SLOWER`` times later.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Follower:
         rng: random.Random,
         on_error: Callable[[EdgeError], None],
         on_change: Callable[[], None],
+        strained: Callable[[], bool] = lambda: False,
     ) -> None:
         self._loop = loop
         self._folder = folder
@@ -83,6 +86,7 @@ class Follower:
         self._rng = rng
         self._on_error = on_error
         self._on_change = on_change
+        self._strained = strained
         self._worker = Worker("edge-refresh")
         self._timer: Timer | None = None
         self._looking = False
@@ -198,7 +202,8 @@ class Follower:
         changed = found.freshness != self.freshness or found.pointer != self.pointer
         self.freshness = found.freshness
         self._failures = 0
-        self._ended(self._config.update.poll_s)  # whatever deciding comes to, look again
+        slower = SLOWER if self._strained() else 1
+        self._ended(slower * self._config.update.poll_s)  # whatever deciding comes to, look again
         if found.pointer is not None:
             self.pointer = found.pointer
             self.decide()

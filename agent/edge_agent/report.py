@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from edge_agent.bindings.counts import BindingReport
 from edge_agent.steps import State
 from edge_agent.transfer import Transfer
-from edge_contract.messages import Count, Failure, ModelReport
+from edge_contract.messages import Count, Failure, ModelReport, Strain
 
 STATUS_MAX_BYTES = 1024 * 1024
 _QUARANTINE_SHOWN = 32
@@ -34,6 +34,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
         spool_records, spool_bytes: telemetry not home yet. events_waiting: the same of events.
         bindings: what each binding did, by its name.
         twin: what is known of another agent under this name; "" when there was none of late.
+        strain: whether the machine is slowed down by heat, or short of memory.
         last_error: what last went wrong, at ``last_error_ms``; it may be long over.
     """
 
@@ -58,6 +59,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     events_waiting: Count = 0
     bindings: dict[str, BindingReport] = {}
     twin: str = ""
+    strain: Strain = Strain()
     last_error: Annotated[str, Meta(max_length=4000)] = ""
     last_error_ms: Count = 0
 

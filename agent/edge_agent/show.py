@@ -35,6 +35,9 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
     ]
     if found.twin:
         said.append(f"duplicate   {found.twin}")
+    if found.strain.signs:
+        began = datetime.fromtimestamp(found.strain.since_ms / 1000, zone)
+        said.append(f"strained    {'; '.join(found.strain.signs)} (since {began:%H:%M:%S %z})")
     for name, model in found.models.items():
         said.extend(_model(name, model, found, zone))
     for name, binding in found.bindings.items():

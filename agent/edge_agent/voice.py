@@ -27,7 +27,7 @@ from edge_agent.telemetry.recorder import Instant
 from edge_agent.transfer import Transfer
 from edge_contract import wire
 from edge_contract.errors import EdgeError
-from edge_contract.messages import Event, Hardware, ModelReport, Reported
+from edge_contract.messages import Event, Hardware, ModelReport, Reported, Strain
 from edge_contract.ports.disk import TEMPORARY
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Facts:
         factory: version of the factory's bundle that answers, by model.
         requests: rows answered and failed by what answers now, by model.
         spool_records, spool_bytes, events_waiting: what is not home yet.
-        twin: what is known of another agent under this name.
+        twin: what is known of another agent under this name. strain: heat, memory.
         bindings: what each did.
     """
 
@@ -71,6 +71,7 @@ class Facts:
     spool_bytes: int
     events_waiting: int
     twin: str = ""
+    strain: Strain = field(default_factory=Strain)
     bindings: dict[str, BindingReport] = field(default_factory=dict)
 
 
@@ -182,6 +183,7 @@ class Voice:
                 labels=self._config.agent.labels,
                 models=self._models(facts),
                 twin=facts.twin[:200],
+                strain=facts.strain,
             )
         )
         self._write_status(now)
@@ -218,6 +220,7 @@ class Voice:
             spool_bytes=facts.spool_bytes,
             events_waiting=facts.events_waiting,
             twin=facts.twin,
+            strain=facts.strain,
             bindings=facts.bindings,
             last_error=self._last_error,
             last_error_ms=self._last_error_ms,

@@ -128,6 +128,26 @@ class Hardware(Struct, frozen=True, omit_defaults=True, kw_only=True):
     onnxruntime: Short
 
 
+STRAIN_SIGNS_MAX = 8
+
+
+class Strain(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Whether a device is slowed down by heat or voltage, or short of memory.
+
+    Attributes:
+        signs: what it shows, in words; empty: nothing of late.
+        since_ms: when that began, or ended. times: how often it began since the agent's start.
+        temperature_c: of the hottest zone; None: the device does not say.
+        stalled_percent: of 10 s, in which everything waited for memory.
+    """
+
+    signs: Annotated[tuple[Short, ...], Meta(max_length=STRAIN_SIGNS_MAX)] = ()
+    since_ms: Count = 0
+    times: Count = 0
+    temperature_c: float | None = None
+    stalled_percent: float = 0.0
+
+
 class Mismatch(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Golden values of one output tensor that a machine computes otherwise.
 
@@ -212,6 +232,7 @@ class Reported(Struct, frozen=True, kw_only=True):
     """Retained: what a device runs and how it is.
 
     ``twin``: what it knows of another agent under its name, "" when there was none of late.
+    ``strain``: whether the machine is slowed down.
     """
 
     schema: int = 1
@@ -224,6 +245,7 @@ class Reported(Struct, frozen=True, kw_only=True):
     labels: Labels = {}
     models: Annotated[dict[Name, ModelReport], Meta(max_length=256)] = {}
     twin: Short = ""
+    strain: Strain = Strain()
 
 
 class Event(Struct, frozen=True, kw_only=True):

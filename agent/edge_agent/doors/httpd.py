@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent import units
 from edge_agent.config import Config
+from edge_agent.doors.mqtt import DoorCounts
 from edge_agent.feedback import Feedback
 from edge_agent.live import Live
 from edge_contract.errors import InputFault, MachineFault
+from edge_contract.messages import Strain
 from edge_contract.ports.disk import read_bounded
 
 if TYPE_CHECKING:
@@ -20,9 +22,15 @@ TOKEN_MAX_BYTES = 4096
 
 
 def open_door(
-    config: Config, models: Mapping[str, Live], version: str, feedback: Feedback | None = None
+    config: Config,
+    models: Mapping[str, Live],
+    version: str,
+    feedback: Feedback | None = None,
+    figures: Callable[[], tuple[Strain, DoorCounts]] | None = None,
 ) -> HttpDoor | None:
     """A door that answers, or None where the settings have no ``[http]``.
+
+    ``figures``: of the machine and of the MQTT door, for ``/metrics``.
 
     Raises InputFault for a token that cannot be one, MachineFault when it cannot listen or the
     extra is not installed.
@@ -33,6 +41,7 @@ def open_door(
     try:
         from edge_agent.doors.http import HttpDoor  # noqa: PLC0415 - an extra
         from edge_agent.doors.http.door import HttpConfig  # noqa: PLC0415
+        from edge_agent.doors.http.families import families_of  # noqa: PLC0415
         from edge_agent.doors.http.protocol import Limits  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise MachineFault(
@@ -52,7 +61,8 @@ def open_door(
         rules=config.overload.rules,
     )
     labels = feedback.give if feedback is not None else None
-    return HttpDoor(settings, models, version=version, labels=labels)
+    families = (lambda: families_of(*figures())) if figures is not None else list
+    return HttpDoor(settings, models, version=version, labels=labels, families=families)
 
 
 def _token(path: str) -> str:
