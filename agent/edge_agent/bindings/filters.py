@@ -44,4 +44,3 @@ def matches(pattern: str, topic: str) -> bool:
         if i >= len(levels) or level not in ("+", levels[i]):
             return False
     return len(wanted) == len(levels)
-

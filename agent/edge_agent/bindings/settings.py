@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from edge_agent.bindings import filters
+from edge_agent.bindings import filters, pointer
 from edge_contract.errors import InputFault
 from edge_contract.messages import Name
 
@@ -230,6 +230,12 @@ def _of_input(source: Input) -> Iterator[str]:
         yield f"format = {source.format!r} needs a field"
     if source.format in ("number", "text") and (source.field or source.time):
         yield f"format = {source.format!r} has no field and no time"
+    if source.format in ("json", "zigbee2mqtt", "tasmota"):
+        for text in (source.field, source.time):
+            try:
+                pointer.steps(text, dotted=source.format != "json")
+            except InputFault as error:
+                yield f"{error.what}: {error.advice}" if error.advice else error.what
     yield from _said("stale", source.stale)
     yield from _of_window(source)
 

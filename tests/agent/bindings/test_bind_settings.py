@@ -1,0 +1,132 @@
+"""What a binding may say: every fault of it is told at the start, in one go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent import config as configs
+from edge_agent.bindings.settings import seconds
+from edge_contract.errors import InputFault
+
+BASE = """
+[agent]
+device = "pi1"
+fleet = "home"
+[broker]
+url = "mqtt://localhost"
+[brokers.local]
+url = "mqtt://localhost:1884"
+"""
+GOOD = """
+[[bindings]]
+model = "pump"
+{settings}
+[bindings.inputs]
+temp = {{ topic = "a/+", field = "/t"{source} }}
+"""
+
+
+def faults(settings: str = "", source: str = "", more: str = "") -> list[str]:
+    text = BASE + GOOD.format(settings=settings, source=source) + more
+    return configs.parse(text.encode(), Path())[1]
+
+
+def test_a_good_binding_has_no_fault() -> None:
+    assert faults('broker = "local"\nevery = "10s"', ', aggregate = "mean", over = "5min"') == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "source", "said"),
+    [
+        ('brokker = "x"', "", "did you mean 'broker'"),
+        ('broker = "far"', "", "no section [brokers.*]"),
+        ('every = "soon"', "", "'10s'"),
+        ('every = "0s"', "", "'10s'"),
+        ('every = "1s"\non = "message"', "", "every excludes"),
+        ('on = "never"', "", "Invalid enum"),
+        ('name = "a/b"', "", "letters"),
+        ('publish = { format = "plain" }', "", "exactly one of fields"),
+        ('publish = { topic = "a/#" }', "", "no topic to publish to"),
+        ('publish = { topic = "edge/1/home/d/pi1/status" }', "", "not for answers"),
+        ('publish = { topic = "{what}/x" }', "", "not for answers"),
+        ('publish = { qos = 2 }', "", "Invalid enum"),
+        ('publish = { topic = "a/b" }', "", "its own answers would come back"),
+        ('homeassistant = { expire = "x" }', "", "'10s'"),
+        ('homeassistant = { sensors = [{ field = "a" }, { field = "a" }] }', "", "two sensors"),
+        ("", ', over = 5', "over without an aggregate"),
+        ("", ', aggregate = "mean"', "needs over"),
+        ("", ', aggregate = "mean", over = 0', ">= 1"),
+        ("", ', aggregate = "mean", over = 100000', "<= 10000"),
+        ("", ', aggregate = "mean", over = 5, at_least = 6', "more than over holds"),
+        ("", ', aggregate = "count", over = 5', "needs a time"),
+        ("", ', aggregate = "band", over = 64', "needs rate_hz"),
+        ("", ', aggregate = "band", over = 64, rate_hz = 9, band = [3, 1]', "needs rate_hz"),
+        ("", ', value = 3', "one of topic and value"),
+        ("", ', format = "sparkplug"', "spBv1.0/"),
+        ("", ', format = "number"', "no field and no time"),
+        ("", ', stale = "x"', "'10s'"),
+        ("", ', felid = 1', "unknown field"),
+    ],
+)  # fmt: skip
+def test_what_could_not_work_is_said(settings: str, source: str, said: str) -> None:
+    found = faults(settings, source)
+    assert any(said in fault for fault in found), found
+
+
+def test_what_is_no_json_pointer_is_said_before_the_first_message() -> None:
+    assert any("JSON pointer" in fault for fault in faults("", ', time = "t"'))
+
+
+def test_bindings_that_feed_each_other_in_a_circle_are_refused_and_a_chain_is_not() -> None:
+    other = """
+[[bindings]]
+model = "pump"
+name = "{name}"
+publish = {{ topic = "{to}" }}
+[bindings.inputs]
+temp = {{ topic = "{of}", field = "/value" }}
+"""
+    chain = other.format(name="one", of="a/b", to="c/d") + other.format(
+        name="two", of="c/d", to="e/f"
+    )
+    assert configs.parse((BASE + chain).encode(), Path())[1] == []
+    circle = other.format(name="one", of="c/d", to="a/b") + other.format(
+        name="two", of="a/b", to="c/d"
+    )
+    found = configs.parse((BASE + circle).encode(), Path())[1]
+    assert len(found) == 2 and all("come back to it" in fault for fault in found)
+
+
+def test_every_fault_is_told_at_once() -> None:
+    found = faults('every = "x"\nstale = "y"', ', aggregate = "mean"', "[[bindings]]\nmodel = 3\n")
+    assert len(found) == 5, found
+
+
+def test_two_bindings_of_one_name_are_refused() -> None:
+    twice = GOOD.format(settings="", source="")
+    assert any("two of this name" in fault for fault in faults(more=twice))
+
+
+def test_the_password_of_a_local_broker_comes_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("geheim\n")
+    path = tmp_path / "agent.toml"
+    path.write_text(BASE + 'password_file = "secret"\n')
+    assert configs.load(path, {}).passwords == {"local": "geheim"}
+    (tmp_path / "secret").unlink()
+    with pytest.raises(InputFault, match=r"\[brokers.local\] password_file"):
+        configs.load(path, {})
+
+
+def test_faults_of_a_local_broker_name_its_section() -> None:
+    text = BASE.replace("mqtt://localhost:1884", "http://x")
+    found = configs.parse(text.encode(), Path())[1]
+    assert len(found) == 1 and found[0].startswith("[brokers.local] url:"), found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("500ms", 0.5), ("10s", 10), ("1.5 min", 90), ("2h", 7200), ("1d", 86400)]
+)
+def test_times_as_a_person_writes_them(text: str, found: float) -> None:
+    assert seconds(text) == found
