@@ -84,7 +84,9 @@ def serve(
         if own_broker is not None:
             port, folder = own_broker
             url, kind = stack.enter_context(
-                running_broker(port, folder, embedded=accounts is not None, accounts=accounts)
+                running_broker(
+                    port, folder, embedded=accounts is not None, accounts=accounts, stop=stop
+                )
             )
             config = replace(config, broker=_own_account(url, config.fleet, accounts))
             print_line(f"broker {url} ({kind})")
@@ -124,7 +126,8 @@ def run_broker(
     """Run a broker until a signal comes."""
     with (
         stop_on_signal() as stop,
-        running_broker(port, folder, embedded=embedded, accounts=accounts) as (url, kind),
+        running_broker(port, folder, embedded=embedded, accounts=accounts, stop=stop) as found,
     ):
+        url, kind = found
         print_line(f"broker {url} ({kind})")
         stop.wait()

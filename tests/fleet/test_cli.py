@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,9 +51,9 @@ def start() -> Iterator[Start]:
     """Starts a command that runs until it is stopped; none outlives a test."""
     running: list[subprocess.Popen[str]] = []
 
-    def begin(*words: str) -> "subprocess.Popen[str]":
+    def begin(*words: str, **options: Any) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", "from edge_fleet.cli import main; main()", *words]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
         running.append(process)
         return process
 
@@ -235,6 +236,28 @@ def test_a_broker_with_accounts_is_the_one_that_sees_new_ones_by_itself(
     assert "(embedded broker)" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
+
+
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto on PATH or in /usr/sbin")
+@pytest.mark.parametrize("command", ["broker", "serve"])
+def test_a_mosquitto_that_dies_is_noticed_and_said(
+    tmp_path: Path, start: Start, command: str
+) -> None:
+    words = [command, "--port", "0", "--folder", str(tmp_path)]
+    if command == "serve":
+        words += ["--fleet", "f", "--db", f"sqlite:///{tmp_path}/f.db"]
+    process = start(*words, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    assert "(mosquitto)" in process.stdout.readline()
+    if command == "serve":
+        assert "collecting" in process.stdout.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (child,) = children
+    os.kill(int(child), signal.SIGKILL)
+    assert process.wait(60) == 4
+    said = process.stderr.read()
+    assert "is gone: mosquitto ended with -9" in said
+    assert "Traceback" not in said
 
 
 def test_serve_starts_a_broker_of_its_own(tmp_path: Path, start: Start) -> None:

@@ -12,8 +12,9 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -117,6 +118,26 @@ class MosquittoProcess:
         """SIGHUP: read the accounts again."""
         if self._process is not None:
             self._process.send_signal(signal.SIGHUP)
+
+    def watch(self, ended: Callable[[], object]) -> None:
+        """Have ``ended`` called, in a thread, when it ends, asked or not."""
+        process = self._process
+        if process is None:
+            raise BrokerError("the broker is not running")
+
+        def wait() -> None:
+            process.wait()
+            ended()
+
+        threading.Thread(target=wait, name="edge-mosquitto", daemon=True).start()
+
+    def why_ended(self) -> str:
+        """How it ended unasked; "" of one that runs, or was stopped."""
+        code = self._process.poll() if self._process is not None else None
+        if code is None:
+            return ""
+        log = (self._directory() / "mosquitto.log").read_text(errors="replace")
+        return f"mosquitto ended with {code}: {log[-500:].strip()}"
 
     def __enter__(self) -> Self:
         self.start()
