@@ -182,6 +182,8 @@ class Updater:
             self._perform(model, effect)
         if now is not before:
             self._listener.changed(model, now)
+        if now.former != before.former:
+            self._keep_former(model)
 
     def in_turn(self, kind: Literal["fetch", "test", "load"], work: Callable[[], None]) -> None:
         """Do work of another kind in the thread of the updates' own, after what waits there."""
@@ -265,6 +267,12 @@ class Updater:
             event = self._errands.answer(model, effect.release)
             if event is not None:
                 self._loop.post(lambda: self.take(model, event))
+            self._loop.post(lambda: self._keep_former(model))
+
+    def _keep_former(self, model: str) -> None:
+        """After all that has to answer: what stays in memory beside it, if anything."""
+        former = self._load(model).former
+        self._loads.submit(lambda: self._errands.keep_former(model, former))
 
     # -- turns and watches -------------------------------------------------------------------
 
