@@ -126,7 +126,7 @@ def _of_fields(binding: Binding, manifest: Manifest) -> Iterator[Finding]:
 
 def wanted(feature: Feature) -> str:
     """What the model expects of a feature: ``number, °C, -3.5 to 71``."""
-    parts = [feature.type]
+    parts: list[str] = [feature.type]
     if feature.unit:
         parts.append(feature.unit)
     if feature.minimum is not None and feature.maximum is not None:

@@ -35,7 +35,7 @@ class Metric(NamedTuple):
     alias: int | None
     stamp_ms: int | None
     datatype: int
-    value: float | str | bool | None
+    value: int | float | str | bool | None
     """A number whose type is not told is an ``int``: unsigned, as the field holds it."""
     historical: bool = False
 
@@ -78,7 +78,7 @@ def metrics(payload: bytes) -> list[Metric]:
 def _metric(body: bytes, stamp_ms: int | None) -> Metric:
     whole: dict[int, int] = {}
     name = ""
-    value: float | str | bool | None = None
+    value: int | float | str | bool | None = None
     for number, raw in fields(body):
         if number in _VALUES:
             value = _value(number, raw)
@@ -99,7 +99,7 @@ def _metric(body: bytes, stamp_ms: int | None) -> Metric:
     )
 
 
-def _value(number: int, raw: int | bytes) -> float | str | bool | None:
+def _value(number: int, raw: int | bytes) -> int | float | str | bool | None:
     """What a field of ``_VALUES`` holds; None: not what it should, or no feature's value."""
     if isinstance(raw, int):
         return {10: raw, 11: raw, 14: bool(raw)}.get(number)

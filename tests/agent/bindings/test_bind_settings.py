@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from edge_agent import config as configs
-from edge_agent.bindings.settings import seconds
+from edge_agent.bindings.settings import (
+    Binding,
+    HomeAssistant,
+    Input,
+    Publish,
+    Sensor,
+    seconds,
+)
 from edge_contract.errors import InputFault
 
 BASE = """
@@ -130,3 +138,18 @@ def test_faults_of_a_local_broker_name_its_section() -> None:
 )
 def test_times_as_a_person_writes_them(text: str, found: float) -> None:
     assert seconds(text) == found
+
+
+def test_the_example_shows_every_setting_of_a_binding_and_is_valid() -> None:
+    text = (Path(__file__).parents[3] / "agent" / "agent.example.toml").read_text()
+    part = text[text.index("# [brokers.local]") :]
+    for kind in (Binding, Input, Publish, HomeAssistant, Sensor):
+        for name in kind.__struct_fields__:
+            assert re.search(rf"\b{name} =", part) or f"[bindings.{name}]" in part, name
+    lines = [line.removeprefix("# ") for line in part.splitlines()]
+    settings = [line for line in lines if re.match(r"\[|[a-z_]+ = ", line)]
+    whole = BASE.partition("[brokers.local]")[0] + "\n".join(settings)
+    whole = whole.replace("password_file", "keepalive_s = 30 #").replace('every = "10s"', "")
+    config, faults = configs.parse(whole.encode(), Path())
+    assert config is not None, faults
+    assert len(config.bindings) == 1 and len(config.bindings[0].inputs) == 7
