@@ -126,8 +126,8 @@ class Puller:
         """After a start, before the first fetch: as ``Delivery.clear_up``, as far as that goes."""
         try:
             self._delivery.clear_up(fetching)
-        except OSError as error:
-            log.warning("downloads are not cleared up: %s", error.strerror or error)
+        except MachineFault as error:
+            log.warning("downloads are not cleared up: %s", error.what)
 
     def refresh(self, stop: threading.Event) -> Refreshed:
         """Look at what is published; a download under way steps aside. As ``Delivery.refresh``."""

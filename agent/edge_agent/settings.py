@@ -304,6 +304,10 @@ def faults_of(section: Struct | None) -> list[str]:
     return []
 
 
+_DAILY_MIN_BYTES = 2 * CHUNK_BYTES
+"""With less, a day's metadata may leave no room for a chunk, day after day."""
+
+
 def _check_download(download: Download) -> list[str]:
     faults = [
         *_said("[download] rate_max", lambda: units.read_bytes(download.rate_max, per="/s")),
@@ -318,8 +322,11 @@ def _check_download(download: Download) -> list[str]:
         faults.extend(_said("[download] mirrors", functools.partial(check_mirror, each)))
     for each in download.slot:
         faults.extend(_said("[download] slot", functools.partial(hours, each)))
-    if not faults and 0 < download.policy.daily_max < CHUNK_BYTES:
-        faults.append(f"[download] daily_max is under one chunk of {CHUNK_BYTES} bytes")
+    if not faults and 0 < download.policy.daily_max < _DAILY_MIN_BYTES:
+        faults.append(
+            f"[download] daily_max is under {_DAILY_MIN_BYTES} bytes: a chunk of {CHUNK_BYTES} and"
+            " as much of metadata, which counts too"
+        )
     return faults
 
 

@@ -31,7 +31,7 @@ from edge_agent.delivery.trust import Refreshed, Trust
 from edge_agent.sources import ANY_SOURCE, Choice, order
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.bundle import MANIFEST_MEMBER
-from edge_contract.errors import InputFault, PeerFault
+from edge_contract.errors import InputFault, MachineFault, PeerFault
 from edge_contract.manifest import Manifest
 from edge_contract.messages import Pointer, Release
 from edge_contract.mirrors import check_mirror
@@ -191,7 +191,10 @@ class Delivery:
                 )
                 with closing(download):
                     self._build(download, manifest, manifest_bytes, into)
-            self._store.clear(keep=self._unfinished() - {release.sha256})
+            try:
+                self._store.clear(keep=self._unfinished() - {release.sha256})
+            except MachineFault as error:  # the slot is complete all the same
+                log.warning("%s", error.what)
             return manifest
 
     def kept_bytes(self, release: Release | None = None) -> int:
@@ -211,7 +214,7 @@ class Delivery:
         """After a start: remove what fetches left, but for those of the manifests ``fetching``.
 
         One that ended, or was given up, may have been cut off in its clearing; and a removal is
-        not on disk before somebody flushes the folder, for which nobody waits. Raises OSError.
+        not on disk before somebody flushes the folder, for which nobody waits. Raises MachineFault.
         """
         with self._lock:
             self._store.clear(keep=fetching)

@@ -66,6 +66,8 @@ def _verify(bundle: Bundle, root: bytes) -> None:
     try:
         # 2. the targets metadata is signed by the root's targets keys
         wrapped = Metadata[Targets].from_bytes(carried)
+        if not isinstance(wrapped.signed, Targets):
+            raise ValueError(f"it carries {wrapped.signed.type} metadata in place of targets")
         anchor.verify_delegate(Targets.type, wrapped.signed_bytes, wrapped.signatures)
         check_distinct(wrapped.signed)
         # 3. the envelope is signed by the models keys that targets delegates the path to

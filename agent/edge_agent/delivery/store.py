@@ -137,10 +137,21 @@ class ChunkStore:
             return None
 
     def clear(self, *, keep: Iterable[str]) -> None:
-        """Remove every chunk that no unfinished fetch among ``keep`` (manifest digests) needs."""
-        if not self._folder.is_dir():
-            return
-        wanted = set(keep)
+        """Remove every chunk that no unfinished fetch among ``keep`` (manifest digests) needs.
+
+        Raises MachineFault when the disk refuses.
+        """
+        try:
+            self._clear(set(keep))
+        except FileNotFoundError:
+            pass  # there is no folder, or another run was quicker
+        except OSError as error:
+            raise MachineFault(
+                f"cannot clear up {self._folder}: {error.strerror}",
+                advice="Check permissions and that the disk is not read-only.",
+            ) from error
+
+    def _clear(self, wanted: set[str]) -> None:
         needed: set[str] = set()
         for path in list(self._folder.iterdir()):
             found = _MANIFEST_NAME.fullmatch(path.name)

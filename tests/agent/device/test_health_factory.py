@@ -198,12 +198,19 @@ def test_only_the_models_role_may_sign_and_only_for_its_own_paths(
     from securesystemslib.dsse import Envelope
 
     from edge_agent.delivery import sealed
+    from edge_release import metadata
 
-    root = world.publisher.repository.shelf.read().files["1.root.json"]
+    repository = world.publisher.repository
+    state = repository.shelf.read()
+    root = state.files["1.root.json"]
+    # The targets keys signed it, and yet it is not targets.
+    (key,) = metadata.keys_of(state.root, "targets")[0]
+    alien = metadata.seal(state.root, [repository.ring.signer(key.keyid)])
     whole = bundles.read(signed(tiny_bundle("0.9"), keys))
     sealed.verify(whole, [root])
     document = json.loads(whole.signature)
     for change in (
+        {"edgeTargets": base64.b64encode(alien).decode()},
         {"payloadType": "text/plain"},
         {"payload": base64.b64encode(b"{}").decode()},
         {"edgeTargets": base64.b64encode(b"{}").decode()},

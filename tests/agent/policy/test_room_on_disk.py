@@ -72,6 +72,16 @@ def test_a_store_knows_what_one_fetch_takes_and_gives_back_the_rest(
     assert store.size_bytes(own) == first.size
 
 
+def test_a_store_that_cannot_be_cleared_says_so_in_the_one_way(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineFault, match="cannot clear up"):
+        ChunkStore(tmp_path / "file").clear(keep=())
+    (tmp_path / "chunks" / ("0" * 64)).mkdir(parents=True)  # not to be unlinked, even by root
+    with pytest.raises(MachineFault, match="cannot clear up"):
+        ChunkStore(tmp_path / "chunks").clear(keep=())
+    ChunkStore(tmp_path / "none").clear(keep=())
+
+
 def test_a_probe_leaves_nothing_and_refuses_where_nothing_can_be_written(tmp_path: Path) -> None:
     store = ChunkStore(tmp_path / "chunks")
     store.probe()
