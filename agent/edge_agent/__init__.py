@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
+    from edge_agent.ensemble import Ensemble
     from edge_agent.model import Model
     from edge_agent.outputs import Prediction
 
-__all__ = ["Agent", "Model", "Prediction"]
+__all__ = ["Agent", "Ensemble", "Model", "Prediction"]
 
 _HOMES = {
     "Agent": "edge_agent.agent",
+    "Ensemble": "edge_agent.ensemble",
     "Model": "edge_agent.model",
     "Prediction": "edge_agent.outputs",
 }

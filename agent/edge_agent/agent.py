@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent import clock, hardware, identity, runtime, state
 from edge_agent import config as configs
@@ -55,6 +56,9 @@ from edge_contract.errors import InputFault, MachineFault, PeerFault
 from edge_contract.manifest import Label
 from edge_contract.messages import LabelsTaken
 from edge_contract.ports.mqtt import Message
+
+if TYPE_CHECKING:
+    from edge_agent.doors.watch import Watcher
 
 TICK_S = 1.0
 KICK_S = 15.0
@@ -314,6 +318,7 @@ class _Parts:
         self.watchdog = Watchdog(
             self.loop, self.serving.models, notifier, stall_s=config.update.stall_s
         )
+        self.watcher = _watcher(config, self.serving)
         self._desired = config.topics.desired(device)
         self._doorbell = config.topics.metadata("timestamp.json")
 
@@ -338,6 +343,8 @@ class _Parts:
             ]
             if self.bindings is not None:
                 self.bindings.start()
+            if self.watcher is not None:
+                self.watcher.start()
             self.uplink.start()
         except BaseException:
             self.stop()
@@ -346,6 +353,8 @@ class _Parts:
     def stop(self) -> None:
         """Take no more requests, call off what is under way, leave the counts on disk."""
         self.door.stop()
+        if self.watcher is not None:
+            self.watcher.stop()
         if self.bindings is not None:
             self.bindings.stop()
         self.labels.stop()
@@ -474,6 +483,15 @@ class _Parts:
             strain=self.strain.said,
             bindings=self.bindings.reports() if self.bindings is not None else {},
         )
+
+
+def _watcher(config: Config, serving: Serving) -> Watcher | None:
+    """None without ``[watch]``; then nothing that reads files is imported."""
+    if config.watch is None:
+        return None
+    from edge_agent.doors.watch import Watcher  # noqa: PLC0415
+
+    return Watcher(config.watch, serving.answering, size_max=config.watch.file_max_bytes)
 
 
 def _limits(config: Config) -> Limits:

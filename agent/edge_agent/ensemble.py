@@ -9,10 +9,11 @@ swapped beneath it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from edge_agent import pipeline
+from edge_agent import pipeline, tap
 from edge_agent.inputs import Batch, Inputs
 from edge_agent.live import Live, NoSuchVersion
 from edge_agent.model import Model
@@ -101,15 +102,18 @@ class Ensemble(Model):
         return self._last.outputs
 
     def predict(self, rows: Any) -> Any:
-        """As ``Model.predict``; a fault names the model in which it came up."""
+        """As ``Model.predict``; a fault names the model in which it came up.
+
+        In an agent the id of an answer is that of the model that answers: labels go to it.
+        """
         batch, asked = self._before_last(rows)
-        found = listed(_asked(self._last, "predict", asked, batch))
+        found = listed(_asked(functools.partial(tap.predict, self._last), asked, batch, self._last))
         return found[0] if batch.single or self._whole else found
 
     def infer(self, rows: object) -> dict[str, NDArray[Any]]:
         """The output tensors of the model that answers."""
         batch, asked = self._before_last(rows)
-        tensors: dict[str, NDArray[Any]] = _asked(self._last, "infer", asked, batch)
+        tensors: dict[str, NDArray[Any]] = _asked(self._last.infer, asked, batch, self._last)
         return tensors
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -140,7 +144,8 @@ class Ensemble(Model):
             asked = _question(self._members[name], order.feeds[name], batch, answers)
             if name == order.answer:
                 break
-            answers[name] = listed(_asked(self._members[name], "predict", asked, batch))
+            member = self._members[name]
+            answers[name] = listed(_asked(member.predict, asked, batch, member))
         return batch, asked
 
 
@@ -259,10 +264,10 @@ def _output(feed: Feed, found: list[Prediction]) -> NDArray[Any]:
     return np.array(values, dtype=object if texts else None)
 
 
-def _asked(model: Model, method: str, rows: object, batch: Batch) -> Any:
+def _asked(ask: Callable[[Any], Any], rows: object, batch: Batch, model: Model) -> Any:
     """The model's answer. Raises its error, with the model's name."""
     try:
-        return getattr(model, method)(rows)
+        return ask(rows)
     except EdgeError as error:
         what = error.what.removeprefix("row 0: ") if batch.single else error.what
         raise type(error)(f"{what} (in {model.manifest.name})", advice=error.advice) from error

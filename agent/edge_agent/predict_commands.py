@@ -1,4 +1,4 @@
-"""The command ``predict``: parses, calls one function, prints."""
+"""The commands ``predict`` and ``watch``: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -73,6 +73,49 @@ def predict(
         raise typer.Exit(1)
 
 
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Where files come in.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A bundle's file, or the name of an installed model; as in predict."),
+    ] = "",
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Answer what is there, then end.")] = False,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Of pictures, where the model leaves it open.")
+    ] = "",
+    layout: Annotated[str, typer.Option(help="Of pictures: nchw or nhwc.")] = "",
+    fit: Annotated[str, typer.Option(help="stretch, crop or pad.")] = "stretch",
+    scale: Annotated[float, typer.Option(help="What a pixel is multiplied by.")] = 1 / 255,
+    rate: Annotated[int, typer.Option(help="Samples a second of sounds; 0: any.")] = 0,
+    keep: Annotated[int, typer.Option(help="So many handled files stay.")] = 1000,
+    config: Annotated[
+        Path, typer.Option("--config", envvar="EDGE_AGENT_CONFIG", help="Settings, TOML.")
+    ] = configs.DEFAULT_PATH,
+) -> None:
+    """Answer the pictures, sounds, CSV and JSON files that come into a folder, until Ctrl-C.
+
+    A file goes to done/ or failed/ in the folder, with its answer beside it as NAME.json. A running
+    agent does the same with [watch] in its settings, and counts.
+
+    Examples:
+
+      edge-agent watch /srv/camera digits-1.0.edgepack --size 8x8
+
+      edge-agent watch /srv/camera digits --once
+    """
+    from edge_agent import predicting  # noqa: PLC0415 - `status` needs no runtime
+
+    settings = {
+        "folder": str(folder), "layout": layout, "fit": fit, "scale": scale,
+        "rate_hz": rate, "keep": keep, "size": size.lower().split("x") if size else [],
+        **({"settle_s": 0.0} if once else {}),
+    }  # fmt: skip
+    if predicting.watch(settings, model, config, once=once):
+        raise typer.Exit(1)
+
+
 def add(app: typer.Typer) -> None:
-    """Give ``app`` the command."""
+    """Give ``app`` the commands."""
     app.command()(predict)
+    app.command()(watch)

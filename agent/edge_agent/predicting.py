@@ -7,6 +7,7 @@ stderr.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -15,18 +16,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+import msgspec
 import typer
 
 from edge_agent import config as configs
 from edge_agent.doors import files, lines
 from edge_agent.doors.files import Answered, CsvTable, JsonLines
 from edge_agent.doors.rows import CsvRows, NpzRows
+from edge_agent.doors.watch import DONE, FAILED, Result, Watcher
+from edge_agent.ensemble import Ensemble
 from edge_agent.installed import BUNDLE_SUFFIX, is_bundle, open_installed
+from edge_agent.live import Live
 from edge_agent.model import Model
+from edge_agent.settings import Watch, faults_of
 from edge_contract.errors import EdgeError, InputFault, MachineFault
+from edge_contract.messages import Problem
 from edge_contract.ports.disk import TEMPORARY, check_place, sync_directory
 
-__all__ = ["BUNDLE_SUFFIX", "file_of", "lines_of", "open_model"]
+__all__ = ["BUNDLE_SUFFIX", "file_of", "lines_of", "open_model", "watch"]
 
 NAMED_MAX = 5
 """Refused rows that are named on stderr; the answers name all."""
@@ -37,7 +44,12 @@ def open_model(name: str, config: Path) -> Model:
     """A bundle's file, or what is installed under a name ("": the only one). Raises InputFault."""
     if is_bundle(name):
         return Model.open(name)
-    return open_installed(configs.load(config, os.environ), name)
+    settings = configs.load(config, os.environ)
+    spec = settings.ensembles.get(name)
+    if spec is None:
+        return open_installed(settings, name)
+    members = {each: open_installed(settings, each) for each in spec.models}
+    return Ensemble(name, spec, members)
 
 
 def lines_of(name: str, config: Path) -> None:
@@ -82,6 +94,37 @@ def _refuse(name: str, each: Answered, error: EdgeError, count: int, *, strict: 
         raise type(error)(where + error.what, advice=error.advice)
     if count <= NAMED_MAX:
         sys.stderr.write(f"{where}{error.what}\n")
+
+
+def watch(settings: dict[str, object], model_name: str, config: Path, *, once: bool) -> int:
+    """Answer the files that come into a folder; with ``once`` what is there.
+
+    Returns how many of them failed. Raises InputFault for settings that could not work.
+    """
+    model = open_model(model_name, config)
+    try:
+        chosen = msgspec.convert({**settings, "model": model.manifest.name}, Watch, strict=False)
+    except msgspec.ValidationError as error:
+        raise InputFault(str(error)) from error
+    if faults := faults_of(chosen):
+        raise InputFault("; ".join(faults))
+    tally = {DONE: 0, FAILED: 0}
+
+    def tell(name: str, result: Result) -> None:
+        tally[FAILED if isinstance(result.error, Problem) else DONE] += 1
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        sys.stdout.flush()
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    seats = {chosen.model: Live(chosen.model, model)}
+    watcher = Watcher(chosen, seats, size_max=chosen.file_max_bytes, tell=tell)
+    watcher.prepare()
+    if once:
+        while watcher.look():
+            pass
+    else:
+        watcher.run()
+    return tally[FAILED]
 
 
 @contextmanager

@@ -121,10 +121,8 @@ class Sound:
 
 def _shaped(windows: NDArray[Any], rank: int) -> NDArray[Any]:
     """Windows ``[rows, length]`` in a tensor of ``rank`` extents."""
-    if rank == 1:
-        return windows[0]
-    shaped: NDArray[Any] = windows if rank == 2 else windows[:, np.newaxis]
-    return shaped
+    length = windows.shape[1]
+    return windows.reshape({1: (length,), 2: (-1, length), 3: (-1, 1, length)}[rank])
 
 
 def _only(manifest: Manifest) -> Tensor:

@@ -75,6 +75,7 @@ class Watcher:
     Args:
         seats: what answers, by name; looked up anew for each file.
         size_max: bytes of a file. now_s: a clock that never jumps.
+        tell: hears each file's new name, and its answer.
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class Watcher:
         *,
         size_max: int,
         now_s: Callable[[], float] = time.monotonic,
+        tell: Callable[[str, Result], None] = lambda name, result: None,
     ) -> None:
         self._settings = settings
         self._seats = seats
         self._size_max = size_max
         self._now_s = now_s
+        self._tell = tell
         self._folder = Path(settings.folder)
         self._seen: dict[str, Seen] = {}
         self._said = ""
@@ -184,6 +187,7 @@ class Watcher:
             name = self._name(where, mark)
             write_atomic(self._folder / where / f"{name}.json", wire.encode_json(result))
             self._move(mark, where, name)
+            self._tell(name, result)
         except _Wait as error:
             self._say(error.what)
             return False

@@ -36,7 +36,7 @@ def test_the_examples_ensemble_can_be_taken_over(tmp_path: Path) -> None:
         ('models = ["a", "b"]\nfeeds = {"a.x" = "b.value", "b.y" = "a.value"}', "a cycle"),
         ('models = ["a"]\nfeeds = {"a.x" = "b.value"}', "of length >= 2"),
         ('models = ["a", "b"]', "feeds is missing"),
-        ('models = ["a", "b"]\nfeeds = {"a.x" = "b.value"}\nanswers = "a"', "did you mean 'answer'"),
+        ('models = ["a", "b"]\nfeeds = {"a.x" = "b.value"}\nanswers = "a"', "mean 'answer'"),
         ('models = ["a", "e"]\nfeeds = {"a.x" = "e.value"}', "a model has this name"),
         ('models = ["a", "b c"]\nfeeds = {"a.x" = "b.value"}', "letters, digits"),
     ],
