@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from edge_agent.telemetry import Recorder, Spool
 from edge_contract import broker_url
 from edge_contract import bundle as bundles
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
+
+sys.path.insert(0, str(Path(__file__).parent))
+"""For ``sparkplug_pb``; in import mode importlib pytest leaves the path alone."""
 
 DEADLINE_S = 60.0
 BASE = """
@@ -46,7 +50,7 @@ class Desk:
         )
         self.serving = Serving(self.recorder, self.clocks.now)
         self.bindings: Bindings | None = None
-        self._own: Link | None = None
+        self.own: Link | None = None
         self.client = Link(
             LinkConfig(broker=broker_url.parse(url), client_id="client"),
             on_message=self.heard.append,
@@ -83,14 +87,14 @@ class Desk:
         bindings = Bindings(config, link, self.serving, self.clocks.now, boot=1, version="0.1")
         bindings.start()
         link.start(DEADLINE_S)
-        self._own, self.bindings = link, bindings
+        self.own, self.bindings = link, bindings
         return bindings
 
     def stop(self) -> None:
-        if self.bindings is not None and self._own is not None:
+        if self.bindings is not None and self.own is not None:
             self.bindings.stop()
-            self._own.stop()
-        self.bindings = self._own = None
+            self.own.stop()
+        self.bindings = self.own = None
 
     def say(self, topic: str, payload: object, *, retain: bool = False) -> None:
         """Publish as a sensor does: bytes as they are, all else as JSON."""

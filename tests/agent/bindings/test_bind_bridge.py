@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 import pytest
+from sparkplug_pb import PayloadMessage, encode
 
 from edge_contract import broker_url
 from edge_contract.ports.mqtt import Link, LinkConfig
@@ -232,3 +233,87 @@ def test_a_local_broker_that_comes_late_or_goes_away_disturbs_nothing(
     desk.until(lambda: not bindings.reports()["far"].connected, "the local broker gone")
     feed(desk)
     desk.until_heard(ANSWERS, 2)
+
+
+SPARK = """
+[[bindings]]
+model = "pump"
+rebirth = true
+[bindings.inputs]
+temp = { topic = "spBv1.0/plant/+/edge1/#", format = "sparkplug", field = "Motor/Temp" }
+hum = { topic = "spBv1.0/plant/+/edge1/#", format = "sparkplug", field = "Air/Humidity" }
+rpm = { value = 0.1 }
+volt = { value = 1.0 }
+"""
+
+
+def test_a_sparkplug_device_is_asked_for_the_births_that_were_missed(desk: Any) -> None:
+    """A node that was there first sends aliases; asked for a rebirth, it tells their names."""
+    data, birth = "spBv1.0/plant/DDATA/edge1/press", "spBv1.0/plant/DBIRTH/edge1/press"
+    reading = encode({"alias": 1, "double_value": 1.5}, {"alias": 2, "float_value": 0.25})
+    desk.start(SPARK)
+    desk.until_subscribed("pump", data, reading)
+    (command,) = desk.until_heard("spBv1.0/plant/NCMD/edge1")
+    asked = PayloadMessage()
+    asked.ParseFromString(command.payload)
+    assert asked.metrics[0].name == "Node Control/Rebirth" and asked.metrics[0].boolean_value
+    assert not desk.on(ANSWERS)
+    desk.say(
+        birth,
+        encode(
+            {"name": "Motor/Temp", "alias": 1, "datatype": 10, "double_value": 1.0},
+            {"name": "Air/Humidity", "alias": 2, "datatype": 9, "is_null": True},
+        ),
+    )
+    desk.say(data, reading)
+    answer = said(desk.until_heard(ANSWERS)[0])
+    row = {"temp": 1.5, "hum": 0.25, "rpm": 0.1, "volt": 1.0}
+    expected = desk.serving.predict("pump", row)
+    assert answer["probabilities"] == pytest.approx(expected.probabilities)
+    desk.say("spBv1.0/plant/DDEATH/edge1/press", encode())
+    desk.until(
+        lambda: "null" in desk.bindings.reports()["pump"].why, "values to go with their device"
+    )
+    assert len(desk.on("spBv1.0/plant/NCMD/edge1")) == 1, "a node is asked once a minute at most"
+
+
+def test_what_a_removed_binding_subscribed_to_is_given_up(desk: Any) -> None:
+    """The agent's session at its broker outlives the agent, and so would its subscriptions."""
+    desk.start(PLAIN)
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    bindings = desk.start(PLAIN.replace("sensors/temp", "sensors/new"))
+    desk.until_subscribed("pump", "sensors/new", b"1")
+    heard: list[str] = []
+    handle, link = desk.bindings.handle, desk.own
+
+    def note(message: Any) -> None:
+        heard.append(message.topic)
+        handle(message)
+
+    link._on_message = note
+    before = bindings.reports()["pump"].messages
+    desk.say("sensors/temp", b"1")
+    desk.say("sensors/new", b"1")
+    desk.until(lambda: bindings.reports()["pump"].messages > before, "the new topic")
+    assert "sensors/temp" not in heard
+
+
+def test_a_local_broker_hears_whether_the_device_is_there(
+    desk: Any, start_broker: Callable[..., Any]
+) -> None:
+    """Home Assistant at the local broker sees it come, and sees it gone when it stops."""
+    local = start_broker()
+    seen: list[Any] = []
+    watcher = Link(
+        LinkConfig(broker=broker_url.parse(local.url), client_id="ha"), on_message=seen.append
+    )
+    watcher.start(30)
+    watcher.subscribe(["edge/1/home/d/pi1/status"]).wait(30)
+    desk.start(
+        f'[brokers.local]\nurl = "{local.url}"\n'
+        + PLAIN.replace('model = "pump"', 'model = "pump"\nbroker = "local"')
+    )
+    desk.until(lambda: seen and said(seen[-1])["online"], "the device to be there")
+    desk.stop()
+    desk.until(lambda: not said(seen[-1])["online"], "the device to be gone")
+    watcher.stop()
