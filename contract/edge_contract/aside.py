@@ -37,7 +37,8 @@ _DIFFERENCE_SHIFT = 21
 
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Unit = Annotated[float, Meta(gt=0)]
-Cells = Annotated[int, Meta(ge=0, le=100_000)]
+CELLS_MAX = 100_000
+Cells = Annotated[int, Meta(ge=0, le=CELLS_MAX)]
 
 
 class Shadow(Struct, frozen=True, array_like=True, tag_field="schema", tag=SHADOW_SCHEMA):
@@ -187,6 +188,9 @@ def counts_of(labelled: Labelled) -> NDArray[np.int64]:
     Raises InputFault when malformed.
     """
     cells = labelled.labels * labelled.bins
+    fixed = (labelled.labels, labelled.bins) == (2, DIFFERENCE_BUCKETS)
+    if cells > CELLS_MAX or (labelled.kind == "value" and not fixed):
+        raise InputFault(f"labels in {labelled.labels} times {labelled.bins} cells")
     halves = 2 if labelled.kind == "label" else 1
     return unpack_counts(labelled.counts, halves * cells).reshape(
         halves, labelled.labels, labelled.bins

@@ -25,6 +25,7 @@ from edge_fleet.evidence import Evidence, Outcome
 from edge_fleet.fetcher import Fetcher
 from edge_fleet.library import Library
 from edge_fleet.store.base import (
+    AsideSeen,
     EventSeen,
     Fault,
     ReportSeen,
@@ -253,6 +254,7 @@ class Collector:
                 tx.report(item)
         events = [item for item in items if isinstance(item, EventSeen)]
         tx.add_events(events)
+        tx.add_asides([item for item in items if isinstance(item, AsideSeen)])
         faults += filter(None, map(twins.told, events))
         outcome = self._evidence.count(tx, fresh, self._clock_ms())
         tx.add_faults(faults + outcome.faults)

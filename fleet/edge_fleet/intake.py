@@ -7,13 +7,21 @@ that is counted and acknowledged: it must never come again and never stop the co
 
 from __future__ import annotations
 
-from edge_contract import messages
+from edge_contract import aside, messages
 from edge_contract.errors import InputFault
 from edge_contract.topics import Topics
-from edge_fleet.store.base import EventSeen, Fault, ReportSeen, StatusSeen, Window
+from edge_fleet.store.base import (
+    AsideKind,
+    AsideSeen,
+    EventSeen,
+    Fault,
+    ReportSeen,
+    StatusSeen,
+    Window,
+)
 from edge_fleet.windows import window_of
 
-Item = Window | StatusSeen | ReportSeen | EventSeen | Fault
+Item = Window | AsideSeen | StatusSeen | ReportSeen | EventSeen | Fault
 
 FUTURE_MS = 3_600_000
 """A window that ends so far ahead of our clock: one of the two clocks is wrong."""
@@ -30,6 +38,8 @@ def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: 
     device = address.device
     try:
         match address.kind:
+            case "telemetry" if aside.is_aside(payload):
+                return _aside(device, payload, now_ms)
             case "telemetry":
                 return _window(device, payload, now_ms)
             case "status":
@@ -73,6 +83,19 @@ def _window(device: str, payload: bytes, now_ms: int) -> Window | Fault:
     if window.rows > ROWS_MAX:
         return Fault(device, "bad-telemetry", f"a window of {window.rows} rows", now_ms)
     return window
+
+
+def _aside(device: str, payload: bytes, now_ms: int) -> AsideSeen | Fault:
+    record = aside.decode(payload)
+    if record.device != device:
+        detail = f"a record of {record.device!r} on the topic of {device!r}"
+        return Fault(device, "wrong-device", detail, now_ms)
+    shadow = isinstance(record, aside.Shadow)
+    rows = record.rows if isinstance(record, aside.Shadow) else aside.counts_of(record).sum()
+    if rows > ROWS_MAX:
+        return Fault(device, "bad-telemetry", f"a record of {rows} rows", now_ms)
+    kind = AsideKind.SHADOW if shadow else AsideKind.LABELLED
+    return AsideSeen(device, record.boot, record.seq, kind, record.bundle.hex(), now_ms, payload)
 
 
 def _plain(text: str) -> str:

@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from edge_contract import messages
+from edge_contract import aside, messages
 from edge_contract.errors import InputFault
+from edge_fleet import asides
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift.budget import MONTH_S, Budget
 from edge_fleet.evidence import load_state
 from edge_fleet.library import Library
 from edge_fleet.liveness import liveness
-from edge_fleet.store.base import Alarm, Detector, Device, Store, Transaction
+from edge_fleet.store.base import Alarm, AsideKind, Detector, Device, Store, Transaction
 from edge_fleet.views import (
     AlarmReport,
     DeviceReport,
@@ -124,6 +125,21 @@ def drift(store: Store, now_ms: int, *, closed: bool = False) -> Drift:
     reports = tuple(_alarm(alarm, now) for alarm in alarms)
     levels.sort(key=lambda level: (-level.evidence, level.device, level.feature))
     return Drift(reports, tuple(levels), threshold)
+
+
+def shadow(store: Store) -> tuple[asides.ShadowReport, ...]:
+    """Candidates in the shadow, beside what they were compared with."""
+    with store.reading() as tx:
+        records = [aside.decode(each.record) for each in tx.asides(AsideKind.SHADOW)]
+    return asides.shadows(each for each in records if isinstance(each, aside.Shadow))
+
+
+def accuracy(store: Store) -> tuple[asides.LabelReport, ...]:
+    """What labels say of the versions that answered."""
+    with store.reading() as tx:
+        records = [aside.decode(each.record) for each in tx.asides(AsideKind.LABELLED)]
+        rows = {(each.device, each.bundle): each.rows for each in tx.all_detectors()}
+    return asides.labels((each for each in records if isinstance(each, aside.Labelled)), rows)
 
 
 def resolve(store: Store, ids: Iterable[int], now_ms: int, comment: str) -> list[int]:

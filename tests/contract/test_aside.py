@@ -96,6 +96,8 @@ def test_a_record_cut_off_at_any_length_is_refused(record: aside.Aside) -> None:
         msgspec.structs.replace(SHADOW, version="../x"),
         msgspec.structs.replace(LABELLED, bins=3),
         msgspec.structs.replace(LABELLED, labels=100_001),
+        msgspec.structs.replace(LABELLED, labels=100_000, bins=100_000),
+        msgspec.structs.replace(LABELLED, kind="value"),
         msgspec.structs.replace(LABELLED, kind="other"),
         msgspec.structs.replace(LABELLED, repeated=-1),
     ],

@@ -9,7 +9,7 @@ PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -106,6 +106,26 @@ class Fault:
     kind: str
     detail: str
     received_ms: int
+
+
+class AsideKind(IntEnum):
+    """What a record beside the windows is of: see ``edge_contract.aside``."""
+
+    SHADOW = 2
+    LABELLED = 3
+
+
+@dataclass(frozen=True)
+class AsideSeen:
+    """A record beside the windows; ``bundle`` in hex, ``record``: its bytes as they came."""
+
+    device: str
+    boot: int
+    seq: int
+    kind: AsideKind
+    bundle: str
+    received_ms: int
+    record: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -242,6 +262,10 @@ class Transaction(Protocol):
         """The last counted windows up to and with (boot, seq) ``until``, in order."""
         ...
 
+    def counted_since(self, bundle: str, since_ms: int) -> Iterator[Window]:
+        """The counted windows of ``bundle`` received at or after ``since_ms``, one at a time."""
+        ...
+
     def status(self, seen: StatusSeen) -> None:
         """Note a birth, or a last will of the boot that lives."""
         ...
@@ -252,6 +276,14 @@ class Transaction(Protocol):
 
     def add_events(self, events: Sequence[EventSeen]) -> None:
         """Keep events not kept before."""
+        ...
+
+    def add_asides(self, asides: Sequence[AsideSeen]) -> None:
+        """Keep records beside the windows, not kept before."""
+        ...
+
+    def asides(self, kind: AsideKind, since_ms: int = 0) -> Iterator[AsideSeen]:
+        """Those that came at or after ``since_ms``, by device, boot and sequence number."""
         ...
 
     def add_faults(self, faults: Sequence[Fault]) -> None:

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, insert, inspect, select, update
 from edge_contract.errors import InputFault, MachineFault
 from edge_fleet.store import tables
 
-VERSION = 1
+VERSION = 2
 
 Step = Callable[[Connection], None]
-STEPS: Mapping[int, Step] = {}
+STEPS: Mapping[int, Step] = {1: tables.asides.create}
 """``STEPS[n]`` turns a store of version n into one of version n + 1."""
 
 

@@ -103,6 +103,20 @@ events = Table(
     Column("detail", Text, nullable=False),
 )
 
+asides = Table(
+    "asides",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("boot", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("bundle", LargeBinary(32), nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+    Index("asides_kind", "kind", "received_ms"),
+    sqlite_with_rowid=False,
+)
+
 faults = Table(
     "faults",
     metadata,

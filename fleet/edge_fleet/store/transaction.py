@@ -7,7 +7,7 @@ The statements are the same for SQLite and PostgreSQL: both know ``ON CONFLICT``
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from edge_fleet.store.base import (
     Alarm,
+    AsideKind,
+    AsideSeen,
     Counted,
     Detector,
     Device,
@@ -31,6 +33,7 @@ from edge_fleet.store.base import (
 )
 from edge_fleet.store.tables import (
     alarms,
+    asides,
     blobs,
     detectors,
     devices,
@@ -44,6 +47,7 @@ from edge_fleet.windows import window_of
 DETAIL_MAX_CHARS = 500
 _IN_MAX = 400
 """Values in one statement; SQLite takes 32,766, an older one 999."""
+_ROWS_AT_ONCE = 500
 
 
 class SqlTransaction:
@@ -182,6 +186,15 @@ class SqlTransaction:
         )
         return newest_first[::-1]
 
+    def counted_since(self, bundle: str, since_ms: int) -> Iterator[Window]:
+        statement = select(windows).where(
+            windows.c.bundle == bytes.fromhex(bundle),
+            windows.c.counted == Counted.YES,
+            windows.c.received_ms >= since_ms,
+        )
+        for row in self._connection.execute(statement.execution_options(yield_per=_ROWS_AT_ONCE)):
+            yield window_of(bytes(row.record), row.received_ms)
+
     def _windows(self, statement: Select[Any]) -> list[Window]:
         return [
             window_of(bytes(row.record), row.received_ms)
@@ -244,6 +257,28 @@ class SqlTransaction:
             select(events).order_by(events.c.received_ms.desc(), events.c.seq.desc()).limit(limit)
         )
         return [EventSeen(**row._mapping) for row in found]
+
+    # -- records beside the windows --------------------------------------------------------
+
+    def add_asides(self, new: Sequence[AsideSeen]) -> None:
+        if not new:
+            return
+        rows = [{**vars(each), "bundle": bytes.fromhex(each.bundle)} for each in new]
+        self._connection.execute(self._insert(asides).on_conflict_do_nothing(), rows)
+        latest = {each.device: each.received_ms for each in new}
+        for device, received_ms in latest.items():
+            self._put_device(device, {}, received_ms)
+
+    def asides(self, kind: AsideKind, since_ms: int = 0) -> Iterator[AsideSeen]:
+        found = self._connection.execute(
+            select(asides)
+            .where(asides.c.kind == int(kind), asides.c.received_ms >= since_ms)
+            .order_by(asides.c.device, asides.c.boot, asides.c.seq)
+        )
+        for row in found:
+            values = {**row._mapping, "kind": AsideKind(row.kind)}
+            values |= {"bundle": bytes(row.bundle).hex(), "record": bytes(row.record)}
+            yield AsideSeen(**values)
 
     def add_faults(self, new: Sequence[Fault]) -> None:
         if not new:
