@@ -10,29 +10,25 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
-from edge_contract.errors import InputFault, MachineFault
+from edge_contract.errors import InputFault
 from edge_contract.names import check_name
 from edge_contract.ports import command
 from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
-from edge_fleet import reports, terminal, token_commands, views
+from edge_fleet import aside_commands, report_commands, reports, terminal, token_commands, views
 from edge_fleet import serve as serving
 from edge_fleet.collector import CollectorConfig
 from edge_fleet.drift.budget import Budget
-
-if TYPE_CHECKING:
-    from edge_fleet.store.sql import SqlStore
+from edge_fleet.opening import opened
 
 app = typer.Typer(
     help="Collect what a fleet of edge agents reports, and see drift with a promised rate of"
@@ -43,6 +39,9 @@ app = typer.Typer(
 )
 
 app.add_typer(token_commands.app, name="tokens")
+app.command()(report_commands.report)
+app.command()(aside_commands.shadow)
+app.command()(aside_commands.accuracy)
 
 PASSWORD_VARIABLE = "EDGE_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
 DEFAULT_DB = "sqlite:///edge-fleet.db"
@@ -137,7 +136,7 @@ def serve(
         key_file=key_file,
     )
     serving.log_to_stderr(verbose=verbose)
-    with _store(db, create=True) as store:
+    with opened(db, create=True) as store:
         serving.serve(
             config,
             store,
@@ -196,7 +195,7 @@ def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
     Example: edge-fleet status --db sqlite:///home.db
     """
-    with _store(db) as store:
+    with opened(db) as store:
         found = reports.status(store, _now_ms())
     if as_json:
         _print_json(found)
@@ -210,7 +209,7 @@ def devices(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
     Example: edge-fleet devices --json
     """
-    with _store(db) as store:
+    with opened(db) as store:
         found = reports.devices(store, _now_ms())
     if as_json:
         _print_json(found)
@@ -254,7 +253,7 @@ def drift(
 
       edge-fleet drift --all --json
     """
-    with _store(db) as store:
+    with opened(db) as store:
         found = reports.drift(store, _now_ms(), closed=everything)
     if as_json:
         _print_json(found)
@@ -272,7 +271,7 @@ def resolve(
 
     Example: edge-fleet resolve 3 4 --comment "sensor replaced"
     """
-    with _store(db) as store:
+    with opened(db) as store:
         closed = reports.resolve(store, alarms, _now_ms(), comment)
     terminal.print_line(f"closed {', '.join(map(str, closed))}")
 
@@ -349,22 +348,6 @@ def _print_drift(found: views.Drift, *, everything: bool) -> None:
         )  # fmt: skip
         if len(found.levels) > len(levels):
             terminal.print_line(f"and {len(found.levels) - len(levels)} more: --json has them all")
-
-
-@contextmanager
-def _store(db: str, *, create: bool = False) -> Iterator[SqlStore]:
-    try:
-        from edge_fleet.store.sql import open_store  # noqa: PLC0415 (its library is an extra)
-    except ModuleNotFoundError as error:
-        raise MachineFault(
-            f"edge-fleet needs a package that is not installed here: {error.name}",
-            advice="Install it: pip install 'edge-pack[fleet]'",
-        ) from error
-    store = open_store(db, create=create)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _print_json(value: Any) -> None:

@@ -82,4 +82,4 @@ def of_errors(error: Floats, weights: Floats) -> dict[str, Floats]:
 
 def _share(part: Floats, whole: Floats) -> Floats:
     part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return np.asarray(np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0))

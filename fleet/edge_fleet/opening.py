@@ -1,0 +1,34 @@
+"""Opening the fleet's store for a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from edge_contract.errors import MachineFault
+
+if TYPE_CHECKING:
+    from edge_fleet.store.sql import SqlStore
+
+
+@contextmanager
+def opened(db: str, *, create: bool = False) -> Iterator[SqlStore]:
+    """The store at ``db``, closed at the end. Raises MachineFault without the extra ``fleet``."""
+    try:
+        from edge_fleet.store.sql import open_store  # noqa: PLC0415 (its library is an extra)
+    except ModuleNotFoundError as error:
+        raise lacking(error) from error
+    store = open_store(db, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def lacking(error: ModuleNotFoundError) -> MachineFault:
+    """The extra ``fleet`` is not installed."""
+    return MachineFault(
+        f"edge-fleet needs a package that is not installed here: {error.name}",
+        advice="Install it: pip install 'edge-pack[fleet]'",
+    )
