@@ -62,8 +62,8 @@ class Row(NamedTuple):
     Attributes:
         tensor, dtype, shape: of that tensor.
         packing: packs the numbers into its bytes; raises ``NOT_PACKED``.
-        take: the numbers of a dict, or of an array that fits as it is; None where the general
-            way has to look, because it is something else or something is wrong.
+        take: the numbers of a dict, a flat list, or an array that fits as it is; None where the
+            general way has to look, because it is something else or something is wrong.
     """
 
     tensor: str
@@ -118,27 +118,9 @@ class Inputs:
             return None
         if tensor.dtype not in _PACKS or tensor.features != self._order:
             return None
-        take_all = itemgetter(*self._order)
         dtype = np.dtype(tensor.dtype)
         shape = (1, count)
-        isfinite, fsum, ndarray = math.isfinite, math.fsum, np.ndarray
-
-        def take(rows: Any) -> Sequence[float] | None:
-            # A NaN or an infinity survives in the sum; text and None raise.
-            try:
-                kind = type(rows)
-                if kind is dict:
-                    values: Sequence[float] = take_all(rows)
-                    if len(rows) == count and isfinite(fsum(values)):
-                        return values
-                elif kind is ndarray and rows.shape == shape and rows.dtype == dtype:
-                    values = rows.tolist()[0]
-                    if isfinite(sum(values)):
-                        return values
-            except (KeyError, TypeError, ValueError, OverflowError):
-                pass
-            return None
-
+        take = _taker(self._order, shape, dtype)
         return Row(
             tensor.name, dtype, shape, struct.Struct(f"={count}{_PACKS[tensor.dtype]}"), take
         )
@@ -156,7 +138,7 @@ class Inputs:
                 feed = ndarray(shape, dtype, pack(*values))
             except NOT_PACKED:
                 return slow(rows)
-            return Batch({name: feed}, 1, type(rows) is dict, b"", (), values)
+            return Batch({name: feed}, 1, type(rows) is not ndarray, b"", (), values)
 
         return read
 
@@ -314,6 +296,31 @@ class Inputs:
 def column_names(table: Any) -> list[str]:
     """Of a table of pandas or polars (``columns``), or of Arrow (``column_names``)."""
     return [str(name) for name in getattr(table, "column_names", None) or table.columns]
+
+
+def _taker(
+    order: Sequence[str], shape: tuple[int, int], dtype: np.dtype[Any]
+) -> Callable[[Any], Sequence[float] | None]:
+    """``Row.take``: a NaN or an infinity survives in a sum; text and None raise in it."""
+    take_all, count = itemgetter(*order), len(order)
+    isfinite, fsum, ndarray = math.isfinite, math.fsum, np.ndarray
+
+    def take(rows: Any) -> Sequence[float] | None:
+        try:
+            kind = type(rows)
+            if kind is dict or kind is list:
+                values: Sequence[float] = take_all(rows) if kind is dict else tuple(rows)
+                if len(rows) == count and isfinite(fsum(values)):
+                    return values
+            elif kind is ndarray and rows.shape == shape and rows.dtype == dtype:
+                values = rows.tolist()[0]
+                if isfinite(sum(values)):
+                    return values
+        except (KeyError, TypeError, ValueError, OverflowError):
+            pass
+        return None
+
+    return take
 
 
 def row_count(rows: object) -> int:

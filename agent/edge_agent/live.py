@@ -43,6 +43,24 @@ class _Place:
         self.on_left: Callable[[Model], None] | None = None
 
 
+class _Visit(AbstractContextManager["Model"]):
+    """One request with a model; a third of what a generator's ``with`` costs."""
+
+    __slots__ = ("_place", "_seat", "_strict", "_version")
+
+    def __init__(self, seat: Live, version: str, *, strict: bool = True) -> None:
+        self._seat = seat
+        self._version = version
+        self._strict = strict
+
+    def __enter__(self) -> Model:
+        self._place = self._seat._enter(self, self._version, self._strict)
+        return self._place.model
+
+    def __exit__(self, *_raised: object) -> None:
+        self._seat._leave(self._place, self)
+
+
 class Live:
     """Holds the current model of a name. Thread-safe.
 
@@ -89,17 +107,16 @@ class Live:
         """
         split = self.split
         if split is None or version:
-            return self._enter(version)
+            return _Visit(self, version)
         return self._choose(split, key)
 
     @contextmanager
     def _choose(self, split: Split, key: str) -> Iterator[Model]:
         version = split.version_for(key)
-        with split.watching(version), self._enter(version, strict=False) as model:
+        with split.watching(version), _Visit(self, version, strict=False) as model:
             yield model
 
-    @contextmanager
-    def _enter(self, version: str, *, strict: bool = True) -> Iterator[Model]:
+    def _enter(self, request: object, version: str, strict: bool) -> _Place:
         with self._lock:
             place = self._place
             if version and (place is None or place.model.manifest.version != version):
@@ -109,12 +126,8 @@ class Live:
                     f"model {self.name!r} is not installed",
                     advice="Publish a version on this device's channel.",
                 )
-            request = object()
             place.since[request] = time.monotonic()
-        try:
-            yield place.model
-        finally:
-            self._leave(place, request)
+        return place
 
     def predict(
         self, rows: object, version: str = "", key: str = ""

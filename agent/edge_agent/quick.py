@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.inputs import NOT_PACKED, Batch, Inputs
@@ -59,6 +60,6 @@ def plan(inputs: Inputs, session: Session, outputs: Outputs) -> Quick | None:
             return None
         finally:
             idle.append(bound)
-        return Batch({}, 1, type(rows) is dict, b"", (), values), reading
+        return Batch({}, 1, type(rows) is not np.ndarray, b"", (), values), reading
 
     return answer

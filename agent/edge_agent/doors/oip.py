@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -42,6 +42,25 @@ class RequestInput(Struct, frozen=True):
     datatype: Text
     parameters: Parameters | None = None
     data: msgspec.Raw | UnsetType = UNSET
+
+
+class RowInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """One row of numbers, and nothing besides."""
+
+    name: Text
+    shape: tuple[Literal[1], Extent]
+    datatype: Literal["FP32", "FP64"]
+    data: list[float]
+
+
+class RowRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client sends who wants the answer for one row: read in one go.
+
+    Whatever else stands in a request makes it an ``InferRequest``.
+    """
+
+    inputs: tuple[RowInput]
+    id: Text = ""
 
 
 class RequestOutput(Struct, frozen=True):
@@ -97,6 +116,7 @@ class Infer(Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(InferRequest).decode
+_decode_row = msgspec.json.Decoder(RowRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -254,6 +274,27 @@ def form_of(manifest: Manifest) -> Form:
     if len(manifest.inputs) > 1 or first.features != names or first.dtype == "string":
         return Form(frozenset(names))
     return Form(frozenset(names), (first.name, (1, len(names)), np.dtype(first.dtype)))
+
+
+def read(body: bytes, json_size: int | None, form: Form) -> tuple[Infer, object]:
+    """A request, and its rows as ``Model.infer`` takes them. Raises as ``decode``.
+
+    One row of numbers for a model that takes all features in one tensor becomes a list of them;
+    then ``Infer.tensors`` is empty.
+    """
+    if json_size is None and form.row is not None:
+        name, shape, dtype = form.row
+        try:
+            request = _decode_row(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            pass  # something else, or something wrong: ``decode`` says what
+        else:
+            given = request.inputs[0]
+            fits = given.name == name and given.shape == shape and len(given.data) == shape[1]
+            if fits and DTYPES[given.datatype] == dtype:
+                return Infer({}, id=request.id), given.data
+    infer = decode(body, json_size)
+    return infer, rows_of(infer, form)
 
 
 def rows_of(infer: Infer, form: Form) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -62,9 +63,45 @@ def test_a_row_by_itself_is_answered_as_it_is_among_others(datatype, client, sea
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-@pytest.mark.parametrize(("wrong", "said"), [(None, "'hum'"), (1e39, "infinite"), (1e400, "")])
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(None, "'hum'"), (1e39, "'hum'|infinite"), (1e400, "")]
+)
 def test_a_number_that_does_not_fit_is_refused_with_a_reason(rows, wrong, said, client) -> None:
     body = infer([[0.5, wrong, 2.0, 0.0], *[ROW] * (rows - 1)]).replace(b"Infinity", b"1e400")
     for _ in range(2):
         answer = client.ask("POST", "/v2/models/pump/infer", body)
-        assert answer.status == 400 and said in json.loads(answer.body)["error"]
+        assert answer.status == 400 and re.search(said, json.loads(answer.body)["error"])
+
+
+def test_tensors_of_one_call_are_not_those_of_the_next(seats) -> None:
+    model = seats["pump"].model
+    first = model.infer(ROW)
+    kept = {name: array.copy() for name, array in first.items()}
+    model.infer([-5.0, 4.0, 0.5, 1.0])
+    assert all((first[name] == kept[name]).all() for name in kept)
+    assert (first["probabilities"] != model.infer([-5.0, 4.0, 0.5, 1.0])["probabilities"]).any()
+
+
+@pytest.mark.parametrize("more", [{}, {"parameters": {}}, {"outputs": None, "id": None}])
+@pytest.mark.parametrize("tensor", [{}, {"parameters": {"content_type": "np"}}])
+def test_one_row_in_any_dress_is_the_same_request(more, tensor, client) -> None:
+    request = json.loads(infer([ROW]))
+    plain = client.ask("POST", "/v2/models/pump/infer", json.dumps(request).encode())
+    dressed = {"inputs": [request["inputs"][0] | tensor], **more}
+    for _ in range(2):
+        answer = client.ask("POST", "/v2/models/pump/infer", json.dumps(dressed).encode())
+        assert (answer.status, answer.body) == (200, plain.body)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "Y"}, {"shape": [1, 3]}, {"shape": [2, 4]}, {"data": [1, 2, 3]}, {"data": [1] * 5},
+     {"datatype": "INT64"}, {"datatype": "FP31"}, {"data": [1, 2, "3", 4]},
+     {"data": [1, 2, True, 4]}],
+)  # fmt: skip
+def test_one_row_that_does_not_fit_is_refused(wrong, client) -> None:
+    request = json.loads(infer([ROW]))
+    request["inputs"][0] |= wrong
+    for _ in range(2):
+        answer = client.ask("POST", "/v2/models/pump/infer", json.dumps(request).encode())
+        assert answer.status == 400 and json.loads(answer.body)["error"]

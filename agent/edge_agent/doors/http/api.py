@@ -266,6 +266,8 @@ class Api:
         self, request: Request, name: str, version: str, work: Work
     ) -> Response | Awaitable[Response]:
         """Answer with a model: here when that is quick, else in a thread."""
+        if request.spare:
+            raise _Status(503, "too many connections")
         seat = self._seat(name)
         headers = request.headers
         asked = "request-timeout" in headers or "prefer" in headers
@@ -489,9 +491,9 @@ def _infer(model: Model, form: oip.Form, request: Request, values_max: int) -> R
     if length is not None and not _NUMBER.fullmatch(length):
         raise InputFault(f"{oip.HEADER_LENGTH} is {length[:40]!r}, expected a number of bytes")
     try:
-        infer = oip.decode(request.body, None if length is None else int(length))
-        overload.check_size(infer.tensors, values_max)
-        rows = oip.rows_of(infer, form)
+        infer, rows = oip.read(request.body, None if length is None else int(length), form)
+        if infer.tensors or len(form.features) > values_max:
+            overload.check_size(infer.tensors or rows, values_max)
     except InputFault:
         if model.observer is not None:
             model.observer.refused(1)
