@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 __all__ = ["Ensemble", "EnsembleSeat", "Spec"]
 
 VERSION_MAX_CHARS = 64
+_KEPT = 4
+"""Ensembles of a seat: of the versions now, and of those that take turns with them."""
 
 
 class Ensemble(Model):
@@ -156,7 +158,7 @@ class EnsembleSeat(Live):
         super().__init__(name)
         self._spec = spec
         self._seats = seats
-        self._made: tuple[tuple[str, ...], Ensemble | InputFault] | None = None
+        self._made: dict[tuple[str, ...], Ensemble | InputFault] = {}
         self._making = threading.Lock()
 
     @property
@@ -208,19 +210,23 @@ class EnsembleSeat(Live):
         return self._seats.get(name)
 
     def _of(self, members: Mapping[str, Model]) -> Ensemble | InputFault:
-        """The ensemble of these models; made once for as long as none of them changes."""
-        digests = tuple(f"{id(model)}:{model.digest}" for model in members.values())
+        """The ensemble of these models; made once, also where versions take turns in a trial."""
+        which = tuple(f"{id(model)}:{model.digest}" for model in members.values())
         with self._making:
-            if self._made is None or self._made[0] != digests:
-                made: Ensemble | InputFault
-                try:
-                    made = Ensemble(self.name, self._spec, members)
-                    log.info("ensemble %s: %s answers", self.name, made.manifest.version)
-                except InputFault as error:
-                    log.warning("%s", error.what)
-                    made = error
-                self._made = (digests, made)
-            return self._made[1]
+            if which not in self._made:
+                while len(self._made) >= _KEPT:
+                    del self._made[next(iter(self._made))]
+                self._made[which] = self._make(members)
+            return self._made[which]
+
+    def _make(self, members: Mapping[str, Model]) -> Ensemble | InputFault:
+        try:
+            made = Ensemble(self.name, self._spec, members)
+        except InputFault as error:
+            log.warning("%s", error.what)
+            return error
+        log.info("ensemble %s: %s answers", self.name, made.manifest.version)
+        return made
 
 
 class _Columns:
