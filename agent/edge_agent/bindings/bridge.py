@@ -13,7 +13,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -74,7 +73,7 @@ class Bridge:
     Args:
         bindings: of one agent; ``topics`` gives where each publishes, by its name.
         links: by the name of their broker, "" for the agent's own. None is started here.
-        memo: where it is kept what was left at brokers.
+        memo: what was left at brokers.
     """
 
     def __init__(
@@ -85,13 +84,13 @@ class Bridge:
         *,
         topics: Mapping[str, str],
         place: Place,
-        memo: Path,
+        memo: Memo,
         now: Callable[[], Instant],
     ) -> None:
         self._serving = serving
         self._topics = topics
         self._place = place
-        self._memo = Memo(memo)
+        self._memo = memo
         self._now = now
         begin_s = now().monotonic_s
         self._bound: dict[str, Bound] = {}

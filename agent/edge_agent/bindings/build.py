@@ -9,6 +9,7 @@ from edge_agent.bindings.answers import answer_topic
 from edge_agent.bindings.bridge import Answering, Bridge
 from edge_agent.bindings.counts import BindingReport
 from edge_agent.bindings.homeassistant import Place
+from edge_agent.bindings.memo import Memo
 from edge_agent.config import Config
 from edge_agent.folder import Folder
 from edge_agent.telemetry.recorder import Instant
@@ -49,7 +50,8 @@ class Bindings:
         self._status = config.topics.status(device)
         self._here = messages.encode(Status(online=True, boot=boot, agent=version))
         self._gone = messages.encode(Status(online=False, boot=boot, agent=version))
-        used = {each.broker for each in config.bindings}
+        memo = Memo(Folder(config.folder).bindings)
+        used = {*(each.broker for each in config.bindings), *memo.brokers}
         self._local = {name: self._link(config, name) for name in config.brokers if name in used}
         links = {OWN: own, **self._local}
         self._bridge = Bridge(
@@ -60,7 +62,7 @@ class Bindings:
                 each.title: answer_topic(each, config.topics, device) for each in config.bindings
             },
             place=Place(config.agent.fleet, device, version, self._status),
-            memo=Folder(config.folder).bindings,
+            memo=memo,
             now=now,
         )
 
@@ -107,6 +109,11 @@ class Bindings:
             on_up=came,
         )
         return link
+
+
+def needed(config: Config) -> bool:
+    """Whether there is anything to bind, or to take away that was bound before."""
+    return bool(config.bindings or Memo(Folder(config.folder).bindings).brokers)
 
 
 def link_config(

@@ -42,6 +42,11 @@ class Memo:
             data = read_bounded(path, MEMO_MAX_BYTES)
             self._memo = wire.decode_json(data, _Memo, size_max=MEMO_MAX_BYTES)
 
+    @property
+    def brokers(self) -> tuple[str, ...]:
+        """Names of the brokers where something was left."""
+        return tuple(self._memo.brokers)
+
     def left(self, broker: str) -> Left:
         """What was left at the broker of that name."""
         return self._memo.brokers.get(broker, Left())
@@ -58,6 +63,11 @@ class Memo:
         )
         if now == before:
             return
-        self._memo = replace(self._memo, brokers={**self._memo.brokers, broker: now})
-        with contextlib.suppress(EdgeError):
-            write_atomic(self._path, wire.encode_json(self._memo))
+        brokers = {**self._memo.brokers, broker: now}
+        brokers = {name: left for name, left in brokers.items() if left != Left()}
+        self._memo = replace(self._memo, brokers=brokers)
+        with contextlib.suppress(EdgeError, OSError):
+            if brokers:
+                write_atomic(self._path, wire.encode_json(self._memo))
+            else:
+                self._path.unlink(missing_ok=True)

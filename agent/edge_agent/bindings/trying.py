@@ -168,7 +168,8 @@ class Trial:
         for name, value in row.values.items():
             age_s = row.ages_s[name]
             age = "" if age_s is None else f"{age_s:.1f} s old"
-            value_said = f"missing: {row.missing[name]}" if name in row.missing else str(value)
+            shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+            value_said = f"missing: {row.missing[name]}" if name in row.missing else shown
             lines.append(
                 f"    {name:<20} {value_said:<24} {age:<12} {describe(binding.inputs[name])}"
             )

@@ -209,9 +209,16 @@ def test_a_prediction_appears_in_home_assistant_by_itself_and_goes_with_its_bind
     )
     assert desk.until_heard(ANSWERS, 2)[1].payload == state.payload
 
-    # The binding goes: its sensors go at the next start.
-    desk.start(PLAIN)
-    desk.until(lambda: set(configs(desk).values()) == {b""}, "the sensors to be removed")
+    # One sensor goes with its settings at the next start, the other with the last binding.
+    one = HA.replace('  { field = "label", name = "Pump state" },\n', "")
+    desk.start(PLAIN + one)
+    desk.until(lambda: sorted(configs(desk).values())[0] == b"", "the first to be removed")
+    assert sorted(configs(desk).values())[1] != b""
+    memo = desk.folder / "state" / "bindings.json"
+    assert memo.exists()
+    desk.start("")
+    desk.until(lambda: set(configs(desk).values()) == {b""}, "the other to be removed")
+    desk.until(lambda: not memo.exists(), "nothing to be left at the broker")
 
 
 def test_a_local_broker_that_comes_late_or_goes_away_disturbs_nothing(

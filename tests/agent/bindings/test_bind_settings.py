@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import random
 import re
 from pathlib import Path
 
 import pytest
 
 from edge_agent import config as configs
+from edge_agent.bindings.bound import Bound
+from edge_agent.bindings.join import Moment
+from edge_agent.bindings.payloads import Decoded
 from edge_agent.bindings.settings import (
     Binding,
     HomeAssistant,
@@ -16,6 +22,7 @@ from edge_agent.bindings.settings import (
     Sensor,
     seconds,
 )
+from edge_agent.bindings.sparkplug import Names
 from edge_contract.errors import InputFault
 
 BASE = """
@@ -153,3 +160,27 @@ def test_the_example_shows_every_setting_of_a_binding_and_is_valid() -> None:
     config, faults = configs.parse(whole.encode(), Path())
     assert config is not None, faults
     assert len(config.bindings) == 1 and len(config.bindings[0].inputs) == 7
+
+
+def test_the_settings_of_the_example_fit_what_its_sensors_say() -> None:
+    """Three seconds of simulated sensors give every feature; a worn pump hums more."""
+    folder = Path(__file__).parents[3] / "examples" / "bindings"
+    spec = importlib.util.spec_from_file_location("example_sensors", folder / "sensors.py")
+    assert spec is not None and spec.loader is not None
+    sensors = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sensors)
+    config, faults = configs.parse((folder / "agent.toml").read_bytes(), folder)
+    assert config is not None, faults
+    (binding,) = config.bindings
+
+    def hum(begin: int) -> float:
+        bound, rng = Bound(binding, Names(()), 0.0), random.Random(1)
+        for second in range(begin, begin + 3):
+            for topic, document in sensors.messages(float(second), rng):
+                message = Decoded(topic, json.dumps(document).encode())
+                bound.take(message, {topic}, Moment(float(second), None), retained=False)
+        row = bound.row(begin + 2.0)
+        assert not row.missing
+        return float(row.values["hum_50hz"])  # type: ignore[arg-type]
+
+    assert hum(0) < 0.01 < hum(60)
