@@ -301,6 +301,7 @@ class _Parts:
             rng=rng,
             window_s=config.telemetry.window_s,
             stall_s=config.update.stall_s,
+            strained=lambda: self.strain.resting,
         )
         self.updater.also_kept = self.shadows.kept
         self.door = MqttDoor(
@@ -481,6 +482,7 @@ class _Parts:
             events_waiting=len(self.outbox.waiting()),
             twin=self.uplink.twin,
             strain=self.strain.said,
+            beside=self.shadows.status(),
             bindings=self.bindings.reports() if self.bindings is not None else {},
         )
 

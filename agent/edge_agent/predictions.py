@@ -37,14 +37,13 @@ BUNDLES_MAX = 64
 """Versions that labels are still taken for."""
 LABELS_MAX = 1000
 """A model of more labels counts them by their score alone: a record has its bounds."""
-_ENTRY = struct.Struct("<QIIiHBxdd")
+_pack_into = struct.Struct("<QIIiHBxdd").pack_into
 _DTYPE = np.dtype(
     [
         ("number", "<u8"), ("boot", "<u4"), ("at_s", "<u4"), ("label", "<i4"), ("bundle", "<u2"),
         ("labelled", "u1"), ("", "u1"), ("score", "<f8"), ("truth", "<f8"),
     ]
 )  # fmt: skip
-_BULK_ROWS = 32
 _MAGIC = b"EPA1"
 _HEAD = struct.Struct("<4sII")
 _HEAD_MAX_BYTES = 8 * 1024**2
@@ -184,16 +183,13 @@ class Answers:
             first = self._next
             self._next = first + rows
             self._changed = True
-            if rows > _BULK_ROWS:
-                self._note_many(first, at_s, bundle, labels, scores)
-                return first
-            for number, label, score in zip(
-                range(first, first + rows), labels, scores, strict=True
-            ):
-                _ENTRY.pack_into(
-                    self._ring, number % self._keep * ENTRY_BYTES,
-                    number, self._boot, at_s, label, bundle, 0, score, 0.0,
+            if rows == 1:
+                _pack_into(
+                    self._ring, first % self._keep * ENTRY_BYTES,
+                    first, self._boot, at_s, labels[0], bundle, 0, scores[0], 0.0,
                 )  # fmt: skip
+            else:
+                self._note_many(first, at_s, bundle, labels, scores)
             return first
 
     def _note_many(

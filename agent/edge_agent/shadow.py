@@ -109,6 +109,7 @@ class Shadows:
     Args:
         tell: an event for the fleet. window_s: how often counts go home.
         stall_s: a run that takes longer is interrupted.
+        strained: the machine is hot or short of memory: what nobody waits for rests.
     """
 
     def __init__(
@@ -128,7 +129,9 @@ class Shadows:
         rng: random.Random,
         window_s: float,
         stall_s: float,
+        strained: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._strained = strained
         self._loop = loop
         self._folder = folder
         self._settings = settings
@@ -216,7 +219,7 @@ class Shadows:
             self._pass_on(side, now)
             side.shade = shade = self._shade(live, side, wish, now)
             watch(live, shade)
-        shade.share = wish.share
+        shade.share = 0.0 if self._strained() else wish.share
         shade.check(now.monotonic_s, self._stall_s)
         if now.monotonic_s - side.began_s >= self._window_s:
             self._pass_on(side, now)

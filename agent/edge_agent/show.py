@@ -57,6 +57,8 @@ def _model(name: str, model: ModelReport, found: AgentStatus, zone: tzinfo) -> I
         fetched = f", {_fetched(model)}" if model.phase == "fetching" else ""
         trial = ", answers on trial" if model.phase == "trial" else ""
         yield f"  candidate {model.candidate}{fetched}{trial}"
+    if model.beside:
+        yield f"  beside    {model.beside}"
     if model.waits:
         yield f"  waits     {model.waits}{_until(model, zone)}"
     if name in found.requests:

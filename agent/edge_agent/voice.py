@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from edge_agent import report
 from edge_agent.bindings.counts import BindingReport
@@ -38,6 +39,8 @@ PROGRESS_IDLE_S = 60.0
 """Progress of a fetch is published at most every 5 s, for less than a hundredth every 60 s."""
 TOLD_WAITS = frozenset({"slot", "clock", "day"})
 """Waits that are an event; a start that is put off by chance is one of thousands."""
+BESIDE_MAX_CHARS = 4_000
+"""Of all models together, so that a report stays within its bound."""
 STATUS_S = 1.0
 """``status.json`` is written at most this often, unless an update moved on."""
 
@@ -56,7 +59,7 @@ class Facts:
         requests: rows answered and failed by what answers now, by model.
         spool_records, spool_bytes, events_waiting: what is not home yet.
         twin: what is known of another agent under this name. strain: heat, memory.
-        bindings: what each did.
+        bindings: what each did. beside: what is tried beside the active version, by model.
     """
 
     states: Mapping[str, State]
@@ -73,6 +76,7 @@ class Facts:
     twin: str = ""
     strain: Strain = field(default_factory=Strain)
     bindings: dict[str, BindingReport] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 class Ears(Protocol):
@@ -231,9 +235,13 @@ class Voice:
         write_status(self._folder.status, self.status(running=False))
 
     def _models(self, facts: Facts) -> dict[str, ModelReport]:
-        return report.model_reports(
+        found = report.model_reports(
             facts.states, self._transfers, facts.why, facts.factory, facts.waits
         )
+        room = max(BESIDE_MAX_CHARS // max(len(facts.beside), 1), 40)
+        for name in found.keys() & facts.beside.keys():
+            found[name] = replace(found[name], beside=facts.beside[name][: min(room, 200)])
+        return found
 
     def _write_status(self, now: Instant) -> None:
         said = self.status()

@@ -208,7 +208,7 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     ``failure``: the version that was quarantined last. Of the candidate's fetch: ``done_bytes`` of
     ``total_bytes`` are here (0 before that is known), ``bytes_per_s`` came lately. ``waits``: what
     the phase waits for, in words; ``until_ms``: when that ends by the device's clock, 0 where it
-    is not known.
+    is not known. ``beside``: what is tried beside the active version, and how, in words.
     """
 
     phase: Phase
@@ -226,6 +226,7 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     bytes_per_s: Count = 0
     waits: Short = ""
     until_ms: Count = 0
+    beside: Short = ""
 
 
 class Reported(Struct, frozen=True, kw_only=True):
