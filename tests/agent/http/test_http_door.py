@@ -241,7 +241,7 @@ def test_slow_and_idle_clients_lose_their_connection(open_door, connect) -> None
 
 
 def test_too_many_connections_are_told_so(open_door, connect) -> None:
-    door = open_door(connections_max=3)
+    door = open_door(connections_max=3, spare=0)
     kept = [connect(door) for _ in range(3)]
     assert all(client.ask("GET", "/v2/health/live").status == 200 for client in kept)
     more = connect(door)

@@ -91,6 +91,11 @@ class HttpDoor:
         self._thread = threading.Thread(target=self._serve, name="http-door", daemon=True)
         self._thread.start()
 
+    @property
+    def connections(self) -> int:
+        """That are open now."""
+        return len(self._connections.all)
+
     def stop(self, timeout_s: float = STOP_S) -> None:
         """Answer what is under way, close every connection, end the thread."""
         with contextlib.suppress(RuntimeError):  # it has ended

@@ -22,6 +22,7 @@ import httptools
 
 HEAD_MAX_BYTES = 16 * 1024
 NAME_KEPT_MAX = 64
+SPARE_IDLE_S = 2.0
 PIPELINE_MAX = 8
 """Requests of one connection that wait for the answer to the one before."""
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -33,12 +34,15 @@ class Limits(NamedTuple):
     Attributes:
         body_max_bytes: of a request, after decompression too.
         connections_max: at once, over all listeners.
+        spare: connections beyond those, each for one question after the device's health or
+            figures: a flood of requests must not hide how the device is.
         arrive_s: a request has to be here, and an answer to be taken, within this time.
         idle_s: a connection without a request is closed after this time.
     """
 
     body_max_bytes: int = 8 * 1024**2
     connections_max: int = 256
+    spare: int = 16
     arrive_s: float = 20.0
     idle_s: float = 120.0
 
@@ -54,6 +58,8 @@ class Request(NamedTuple):
     """It came through the Unix socket, whose file's mode says who may."""
     arrived_s: float = 0.0
     """By the monotonic clock, where it had to wait for a thread."""
+    spare: bool = False
+    """There are too many connections: only health and figures are answered."""
 
 
 class Response(NamedTuple):
@@ -107,6 +113,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._ending = False
+        self._spare = False
         self._writable = True
         self._since = self._loop.time()
         self._begin()
@@ -127,9 +134,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client is here."""
         self._transport = cast("asyncio.Transport", transport)
-        if len(self._server.all) >= self._server.limits.connections_max:
+        held, limits = len(self._server.all), self._server.limits
+        if held >= limits.connections_max + limits.spare:
             self._refuse(503, "too many connections")
             return
+        self._spare = held >= limits.connections_max
         self._server.all.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -241,8 +250,9 @@ class Connection(asyncio.Protocol):
             self._headers,
             body,
             self._local,
+            spare=self._spare,
         )
-        keep = self._parser.should_keep_alive()
+        keep = self._parser.should_keep_alive() and not self._spare
         self._begin()
         if self._task is None and not self._waiting:
             self._answer(request, keep=keep)
@@ -310,7 +320,7 @@ class Connection(asyncio.Protocol):
             if waited > limits.arrive_s:
                 self._transport.abort()
         elif self._idle:
-            if waited > limits.idle_s:
+            if waited > (SPARE_IDLE_S if self._spare else limits.idle_s):
                 self._transport.close()
         elif waited > limits.arrive_s:
             self._refuse(408, f"the request did not arrive within {limits.arrive_s:g} s")
