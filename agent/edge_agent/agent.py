@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent import clock, hardware, identity, runtime, state
 from edge_agent import config as configs
-from edge_agent.bindings.build import Bindings
+from edge_agent.bindings.build import Bindings, needed
 from edge_agent.config import Config
 from edge_agent.doors import DoorCounts, MqttDoor, httpd
 from edge_agent.doors.labels import LabelDoor
@@ -312,7 +312,7 @@ class _Parts:
             rules=config.overload.rules,
         )
         self.labels = LabelDoor(self.uplink.link, config.topics, device, self.feedback)
-        self.bindings = self._bindings(boot) if config.bindings else None
+        self.bindings = self._bindings(boot) if needed(config) else None
         self.http = httpd.open_door(
             config, self.serving.answering, version(), self.feedback, self._figures
         )
