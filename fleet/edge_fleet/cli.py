@@ -24,7 +24,15 @@ from edge_contract.names import check_name
 from edge_contract.ports import command
 from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
-from edge_fleet import aside_commands, report_commands, reports, terminal, token_commands, views
+from edge_fleet import (
+    aside_commands,
+    quality_commands,
+    report_commands,
+    reports,
+    terminal,
+    token_commands,
+    views,
+)
 from edge_fleet import serve as serving
 from edge_fleet.collector import CollectorConfig
 from edge_fleet.drift.budget import Budget
@@ -40,6 +48,7 @@ app = typer.Typer(
 
 app.add_typer(token_commands.app, name="tokens")
 app.command()(report_commands.report)
+app.command()(quality_commands.quality)
 app.command()(aside_commands.shadow)
 app.command()(aside_commands.accuracy)
 

@@ -1,0 +1,182 @@
+"""How good each version still is: read from the store, estimated in every way that is possible.
+
+Guards: reports only read; each figure keeps its method's name and its blind spot; nothing is added
+up over versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from edge_contract import aside, telemetry
+from edge_contract.errors import InputFault
+from edge_contract.profile import Monitor
+from edge_fleet.drift.budget import Budget
+from edge_fleet.library import Known, Library
+from edge_fleet.quality import cbpe, late
+from edge_fleet.quality.betting import ErrorDetector
+from edge_fleet.quality.estimates import Estimate
+from edge_fleet.reports import LN10, budget_of, instant
+from edge_fleet.store.base import AsideKind, Store, Transaction
+
+SEED = 26
+"""The intervals are drawn; the same counts give the same ones."""
+
+
+class Errors(Struct, frozen=True):
+    """Bets on a risen error rate, over the labels in the order in which they came.
+
+    Attributes:
+        watched: the error rate that is no alarm: the upper end of the build's own interval.
+        evidence, threshold: log10, as of drift alarms. risen: the threshold was reached once.
+    """
+
+    watched: float
+    evidence: float
+    threshold: float
+    risen: bool
+
+
+class VersionQuality(Struct, frozen=True):
+    """One version of one model over all devices.
+
+    Attributes:
+        rows: answered in the period. labelled: of all its answers, how many got a label.
+        calibration: whose word the estimate from scores takes.
+        estimates: figure by figure. errors: None without labels or a metric of the build.
+    """
+
+    model: str
+    version: str
+    bundle: str
+    since: str
+    rows: int
+    labelled: int
+    calibration: str
+    estimates: tuple[Estimate, ...]
+    errors: Errors | None
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Label records of one bundle in the order of arrival: ``[records, 2, labels, bins]``."""
+
+    counts: NDArray[np.int64]
+    devices: int
+
+
+def qualities(
+    store: Store, now_ms: int, *, period_ms: int, model: str = ""
+) -> tuple[VersionQuality, ...]:
+    """Every version that answered in the last ``period_ms`` and says labels.
+
+    Raises InputFault when there is none.
+    """
+    since_ms = now_ms - period_ms
+    budget = budget_of(store.settings())
+    with store.reading() as tx:
+        found = tuple(_read(tx, since_ms, model, budget))
+    if not found:
+        raise InputFault(
+            f"no version with labels answered since {instant(since_ms)}",
+            advice="A longer period: --hours. Of values, `edge-fleet accuracy` knows errors.",
+        )
+    return found
+
+
+def _read(tx: Transaction, since_ms: int, model: str, budget: Budget) -> Iterator[VersionQuality]:
+    library = Library()
+    labelled = _labelled(tx)
+    for bundle in sorted({d.bundle for d in tx.all_detectors() if model in ("", d.model)}):
+        known = library.find(tx, bundle)
+        at = _scores_at(known) if known else None
+        if known is None or at is None:
+            continue
+        start = known.profile.offsets()[at]
+        monitor = known.profile.monitors[at]
+        counts = np.zeros(monitor.cells, dtype=np.int64)
+        for window in tx.counted_since(bundle, since_ms):
+            one = telemetry.counts_of(telemetry.decode(window.record), known.reference)
+            counts += one[start : start + monitor.cells]
+        if counts.sum():
+            labels = _fitting(monitor, labelled.get(bundle, ()))
+            yield _version(
+                known=known, monitor=monitor, counts=counts, labels=labels, since_ms=since_ms,
+                budget=budget,
+            )  # fmt: skip
+
+
+def _scores_at(known: Known) -> int | None:
+    """Which monitor counts labels and scores."""
+    kinds = [monitor.kind for monitor in known.profile.monitors]
+    return kinds.index("score") if "score" in kinds else None
+
+
+def _labelled(tx: Transaction) -> dict[str, list[tuple[int, aside.Labelled]]]:
+    """Label records by bundle, each with the time of its arrival."""
+    found: dict[str, list[tuple[int, aside.Labelled]]] = {}
+    for seen in tx.asides(AsideKind.LABELLED):
+        record = aside.decode(seen.record)
+        if isinstance(record, aside.Labelled) and record.kind == "label":
+            found.setdefault(seen.bundle, []).append((seen.received_ms, record))
+    return found
+
+
+def _fitting(monitor: Monitor, records: Sequence[tuple[int, aside.Labelled]]) -> _Labels:
+    """Those in the monitor's own bins, by arrival; a device that counts otherwise is left out."""
+    bins = len(monitor.edges) - 1
+    fit = [each for each in records if (each[1].labels, each[1].bins) == (monitor.labels, bins)]
+    fit.sort(key=lambda each: (each[0], each[1].device, each[1].boot, each[1].seq))
+    counts = [aside.counts_of(record) for _, record in fit]
+    empty = np.zeros((0, 2, monitor.labels, bins), dtype=np.int64)
+    return _Labels(np.stack(counts) if counts else empty, len({record.device for _, record in fit}))
+
+
+def _version(
+    *, known: Known, monitor: Monitor, counts: NDArray[np.int64], labels: _Labels, since_ms: int,
+    budget: Budget,
+) -> VersionQuality:  # fmt: skip
+    answers = labels.counts.sum(axis=0)
+    calibration, whose = cbpe.from_scores(monitor), "the scores' own word"
+    if monitor.labels == 2:
+        calibration = cbpe.from_answers(monitor, answers)
+        if calibration.measured:
+            whose = f"{answers.sum()} late labels"
+    rng = np.random.default_rng(SEED)
+    return VersionQuality(
+        model=known.manifest.name,
+        version=known.manifest.version,
+        bundle=known.bundle,
+        since=instant(since_ms) or "",
+        rows=int(counts.sum()),
+        labelled=int(answers.sum()),
+        calibration=whose,
+        estimates=(*cbpe.estimate(monitor, counts, calibration, rng), *late.estimate(answers)),
+        errors=_errors(known, labels, budget),
+    )
+
+
+def _errors(known: Known, labels: _Labels, budget: Budget) -> Errors | None:
+    """Bets against the build's own accuracy; a record of labels is a batch."""
+    accuracy = [m for m in known.manifest.metrics if m.name == "accuracy" and not m.slice]
+    if not accuracy or not len(labels.counts):
+        return None
+    least = accuracy[0].bundle if accuracy[0].low is None else accuracy[0].low
+    detector = ErrorDetector(min(max(1.0 - least, 1e-4), 1.0 - 1e-4))
+    threshold = budget.log_threshold(labels.devices)
+    state, highest = detector.start(), -np.inf
+    for wrong, right in labels.counts.sum(axis=(2, 3)).astype(np.float64):
+        state = detector.advance(state, np.array([wrong]), np.array([wrong + right]))
+        highest = max(highest, float(detector.level(state)[0]))
+    now = float(detector.level(state)[0])
+    return Errors(
+        watched=detector.rate,
+        evidence=round(max(now / LN10, 0.0), 3),
+        threshold=round(threshold / LN10, 3),
+        risen=bool(highest >= threshold),
+    )

@@ -1,0 +1,86 @@
+"""``edge-fleet quality``: how good each version still is, and what each figure cannot see."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from edge_contract.errors import InputFault
+from edge_fleet import terminal
+from edge_fleet.opening import lacking, opened
+
+if TYPE_CHECKING:
+    from edge_fleet.estimating import VersionQuality
+    from edge_fleet.quality.estimates import Estimate
+
+HOUR_MS = 3_600_000
+
+
+def quality(
+    *,
+    db: Annotated[
+        str,
+        typer.Option(
+            "--db", envvar="EDGE_FLEET_DB", help="sqlite:///FILE or postgresql://user@host/database"
+        ),
+    ] = "sqlite:///edge-fleet.db",
+    hours: Annotated[float, typer.Option(help="How far back answers are taken.")] = 24.0,
+    model: Annotated[str, typer.Option(help="Only this model.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+) -> None:
+    """How good each version still is: by its scores, without labels, and by labels that came late.
+
+    Below the table stands what each kind of figure cannot see. Intervals of figures by labels hold
+    at every look.
+
+    Examples:
+
+      edge-fleet quality
+
+      edge-fleet quality --hours 168 --model boiler --json
+    """
+    if not 0 < hours <= 24 * 366:
+        raise InputFault(f"--hours {hours:g} is not above 0 and at most a year")
+    try:
+        from edge_fleet import estimating  # noqa: PLC0415 (its library is an extra)
+    except ModuleNotFoundError as error:
+        raise lacking(error) from error
+    with opened(db) as store:
+        now_ms = time.time_ns() // 1_000_000
+        found = estimating.qualities(store, now_ms, period_ms=int(hours * HOUR_MS), model=model)
+    if as_json:
+        typer.echo(json.dumps(msgspec.to_builtins(found), ensure_ascii=True, indent=2))
+        return
+    for each in found:
+        _print(each)
+    for blind in dict.fromkeys(e.blind for each in found for e in each.estimates):
+        terminal.print_line(blind)
+
+
+def _print(one: VersionQuality) -> None:
+    terminal.print_line(
+        f"{one.model} {one.version}: {one.rows} rows since {one.since}, {one.labelled} labels;"
+        f" by score: calibrated by {one.calibration}"
+    )
+    if one.errors is not None:
+        said = "RISEN" if one.errors.risen else "no alarm"
+        terminal.print_line(
+            f"errors above {100 * one.errors.watched:.3g} %: {said}, evidence"
+            f" {one.errors.evidence:.2f} / {one.errors.threshold:.2f}"
+        )
+    terminal.print_table(
+        ["figure", "by", "estimate", "interval", "rows", ""],
+        [[e.figure, e.method, *_figure(e), f"{e.rows:.0f}", e.refused] for e in one.estimates],
+    )
+    terminal.print_line()
+
+
+def _figure(estimate: Estimate) -> tuple[str, str]:
+    value = "-" if estimate.value is None else f"{estimate.value:.4f}"
+    if estimate.low is None or estimate.high is None:
+        return value, "-"
+    return value, f"{estimate.low:.4f} to {estimate.high:.4f}"
