@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
-from edge_contract import aside, messages, telemetry
+from edge_contract import aside, broker_url, messages, telemetry
 from edge_contract.aside import Shadow
 from edge_contract.messages import Beside, Desired
 from edge_contract.topics import Topics
+from edge_fleet import reports
+from edge_fleet.collector import Collector, CollectorConfig
+from edge_fleet.store.sql import open_store
 
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 TOPICS = Topics("home")
@@ -135,3 +142,53 @@ def test_a_candidate_that_is_promoted_answers_and_is_no_shadow_any_more(world, t
         device.wait_at("2.0")
         world.until(lambda: agent._running().shadows.status() == {}, "no shadow")
         assert agent.predict("pump", ROW).label in ("bad", "good")
+
+
+def test_what_a_device_compares_and_is_told_reaches_the_fleets_reports(
+    world, tiny_bundle, tmp_path
+) -> None:
+    """Agent, broker, collector, store and command, all real; every record delivered twice."""
+    store = open_store(f"sqlite:///{tmp_path}/fleet.db", create=True)
+    stop, started = threading.Event(), threading.Event()
+    config = CollectorConfig(broker_url.parse(world.broker.url), "home")
+    collector = threading.Thread(
+        target=lambda: Collector(config, store).run(stop, started.set), daemon=True
+    )
+    collector.start()
+    assert started.wait(60)
+    device = world.device
+    device.set(shadow={"models": ["pump"], "share": 1.0})
+    world.publisher.publish(tiny_bundle("1.0"))
+    world.publisher.publish(tiny_bundle("2.0", seed=8), candidate=True)
+    with device.agent() as agent:
+        device.wait_at("1.0")
+        world.until(lambda: began(world, "2.0"), "the shadow began")
+        rows = np.random.default_rng(4).normal(size=(50, 4)).tolist()
+        answers = agent.predict("pump", rows)
+        for answer, row in zip(answers, rows, strict=True):
+            agent.feedback(answer.id, "bad" if row[0] > 0 else "good")
+        world.until(lambda: sum(s.rows for s in shadows(world)) == 50, "50 rows compared")
+        right = sum(
+            a.label == ("bad" if r[0] > 0 else "good") for a, r in zip(answers, rows, strict=True)
+        )
+    for message in list(world.client.heard):  # all of it once more
+        if "/t/" in message.topic:
+            world.client.link.publish(message.topic, message.payload).wait(30)
+    world.until(lambda: reports.accuracy(store), "labels arrived")
+    world.until(lambda: sum(s.rows for s in reports.shadow(store)) == 50, "shadows arrived")
+    world.until(lambda: sum(a.labelled for a in reports.accuracy(store)) == 50, "50 labels")
+    stop.set()
+    collector.join(60)
+    (accuracy,) = reports.accuracy(store)
+    assert (accuracy.version, accuracy.labelled, accuracy.right) == ("1.0", 50, right)
+    with store.reading() as tx:
+        assert all(d.version == "1.0" for d in tx.all_detectors()), "no drift of what is unheard"
+        assert [f.kind for f in tx.faults()] == []
+    store.close()
+    for command, seen in (("shadow", '"version": "2.0"'), ("accuracy", f'"right": {right}')):
+        found = subprocess.run(
+            [sys.executable, "-m", "edge_fleet", command, "--json", "--db",
+             f"sqlite:///{tmp_path}/fleet.db"],
+            capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        assert seen in found.stdout
