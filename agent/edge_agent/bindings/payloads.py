@@ -96,12 +96,10 @@ class Reader:
         return Reading(self._finish(found), stamp_s)
 
     def _sparkplug(self, message: Decoded) -> Reading:
-        where = sparkplug.address(message.topic)
-        if where is None:
-            raise Unread("absent")
-        if where.kind.endswith("DEATH"):
+        wanted = self._source.field
+        found = [metric for metric in message.sparkplug(self._names) if metric.name == wanted]
+        if message.death:
             return Reading(None)
-        found = [m for m in message.sparkplug(self._names, where) if m.name == self._source.field]
         timed = bool(self._source.time)
         if not timed:
             found = [metric for metric in found if not metric.historical]
@@ -146,14 +144,16 @@ class Decoded:
 
     Attributes:
         birth_missing: a Sparkplug node sent aliases that no birth of it has told.
+        death: it says that a Sparkplug node or device is gone. Both: once it was decoded.
     """
 
     def __init__(self, topic: str, payload: bytes) -> None:
         self.topic = topic
         self.payload = payload
         self.birth_missing = False
+        self.death = False
         self._json: list[object] = []
-        self._metrics: list[list[sparkplug.Metric]] = []
+        self._metrics: list[sparkplug.Metric] | None = None
         if len(payload) > PAYLOAD_MAX_BYTES:
             raise Unread("oversize")
 
@@ -174,12 +174,17 @@ class Decoded:
         """The payload as text. Raises Unread."""
         return _guarded(self.payload.decode)
 
-    def sparkplug(self, names: Names, where: sparkplug.Address) -> list[sparkplug.Metric]:
-        """The wanted metrics. Raises Unread."""
-        if not self._metrics:
-            found, self.birth_missing = _guarded(lambda: names.read(where, self.payload))
-            self._metrics.append(found)
-        return self._metrics[0]
+    def sparkplug(self, names: Names) -> list[sparkplug.Metric]:
+        """The wanted metrics; none of a topic that has none, or of a death. Raises Unread."""
+        if self._metrics is None:
+            where = sparkplug.address(self.topic)
+            found: list[sparkplug.Metric] = []
+            if where is not None and where.kind.endswith("DEATH"):
+                self.death = True
+            elif where is not None:
+                found, self.birth_missing = _guarded(lambda: names.read(where, self.payload))
+            self._metrics = found
+        return self._metrics
 
 
 def _guarded(read: Callable[[], T]) -> T:

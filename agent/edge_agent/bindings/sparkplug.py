@@ -19,6 +19,8 @@ from edge_contract.errors import InputFault
 METRICS_MAX = 10_000
 NODES_MAX = 256
 _VARINT_MAX_BYTES = 10
+_FIXED = {1: 8, 5: 4}
+"""Bytes of the wire types I64 and I32."""
 _SIGNED = {1: 8, 2: 16, 3: 32, 4: 64}
 """Bits of the data types Int8, Int16, Int32 and Int64."""
 _VALUES = range(10, 20)
@@ -126,21 +128,25 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """
     at, end = 0, len(data)
     while at < end:
-        key, at = _varint(data, at)
-        size = 0
-        match key & 7:
-            case 0:
-                value, at = _varint(data, at)
-                yield key >> 3, value
-                continue
-            case 1:
-                size = 8
-            case 2:
+        key = data[at]
+        if key < 0x80:
+            at += 1
+        else:
+            key, at = _varint(data, at)
+        kind = key & 7
+        if kind in (0, 2):
+            if at < end and data[at] < 0x80:
+                size = data[at]
+                at += 1
+            else:
                 size, at = _varint(data, at)
-            case 5:
-                size = 4
-            case kind:
-                raise InputFault(f"no Sparkplug payload: a field of wire type {kind}")
+            if kind == 0:
+                yield key >> 3, size
+                continue
+        elif kind in _FIXED:
+            size = _FIXED[kind]
+        else:
+            raise InputFault(f"no Sparkplug payload: a field of wire type {kind}")
         if size > end - at:
             raise InputFault("no Sparkplug payload: it ends within a field")
         yield key >> 3, data[at : at + size]
