@@ -13,11 +13,11 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from numpy.typing import NDArray
 
-from edge_agent import blocks, card, memory, quick
+from edge_agent import blocks, memory, quick
 from edge_agent.inputs import Batch, Inputs, row_count
 from edge_agent.outputs import Outputs, Prediction, Reading, listed
 from edge_agent.runtime import Session, TensorInfo
@@ -29,9 +29,11 @@ from edge_contract.bundle import Bundle
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.golden import Golden
 from edge_contract.manifest import GOLDEN_FILE, MODEL_FILE, PROFILE_FILE, Manifest
-from edge_contract.messages import Mismatch
 from edge_contract.ports import disk
 from edge_contract.profile import Profile
+
+if TYPE_CHECKING:
+    from edge_contract.messages import Mismatch
 
 _now_ns = time.perf_counter_ns
 Scalar = float | str | None
@@ -313,6 +315,8 @@ class Model:
 
     def _repr_html_(self) -> str:
         """In a notebook: what it takes and gives."""
+        from edge_agent import card  # noqa: PLC0415 - for notebooks alone
+
         return card.html(self.manifest, self.digest)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ a name for each machine type and ``default`` for all others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from edge_contract import wire
 from edge_contract.errors import InputFault
-from edge_contract.messages import Mismatch
+
+if TYPE_CHECKING:
+    from edge_contract.messages import Mismatch
 
 GOLDEN_MAX_BYTES = 16 * 1024**2
 ROWS_MAX = 256
@@ -130,16 +132,16 @@ def _mismatch(
 ) -> Mismatch | None:
     name = name[:NAME_SHOWN]
     if got is None:
-        return Mismatch(output=name, said="is missing")
+        return _found(output=name, said="is missing")
     if got.shape != expected.shape:
-        return Mismatch(output=name, said=f"has shape {got.shape}, not {expected.shape}"[:200])
+        return _found(output=name, said=f"has shape {got.shape}, not {expected.shape}"[:200])
     if expected.dtype.kind == "f":
         return _differs(name, np.asarray(got, dtype=np.float64), expected, tolerance)
     wrong = np.asarray(got.astype(expected.dtype) != expected)
     if not wrong.any():
         return None
     count = int(np.count_nonzero(wrong))
-    return Mismatch(
+    return _found(
         output=name,
         said=f"differs in {count} of {expected.size} values",
         wrong=count,
@@ -169,7 +171,7 @@ def _differs(
     else:
         said = "has NaN in other places"
     allowed = tolerance.absolute + tolerance.relative * abs(allowed)
-    return Mismatch(
+    return _found(
         output=name,
         said=said,
         wrong=int(np.count_nonzero(wrong)),
@@ -178,6 +180,13 @@ def _differs(
         worst=worst if 0 <= worst < np.inf else None,
         allowed=allowed if np.isfinite(allowed) else None,
     )
+
+
+def _found(**what: Any) -> Mismatch:
+    # All messages come with it, a twentieth of a start; where all is well none is needed.
+    from edge_contract.messages import Mismatch  # noqa: PLC0415
+
+    return Mismatch(**what)
 
 
 def _rows(wrong: NDArray[Any]) -> tuple[int, ...]:

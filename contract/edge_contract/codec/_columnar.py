@@ -7,14 +7,17 @@ file; skeleton and columns together are exactly the file. The format: docs/forma
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from edge_contract.codec._cells import ALPHABET_MAX, Array, Bytes, Cells, Kind, expand
 from edge_contract.codec._error import CodecError
 from edge_contract.codec._gather import COLUMN_MIN_BYTES, Column, gather
 from edge_contract.codec._protobuf import HOLE_MIN_BYTES, find_holes
-from edge_contract.codec._search import Shape, Stream, choose
 from edge_contract.codec._shape import Known, ShapeReader
 from edge_contract.codec._stream import Reader, pack, unpack, uvarint
+
+if TYPE_CHECKING:
+    from edge_contract.codec._search import Shape
 
 _KEEP = 0x10
 _STORED_MAX = 1 << 48
@@ -25,6 +28,8 @@ def encode_columns(data: bytes, *, forests_only: bool = False) -> bytes | None:
 
     ``forests_only``: None as well when none of the arrays is of a tree ensemble.
     """
+    from edge_contract.codec._search import choose  # noqa: PLC0415 - a device only decodes
+
     columns = gather(find_holes(data))
     if not columns or (forests_only and not any(column.family for column in columns)):
         return None
@@ -151,6 +156,8 @@ def _read_entry(head: Reader, left: int) -> tuple[Cells, bool]:
 
 
 def _write(shape: Shape, plan: bytearray, body: bytearray) -> None:
+    from edge_contract.codec._search import Stream  # noqa: PLC0415
+
     for part in shape.parts:
         if isinstance(part, Stream):
             number, packed = pack(part.raw)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 from edge_contract.errors import InputFault, MachineFault
@@ -26,6 +25,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises MachineFault when the disk is full, read-only or not ours, or ``path`` is a folder or a
     device.
     """
+    import tempfile  # noqa: PLC0415 - compression, chance and more with it: who only reads needs none
+
     temporary = ""
     try:
         _check_regular(path)
