@@ -26,6 +26,7 @@ from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import (
     aside_commands,
+    label_commands,
     quality_commands,
     report_commands,
     reports,
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 
 app.add_typer(token_commands.app, name="tokens")
+app.add_typer(label_commands.app, name="labels")
 app.command()(report_commands.report)
 app.command()(quality_commands.quality)
 app.command()(aside_commands.shadow)
