@@ -60,6 +60,7 @@ from edge_contract.ports.mqtt import Message
 if TYPE_CHECKING:
     from edge_agent.doors.watch import Watcher
 
+LOOK = "the look for updates"
 TICK_S = 1.0
 KICK_S = 15.0
 """The sender is asked this often, though nothing happened."""
@@ -280,8 +281,9 @@ class _Parts:
             source=self.puller,
             updater=self.updater,
             rng=rng,
-            on_error=self.voice.trouble,
+            on_error=lambda error: self.voice.trouble(error, LOOK),
             on_change=self.voice.publish,
+            on_well=lambda: self.voice.over(LOOK),
             strained=lambda: self.strain.resting,
         )
         for name, spec in config.ensembles.items():

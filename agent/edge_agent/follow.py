@@ -62,6 +62,7 @@ class Follower:
 
     Args:
         on_error, on_change: called when looking failed, and when anything here changed.
+        on_well: called when looking works again.
         strained: the machine is; then the regular look comes ``SLOWER`` times later.
     """
 
@@ -76,6 +77,7 @@ class Follower:
         rng: random.Random,
         on_error: Callable[[EdgeError], None],
         on_change: Callable[[], None],
+        on_well: Callable[[], None] = lambda: None,
         strained: Callable[[], bool] = lambda: False,
     ) -> None:
         self._loop = loop
@@ -86,6 +88,7 @@ class Follower:
         self._rng = rng
         self._on_error = on_error
         self._on_change = on_change
+        self._on_well = on_well
         self._strained = strained
         self._worker = Worker("edge-refresh")
         self._timer: Timer | None = None
@@ -201,6 +204,8 @@ class Follower:
     def _found(self, found: Refreshed) -> None:
         changed = found.freshness != self.freshness or found.pointer != self.pointer
         self.freshness = found.freshness
+        if self._failures:
+            self._on_well()
         self._failures = 0
         slower = SLOWER if self._strained() else 1
         self._ended(slower * self._config.update.poll_s)  # whatever deciding comes to, look again

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from edge_agent import state
 from edge_agent.config import Config
-from edge_agent.folder import Folder, last_boot, running
+from edge_agent.folder import Folder, holder, last_boot, running
 from edge_agent.report import STATUS_MAX_BYTES, AgentStatus, model_reports
 from edge_agent.state import STATE_MAX_BYTES
 from edge_agent.steps import State
@@ -21,11 +23,17 @@ STALE_S = 60.0
 """A running agent says how it is every 10 s; one that is silent for longer is stuck."""
 
 
-def read(config: Config) -> AgentStatus:
-    """What a running agent last said; of one that does not run, what its updates' states say."""
+def read(config: Config, now_s: Callable[[], float] = time.time) -> AgentStatus:
+    """What a running agent last said; of one that does not run, what its updates' states say.
+
+    So too of one that runs and cannot say how it is, such as where the disk is full: that of an
+    earlier process, or of long ago by the file's own date, is not taken for it.
+    """
     folder = Folder(config.folder)
-    said = _said(folder.status)
-    if running(folder) and said and said.running:
+    said, written_s = _said(folder.status), _written_s(folder.status)
+    runs, pid = running(folder), holder(folder)
+    own = said is not None and said.running and pid in (0, said.pid)
+    if runs and said and own and abs(now_s() - written_s) < STALE_S:
         return said
     identity = config.agent
     states = {model: _state(folder.state(model)) for model in folder.known_models()}
@@ -38,8 +46,9 @@ def read(config: Config) -> AgentStatus:
         fleet=identity.fleet,
         channel=identity.channel,
         broker=str(config.broker_url),
-        running=running(folder),
-        pid=0,
+        running=runs,
+        pid=pid if runs else 0,
+        doubt=_doubt(written_s if own else 0.0) if runs else "",
         connected=False,
         boot=last_boot(folder),
         requests={},
@@ -48,6 +57,20 @@ def read(config: Config) -> AgentStatus:
         spool_records=sum(1 for _ in folder.spool.glob("*.rec")),
         events_waiting=sum(1 for _ in folder.outbox.glob("*.json")),
     )
+
+
+def _written_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _doubt(written_s: float) -> str:
+    when = "since it started"
+    if written_s:
+        when = time.strftime("since %Y-%m-%d %H:%M:%S UTC", time.gmtime(written_s))
+    return f"the agent has not written how it is {when}: a full disk, or it is stuck"
 
 
 def healthy(status: AgentStatus, now_s: float) -> bool:

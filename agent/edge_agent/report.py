@@ -35,7 +35,9 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
         bindings: what each binding did, by its name.
         twin: what is known of another agent under this name; "" when there was none of late.
         strain: whether the machine is slowed down by heat, or short of memory.
-        last_error: what last went wrong, at ``last_error_ms``; it may be long over.
+        last_error: what last went wrong, at ``last_error_ms``. last_error_over_ms: when that was
+            seen to work again; 0: it was not.
+        doubt: why this may be old, though the agent runs.
     """
 
     schema: int = 1
@@ -62,6 +64,8 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     strain: Strain = Strain()
     last_error: Annotated[str, Meta(max_length=4000)] = ""
     last_error_ms: Count = 0
+    last_error_over_ms: Count = 0
+    doubt: str = ""
 
 
 def model_report(

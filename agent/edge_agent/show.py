@@ -33,6 +33,8 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
         f"metadata    {found.freshness}, desired revision {found.revision}, clock {clock}",
         f"waiting     {found.spool_records} telemetry records, {found.events_waiting} events",
     ]
+    if found.doubt:
+        said.append(f"in doubt    {found.doubt}")
     if found.twin:
         said.append(f"duplicate   {found.twin}")
     if found.strain.signs:
@@ -43,9 +45,13 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
     for name, binding in found.bindings.items():
         said.extend(counts.lines(name, binding))
     if found.last_error:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(found.last_error_ms / 1000))
-        said.append(f"last error  {found.last_error} ({when} UTC)")
+        over = f"; over since {_utc(found.last_error_over_ms)}" if found.last_error_over_ms else ""
+        said.append(f"last error  {found.last_error} ({_utc(found.last_error_ms)}{over} UTC)")
     return said
+
+
+def _utc(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms / 1000))
 
 
 def _model(name: str, model: ModelReport, found: AgentStatus, zone: tzinfo) -> Iterator[str]:

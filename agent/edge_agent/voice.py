@@ -121,7 +121,8 @@ class Voice:
         self._transfers: dict[str, Transfer] = {}
         self._shares_said: dict[str, float] = {}
         self._last_error = ""
-        self._last_error_ms = 0
+        self._last_about = ""
+        self._last_error_ms = self._last_over_ms = 0
         self._report_due_s = 0.0
         self._status_due_s = 0.0
 
@@ -163,11 +164,16 @@ class Voice:
         self._report_due_s = min(self._report_due_s, now_s + due_s)
         self._status_due_s = min(self._status_due_s, now_s + STATUS_S)
 
-    def trouble(self, error: EdgeError) -> None:
-        """Remember what went wrong, for whoever looks."""
+    def trouble(self, error: EdgeError, about: str = "") -> None:
+        """Remember what went wrong, for whoever looks; ``about``: what ``over`` will name."""
         log.warning("%s", error.what)
-        self._last_error = error.what[:4000]
-        self._last_error_ms = max(self._now().wall_ms, 0)
+        self._last_error, self._last_about = error.what[:4000], about
+        self._last_error_ms, self._last_over_ms = max(self._now().wall_ms, 0), 0
+
+    def over(self, about: str) -> None:
+        """It works again: the last error is over, if it was about this."""
+        if self._last_error and self._last_about == about and not self._last_over_ms:
+            self._last_over_ms = max(self._now().wall_ms, 0)
 
     # -- saying --------------------------------------------------------------------------------
 
@@ -228,6 +234,7 @@ class Voice:
             bindings=facts.bindings,
             last_error=self._last_error,
             last_error_ms=self._last_error_ms,
+            last_error_over_ms=self._last_over_ms,
         )
 
     def farewell(self) -> None:

@@ -32,8 +32,9 @@ FETCHING = ModelReport(
     done_bytes=3_000_000, total_bytes=12_000_000, bytes_per_s=512_000,
 )  # fmt: skip
 STATUS = AgentStatus(
-    device="pi1", fleet="home", channel="stable", running=True, models={"pump": FETCHING}
-)
+    device="pi1", fleet="home", channel="stable", running=True, models={"pump": FETCHING},
+    pid=os.getpid(),
+)  # fmt: skip
 
 
 class Follower:
