@@ -70,7 +70,8 @@ def file_of(
         raise InputFault(f"{output}: the suffix says the form: .csv or .jsonl")
     as_json = as_json or (output is not None and output.suffix == ".jsonl")
     model = open_model(model_name, config)
-    with _rows(model, name) as (rows, track), _target(output) as target:
+    bar = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
+    with _rows(model, name, bar=bar) as (rows, track), _target(output) as target:
         unused = getattr(rows, "unused", ())
         if unused:
             shown = ", ".join(unused[:NAMED_MAX]) + (", ..." if len(unused) > NAMED_MAX else "")
@@ -128,7 +129,7 @@ def watch(settings: dict[str, object], model_name: str, config: Path, *, once: b
 
 
 @contextmanager
-def _rows(model: Model, name: str) -> Iterator[tuple[CsvRows | NpzRows, _Track]]:
+def _rows(model: Model, name: str, *, bar: bool) -> Iterator[tuple[CsvRows | NpzRows, _Track]]:
     """The rows of a file, and what shows how far they were read."""
     if name == STDIN:
         stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="")
@@ -147,18 +148,18 @@ def _rows(model: Model, name: str) -> Iterator[tuple[CsvRows | NpzRows, _Track]]
     except OSError as error:
         raise InputFault(f"cannot read {path}: {error.strerror}") from error
     with raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as stream:
-        yield CsvRows(stream, model.manifest), _Track(raw, size)
+        yield CsvRows(stream, model.manifest), _Track(raw if bar else None, size)
 
 
 class _Track:
-    """A progress bar on a terminal, by the bytes that were read; else nothing."""
+    """A progress bar on stderr, by the bytes that were read; without ``raw`` none."""
 
     def __init__(self, raw: BinaryIO | None, size: int) -> None:
         self._raw, self._size = raw, size
 
     def __call__(self, answers: Iterator[Answered]) -> Iterator[Answered]:
         raw = self._raw
-        if raw is None or not sys.stderr.isatty() or sys.stdout.isatty():
+        if raw is None:
             yield from answers
             return
         with typer.progressbar(length=self._size, file=sys.stderr, label="rows") as bar:
@@ -169,6 +170,7 @@ class _Track:
                     bar.update(at - done)
                     done = at
                 yield each
+            bar.update(self._size - done)
 
 
 @contextmanager

@@ -112,18 +112,18 @@ class CsvTable:
     """
 
     def __init__(self, stream: TextIO, manifest: Manifest) -> None:
-        self._columns = ("line", *answer_columns(manifest), "error")
-        self._writer = csv.DictWriter(stream, self._columns, restval="", lineterminator="\n")
-        self._writer.writeheader()
+        self._columns = answer_columns(manifest)
+        self._write = csv.writer(stream, lineterminator="\n").writerow
+        self._write(["line", *self._columns, "error"])
 
     def write(self, answer: Answered) -> None:
         """One row."""
-        row: dict[str, Any] = {"line": answer.place}
-        if isinstance(answer.found, EdgeError):
-            row["error"] = answer.found.what
-        else:
-            row |= answer.found.flat()
-        self._writer.writerow(row)
+        found = answer.found
+        if isinstance(found, EdgeError):
+            self._write([answer.place, *[""] * len(self._columns), found.what])
+            return
+        row = found.flat()
+        self._write([answer.place, *[row.get(name, "") for name in self._columns], ""])
 
 
 def answer_columns(manifest: Manifest) -> Sequence[str]:

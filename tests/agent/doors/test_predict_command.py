@@ -352,3 +352,29 @@ def test_a_reader_that_goes_away_and_ctrl_c_end_it_without_a_traceback(child) ->
         process.stdin.flush()
     assert process.wait(60) == 141
     assert process.stderr.read() == b""
+
+
+def test_a_bar_is_drawn_on_a_terminal_that_shows_no_answers(pump: Path) -> None:
+    import os
+    import pty
+
+    write_rows(Path("rows.csv"), np.zeros((3000, 4)))
+    words = [sys.executable, "-m", "edge_agent.cli", "predict", str(pump), "rows.csv"]
+    shown = {}
+    for output in (True, False):
+        ours, theirs = pty.openpty()
+        more = ["--output", "answers.csv"] if output else []
+        target = theirs if output else subprocess.DEVNULL
+        with subprocess.Popen([*words, *more], stdout=target, stderr=theirs) as process:
+            os.close(theirs)
+            said = b""
+            with contextlib.suppress(OSError):  # the other end is closed
+                while part := os.read(ours, 4096):
+                    said += part
+            assert process.wait(60) == 0
+        os.close(ours)
+        shown[output] = said
+    for said in shown.values():
+        assert b"100%" in said
+        assert said.endswith(b"3,000 rows, 0 refused\r\n")
+    assert not subprocess.run(words, capture_output=True, check=True).stderr.count(b"%")
