@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -104,6 +104,7 @@ class MqttDoor:
         models: Mapping[str, Live],
         *,
         rules: Rules | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link = link
         self._topics = topics
@@ -112,7 +113,8 @@ class MqttDoor:
         self._rules = (rules or Rules())._replace(at_once_default=1)
         self._lock = threading.Lock()
         self._tally = dict.fromkeys(DoorCounts.__struct_fields__, 0)
-        self._desk = Desk("mqtt-door", self._rules, THREADS)
+        self._now_s = now_s
+        self._desk = Desk("mqtt-door", self._rules, THREADS, now_s)
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -141,7 +143,7 @@ class MqttDoor:
                 self._topics.parse(message.topic).model,
                 functools.partial(self._serve, message),
                 functools.partial(self._turn_away, message),
-                math.inf if expiry_s is None else time.monotonic() + expiry_s,
+                math.inf if expiry_s is None else self._now_s() + expiry_s,
                 len(message.payload),
             )
         )
