@@ -5,8 +5,9 @@
 A real agent under a real broker swaps two versions of a forest again and again: each change is
 staged, tested in a process of its own, loaded beside what answers, tried on the requests, and
 committed; every fifth is called off in its trial and rolled back. Meanwhile one thread asks it in
-Python and one client over MQTT, each on a clock of its own, so that a request that waits does not
-hide the next. The broker is a process of its own where there is a mosquitto.
+Python and two clients, in processes of their own, over HTTP and MQTT, each on a clock of its own,
+so that a request that waits does not hide the next: 100,000 requests and more across 50 swaps. The
+broker is a process of its own where there is a mosquitto.
 
 The 99th percentiles are of one run: at rest before and between the changes, and from the moment
 that a change is staged until it is at rest again. Their ratio is what a swap costs.
@@ -16,11 +17,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+import http.client
 import itertools
 import json
 import multiprocessing
 import os
 import platform
+import socket
 import tempfile
 import threading
 import time
@@ -57,7 +60,8 @@ from edge_release.repository import Repository
 FLEET, CHANNEL, DEVICE, MODEL = "bench", "stable", "pi1", "pump"
 TOPICS = Topics(FLEET)
 FEATURES = 20
-PYTHON_HZ, MQTT_HZ = 200, 50
+PYTHON_HZ, HTTP_HZ, MQTT_HZ = 200, 200, 50
+REQUESTS_GOAL = 100_000
 ROLL_BACK_EVERY = 5
 RATIO_GOAL = 2.0
 TRIAL_S = 0.4
@@ -91,11 +95,11 @@ def main() -> None:
     arguments = parser.parse_args()
     swaps = 8 if arguments.quick else 50
     with tempfile.TemporaryDirectory() as folder:
-        python, mqtt, rolled = measure(Path(folder), swaps)
+        doors, rolled = measure(Path(folder), swaps)
     goals: dict[str, tuple[float, float, bool]] = {}
     print(f"{swaps} swaps and {rolled} rolls back; {platform.machine()}, {os.cpu_count()} cores")
     print(f"{'door':8} {'requests':>9} {'failed':>7} {'p99 rest':>9} {'p99 change':>11} {'max':>8}")
-    for name, asked in (("python", python), ("mqtt", mqtt)):
+    for name, asked in doors.items():
         total = len(asked.rest) + len(asked.change)
         rest, change = asked.p99("rest"), asked.p99("change")
         worst = max(asked.change)
@@ -104,35 +108,47 @@ def main() -> None:
         goals[f"{name}, p99 ratio"] = (change / rest, RATIO_GOAL, change <= RATIO_GOAL * rest)
         for failure in asked.failures[:3]:
             print("  ", failure)
+    if not arguments.quick:
+        all_ = sum(len(asked.rest) + len(asked.change) for asked in doors.values())
+        goals["requests"] = (all_, REQUESTS_GOAL, all_ >= REQUESTS_GOAL)
     for name, (figure, goal, met) in goals.items():
         print(f"{'met' if met else 'NOT MET':8} {name}: {figure:.2f}, goal {goal:g}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"goals": goals}, indent=2) + "\n")
 
 
-def measure(folder: Path, swaps: int) -> tuple[Asked, Asked, int]:
-    """What both requesters saw, and how many changes were rolled back."""
+def measure(folder: Path, swaps: int) -> tuple[dict[str, Asked], int]:
+    """What each requester saw, and how many changes were rolled back."""
+    port = free_port()
     with broker(folder) as url:
         create(folder / "keys", "home", now=datetime.now(UTC))
         publisher = Repository(folder / "keys")
         for seed, version in enumerate(("1.0", "2.0")):
             publish(publisher, url, bundle(folder, version, seed))
-        config = configs.load(settings(folder, url), {})
+        path = settings(folder, url)
+        path.write_text(path.read_text() + f'[http]\nlisten = "127.0.0.1:{port}"\n')
+        config = configs.load(path, {})
         enroll(config, publisher.shelf.read().files["1.root.json"], "")
         with Agent(config) as agent, Watch(Folder(config.folder).state(MODEL)) as watch:
             watch.until(lambda: watch.at("2.0"), "version 2.0")
-            return drive(agent, watch, url, swaps)
+            return drive(agent, watch, url, port, swaps)
 
 
-def drive(agent: Agent, watch: Watch, url: str, swaps: int) -> tuple[Asked, Asked, int]:
+def drive(
+    agent: Agent, watch: Watch, url: str, port: int, swaps: int
+) -> tuple[dict[str, Asked], int]:
     """Ask without a pause while versions change."""
     python = Asked()
     stop = threading.Event()
     spawn = multiprocessing.get_context("spawn")
     ended: Any = spawn.Event()
     seen: Any = spawn.Queue()
-    mqtt = spawn.Process(target=ask_mqtt, args=(url, watch.path, ended, seen))
-    mqtt.start()
+    askers = [
+        spawn.Process(target=ask_mqtt, args=(url, watch.path, ended, seen)),
+        spawn.Process(target=ask_http, args=(port, watch.path, ended, seen)),
+    ]
+    for process in askers:
+        process.start()
     asker = threading.Thread(target=ask_python, args=(agent, watch, python, stop))
     asker.start()
     time.sleep(5)
@@ -140,9 +156,13 @@ def drive(agent: Agent, watch: Watch, url: str, swaps: int) -> tuple[Asked, Aske
     stop.set()
     ended.set()
     asker.join()
-    asked: Asked = seen.get(timeout=DEADLINE_S)
-    mqtt.join()
-    return python, asked, rolled
+    found: dict[str, Asked] = {"python": python}
+    for _ in askers:
+        name, asked = seen.get(timeout=DEADLINE_S)
+        found[name] = asked
+    for process in askers:
+        process.join()
+    return dict(sorted(found.items(), reverse=True)), rolled
 
 
 def change(watch: Watch, url: str, swaps: int) -> int:
@@ -222,6 +242,30 @@ def ask_python(agent: Agent, watch: Watch, asked: Asked, stop: threading.Event) 
         asked.saw(1000 * (time.perf_counter() - begin), before, watch.changing)
 
 
+def ask_http(port: int, path: Path, stop: Any, seen: Any) -> None:
+    """Ask over one connection from a process of its own."""
+    asked = Asked()
+    body = json.dumps(ROW)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+    with Watch(path) as watch:
+        due = time.perf_counter()
+        while not stop.is_set():
+            due += 1 / HTTP_HZ
+            time.sleep(max(due - time.perf_counter(), 0))
+            before, begin = watch.changing, time.perf_counter()
+            try:
+                connection.request("POST", f"/predict/{MODEL}", body)
+                answer = connection.getresponse()
+                said = answer.read()
+                if answer.status != 200:
+                    asked.failures.append(f"{answer.status} {said[:100]!r}")
+            except (OSError, http.client.HTTPException) as error:
+                asked.failures.append(repr(error))
+                connection.close()
+            asked.saw(1000 * (time.perf_counter() - begin), before, watch.changing)
+    seen.put(("http", asked))
+
+
 def ask_mqtt(url: str, path: Path, stop: Any, seen: Any) -> None:
     """Ask from a process of its own; what was not answered has failed."""
     asked = Asked()
@@ -259,7 +303,7 @@ def ask_mqtt(url: str, path: Path, stop: Any, seen: Any) -> None:
             time.sleep(0.01)
         link.stop()
     asked.failures += ["no answer"] * len(sent)
-    seen.put(asked)
+    seen.put(("mqtt", asked))
 
 
 # -- the world ----------------------------------------------------------------------------------
@@ -313,6 +357,13 @@ def want(link: Link, revision: int, version: str) -> None:
     """Say what the fleet wants of the device."""
     desired = Desired(revision=revision, models={MODEL: version})
     link.publish(TOPICS.desired(DEVICE), messages.encode(desired), retain=True).wait(10)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def settings(folder: Path, url: str) -> Path:
