@@ -238,6 +238,16 @@ def test_a_file_that_was_damaged_costs_its_answers_and_nothing_else(
     assert later.give("pump", (fresh.id, "bad")).counted == 1
 
 
+def test_a_bit_that_turned_on_the_disk_costs_the_file(desk, tiny_bundle) -> None:
+    answer = desk.serve(tiny_bundle()).predict(ROW)
+    desk.feedback.flush(desk.now())
+    path = desk.folder / "answers.bin"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1  # in the score of the only entry
+    path.write_bytes(data)
+    assert desk.again().give("pump", (answer.id, "bad")).unknown == 1
+
+
 def test_nothing_of_a_row_is_on_disk(desk, tiny_bundle) -> None:
     row = {"temp": 0.123456789, "hum": -1.0, "rpm": 2.0, "volt": 0.0}
     desk.serve(tiny_bundle()).predict(row)

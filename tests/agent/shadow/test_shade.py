@@ -22,6 +22,7 @@ from edge_contract import aside, telemetry
 from edge_contract import bundle as bundles
 from edge_contract.aside import Shadow
 from edge_contract.errors import MachineFault
+from edge_contract.manifest import MODEL_FILE, Tensor
 
 NOW = Instant(1_700_000_000_000, 50.0, True)
 ROWS = np.random.default_rng(11).normal(size=(200, 4))
@@ -135,8 +136,43 @@ def test_missing_numbers_and_categories_reach_the_candidate_as_they_were(
     assert aside.differences_of(record)[0] == 3, "the same rows, the same scores"
 
 
-def test_tensors_are_copied_before_their_caller_may_alter_them(runner, tiny_bundle) -> None:
-    live, candidate = load(tiny_bundle("1.0")), load(tiny_bundle("1.1"))
+def test_values_that_differ_are_counted_in_deviations_of_the_reference(
+    runner, regression_bundle, odd_bundle
+) -> None:
+    live, candidate = load(regression_bundle("1.0")), load(odd_bundle("looping"))
+    shade = pair(live, candidate, runner)
+    rows = np.abs(ROWS[:50]).tolist()
+    for row in rows:
+        live.predict([row])
+    record = counted(shade, runner)
+    ours, theirs = load(regression_bundle("1.0")), load(odd_bundle("looping"))
+    expected, agreed = [0] * aside.DIFFERENCE_BUCKETS, 0
+    for row in rows:
+        apart = abs(ours.predict([row])[0].value - theirs.predict([row])[0].value) / record.unit
+        expected[aside.difference_bucket(apart)] += 1
+        agreed += apart <= 0.1
+    assert record.unit == aside.unit_of(live.profile) != 1.0
+    assert aside.differences_of(record).tolist() == expected
+    assert (record.agreed, record.differed) == (agreed, 50 - agreed)
+
+
+def whole(data: bytes, seal: Callable[..., bytes]) -> Model:
+    """The same model, whose one tensor is passed whole: no row can be made anew of its counts."""
+    sealed = bundles.read(data)
+    return load(
+        seal(
+            sealed.file(MODEL_FILE), version=sealed.manifest.version, features=(),
+            inputs=(Tensor(name="X", dtype="float32", shape=(None, 4)),),
+            outputs=sealed.manifest.outputs, profile=None,
+            golden_inputs={"X": ROWS[:4].astype(np.float32)},
+        )
+    )  # fmt: skip
+
+
+def test_tensors_are_copied_before_their_caller_may_alter_them(
+    runner, tiny_bundle, seal_bundle
+) -> None:
+    live, candidate = (whole(tiny_bundle(version), seal_bundle) for version in ("1.0", "1.1"))
     shade = pair(live, candidate, runner)
     hold = threading.Event()
     runner.later(lambda: hold.wait(DEADLINE_S))
