@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import logging
 import os
 import random
 import time
@@ -59,6 +60,8 @@ from edge_contract.ports.mqtt import Message
 
 if TYPE_CHECKING:
     from edge_agent.doors.watch import Watcher
+
+log = logging.getLogger(__name__)
 
 LOOK = "the look for updates"
 TICK_S = 1.0
@@ -170,6 +173,12 @@ class Agent:
         labels, MachineFault when it does not run.
         """
         return given("", self._running().feedback, [messages.Label(id=which, label=label)])
+
+    def look(self) -> None:
+        """Look for updates now, not when it is next due."""
+        parts = self._running()
+        log.info("asked to look for updates now")
+        parts.loop.post(parts.follower.ring)
 
     def status(self) -> AgentStatus:
         """How the agent is at this moment."""

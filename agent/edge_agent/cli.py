@@ -67,10 +67,11 @@ def run(
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, local.LOOK_SIGNAL):
         signal.signal(number, lambda *_: None)
-    with Agent(settings, notifier=Notifier.of(os.environ, os.getpid())):
-        os.read(woken, 1)
+    with Agent(settings, notifier=Notifier.of(os.environ, os.getpid())) as agent:
+        while os.read(woken, 1)[0] == local.LOOK_SIGNAL:
+            agent.look()
         logging.getLogger(__name__).info("stopping")
 
 
@@ -154,6 +155,22 @@ def enroll(
             token, config, device=device, folder=folder, certificate=certificate, timeout_s=timeout
         )
     service.hand_over(_load(config).folder)
+
+
+@app.command()
+def look(config: ConfigPath = configs.DEFAULT_PATH) -> None:
+    """Have the running agent look for updates now, not when it next would.
+
+    As its user, or as root. What a download waits for, such as a slot, it still waits for.
+
+    Examples:
+
+      edge-agent look
+
+      edge-agent look --config agent.toml && edge-agent status --follow
+    """
+    pid = local.look_now(_load(config))
+    typer.echo(f"the agent, process {pid}, looks for updates now; see: edge-agent status --follow")
 
 
 @app.command()

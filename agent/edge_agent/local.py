@@ -1,8 +1,13 @@
-"""The agent as its disk shows it, whether it runs or not: reading only, changing nothing."""
+"""The agent as its disk shows it, whether it runs or not: reading only, changing nothing.
+
+One thing may be asked of one that runs: to look for updates, by a signal.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +21,10 @@ from edge_agent.report import STATUS_MAX_BYTES, AgentStatus, model_reports
 from edge_agent.state import STATE_MAX_BYTES
 from edge_agent.steps import State
 from edge_contract import wire
-from edge_contract.errors import InputFault
+from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.disk import read_bounded
 
+LOOK_SIGNAL = signal.SIGUSR1
 STALE_S = 60.0
 """A running agent says how it is every 10 s; one that is silent for longer is stuck."""
 
@@ -71,6 +77,43 @@ def _doubt(written_s: float) -> str:
     if written_s:
         when = time.strftime("since %Y-%m-%d %H:%M:%S UTC", time.gmtime(written_s))
     return f"the agent has not written how it is {when}: a full disk, or it is stuck"
+
+
+def look_now(config: Config) -> int:
+    """Have the running agent look for updates; returns its process.
+
+    Raises MachineFault when none runs, or it is not ours to ask.
+    """
+    folder = Folder(config.folder)
+    pid = holder(folder)
+    if not pid:
+        raise MachineFault(
+            f"no agent is seen to run in {folder.path}",
+            advice="Start it: `edge-agent run`, or look where it runs, such as in its container.",
+        )
+    if not _listens(pid):
+        raise MachineFault(
+            f"process {pid}, which holds the folder, is no `edge-agent run`",
+            advice="A program that runs an Agent of its own asks by its method look().",
+        )
+    try:
+        os.kill(pid, LOOK_SIGNAL)
+    except OSError as error:
+        raise MachineFault(
+            f"cannot ask the agent, process {pid}: {error.strerror}",
+            advice="Ask as the user that it runs as, or as root.",
+        ) from error
+    return pid
+
+
+def _listens(pid: int) -> bool:
+    """Whether the signal is caught there, rather than deadly: proc_pid_status(5), SigCgt."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
+        return bool(int(caught, 16) >> (LOOK_SIGNAL - 1) & 1)
+    except (OSError, ValueError):
+        return False
 
 
 def healthy(status: AgentStatus, now_s: float) -> bool:
