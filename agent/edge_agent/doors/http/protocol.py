@@ -113,6 +113,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._ending = False
+        self._eof = False
         self._spare = False
         self._writable = True
         self._since = self._loop.time()
@@ -175,10 +176,10 @@ class Connection(asyncio.Protocol):
             raise _Refused(431, f"the headers are over {HEAD_MAX_BYTES} bytes")
 
     def eof_received(self) -> bool:
-        """The client sends no more; it still reads what is under way."""
+        """The client sends no more; it still reads what it asked for."""
         if self._task is None and not self._waiting:
             return False
-        self._ending = True
+        self._eof = True
         return True
 
     def pause_writing(self) -> None:
@@ -283,7 +284,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         self._server.answered += 1
-        keep = keep and not self._ending
+        keep = keep and not self._ending and (not self._eof or bool(self._waiting))
         status, body, content_type, headers = response
         self._since = now = self._loop.time()
         block = _head(int(now), status, content_type) + str(len(body)).encode()
