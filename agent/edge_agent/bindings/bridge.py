@@ -134,6 +134,10 @@ class Bridge:
         """The broker is there: subscribe, take away what earlier runs left, say it again."""
         self._post(lambda: self._came(self._stations[broker]))
 
+    def turned_away(self, broker: str, reason: str) -> None:
+        """The broker refused the connection."""
+        self._stations[broker].refused = f"the broker refuses this device: {reason}"
+
     def handle(self, broker: str, message: Message) -> None:
         """Take in a message of that broker; never blocks or raises."""
         station = self._stations[broker]
@@ -164,6 +168,9 @@ class Bridge:
         for name, bound in self._bound.items():
             link = self._stations[bound.binding.broker].link
             report = bound.report(str(link.config.broker), connected=link.up)
+            refused = self._stations[bound.binding.broker].refused
+            if refused and not report.why:
+                report = replace(report, why=refused[:500])
             if dropped := self._dropped[name]:
                 report = replace(report, odd={**report.odd, "dropped": dropped})
             found[name] = report
@@ -215,7 +222,7 @@ class Bridge:
         if waiting.payload == homeassistant.ONLINE and waiting.topic in self._births(station):
             self._born(station)
         takers = dict.fromkeys(name for pattern in waiting.filters for name in by.get(pattern, ()))
-        if not takers or waiting.topic in self._topics.values():
+        if not takers:
             return
         try:
             message = Decoded(waiting.topic, waiting.payload)

@@ -26,8 +26,9 @@ GOODBYE_S = 2.0
 class Bindings:
     """The bridge, and the connections to local brokers. Any thread may call any method.
 
-    A local broker is told what the fleet's is: the retained status of this device, with a last
-    will, for Home Assistant to see whether it is there.
+    A local broker with sensors for Home Assistant is told what the fleet's is: the retained status
+    of this device, with a last will. No other is: an account there may have no right to it, and
+    mosquitto 2.0 ends the connection at a message that its rights refuse.
 
     Args:
         own: the agent's connection; it is neither started nor stopped here.
@@ -76,7 +77,7 @@ class Bindings:
         """Say goodbye to the local brokers, and end."""
         self._bridge.stop()
         for link in self._local.values():
-            if link.up:
+            if link.up and link.config.will is not None:
                 ticket = link.publish(self._status, self._gone, retain=True)
                 _wait(ticket.wait)
             link.stop()
@@ -94,8 +95,11 @@ class Bindings:
         return self._bridge.reports()
 
     def _link(self, config: Config, name: str) -> Link:
+        shown = any(e.broker == name and e.homeassistant is not None for e in config.bindings)
+
         def came(_session: bool) -> None:
-            link.publish(self._status, self._here, retain=True)
+            if shown:
+                link.publish(self._status, self._here, retain=True)
             self._bridge.up(name)
 
         link = Link(
@@ -103,10 +107,11 @@ class Bindings:
                 config,
                 name,
                 client_id=f"{config.agent.device}-bindings",
-                will=Message(self._status, self._gone, qos=1, retain=True),
+                will=Message(self._status, self._gone, qos=1, retain=True) if shown else None,
             ),
             on_message=lambda message: self._bridge.handle(name, message),
             on_up=came,
+            on_refused=lambda reason: self._bridge.turned_away(name, reason),
         )
         return link
 

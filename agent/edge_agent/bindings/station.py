@@ -37,7 +37,7 @@ class Station:
         self._lock = threading.Lock()
         self._in_flight = 0
         self.refused = ""
-        """What the broker last refused, and why; "" while it has not."""
+        """What the broker last refused since it was connected, and why."""
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -50,6 +50,7 @@ class Station:
         With QoS 0: a broker that kept messages while this side was away would hand over old
         ones as if they were of this moment.
         """
+        self.refused = ""
         for i in range(0, len(gone), 8):
             self.link.unsubscribe(gone[i : i + 8])
         for pattern, identifier in self._identifiers.items():

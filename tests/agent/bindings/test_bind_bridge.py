@@ -13,6 +13,7 @@ from sparkplug_pb import PayloadMessage, encode
 
 from edge_contract import broker_url
 from edge_contract.ports.mqtt import Link, LinkConfig
+from edge_fleet.broker import Right, User
 
 ANSWERS = "edge/1/home/d/pi1/out/pump"
 PLAIN = """
@@ -319,8 +320,84 @@ def test_a_local_broker_hears_whether_the_device_is_there(
     desk.start(
         f'[brokers.local]\nurl = "{local.url}"\n'
         + PLAIN.replace('model = "pump"', 'model = "pump"\nbroker = "local"')
+        + HA
     )
     desk.until(lambda: seen and said(seen[-1])["online"], "the device to be there")
     desk.stop()
     desk.until(lambda: not said(seen[-1])["online"], "the device to be gone")
     watcher.stop()
+
+
+def test_an_answer_may_feed_another_binding(desk: Any, regression_bundle: Any) -> None:
+    desk.put(regression_bundle(), "flow")
+    chain = """
+[[bindings]]
+model = "flow"
+[bindings.inputs]
+temp = { topic = "edge/1/home/d/pi1/out/pump", field = "/probabilities/bad" }
+hum = { value = 0.0 }
+rpm = { value = 0.0 }
+volt = { value = 0.5 }
+"""
+    desk.start(PLAIN + chain)
+    desk.until_subscribed("pump", "sensors/temp", b"x")
+    feed(desk)
+    first = said(desk.until_heard(ANSWERS)[0])
+    second = said(desk.until_heard("edge/1/home/d/pi1/out/flow")[0])
+    row = {"temp": first["probabilities"]["bad"], "hum": 0.0, "rpm": 0.0, "volt": 0.5}
+    assert second["value"] == pytest.approx(desk.serving.predict("flow", row).value)
+
+
+LOCAL = 'model = "pump"\nbroker = "local"'
+
+
+def test_a_local_account_needs_rights_to_its_sensors_and_answers_only(
+    desk: Any, start_broker: Callable[..., Any]
+) -> None:
+    topics = ("sensors/#", "zigbee2mqtt/#", "tele/#")
+    rights = [Right(topic, read=True) for topic in topics]
+    local = start_broker(
+        users={
+            "pi1": User("geheim", (*rights, Right(ANSWERS, write=True))),
+            "house": User("geheim", (Right("#", read=True, write=True),)),
+        }
+    )
+    url = local.url.replace("mqtt://", "mqtt://{}:geheim@")
+    heard: list[Any] = []
+    house = Link(
+        LinkConfig(broker=broker_url.parse(url.format("house")), client_id="house"),
+        on_message=heard.append,
+    )
+    house.start(30)
+    house.subscribe([ANSWERS]).wait(30)
+    bindings = desk.start(
+        f'[brokers.local]\nurl = "{url.format("pi1")}"\n' + PLAIN.replace('model = "pump"', LOCAL)
+    )
+
+    def answered() -> bool:
+        house.publish("sensors/temp", b"1.5").wait(30)
+        house.publish("zigbee2mqtt/cellar", b'{"humidity": 20}').wait(30)
+        house.publish("tele/pump/SENSOR", b'{"Motor": {"Rpm": 0.1}}').wait(30)
+        return bool(heard)
+
+    desk.until(answered, "an answer")
+    assert bindings.reports()["pump"].connected
+    house.stop()
+
+
+def test_what_a_broker_refuses_stands_in_the_status(
+    desk: Any, start_broker: Callable[..., Any], broker_kind: str
+) -> None:
+    if broker_kind == "mosquitto":
+        pytest.skip("mosquitto's acl_file lets everyone subscribe, and delivers nothing")
+    local = start_broker(users={"pi1": User("geheim", (Right("sensors/temp", read=True),))})
+    url = local.url.replace("mqtt://", "mqtt://pi1:geheim@")
+    bindings = desk.start(
+        f'[brokers.local]\nurl = "{url}"\n' + PLAIN.replace('model = "pump"', LOCAL)
+    )
+    desk.until(lambda: "to subscribe to" in bindings.reports()["pump"].why, "the refusal")
+    wrong = url.replace("geheim", "falsch")
+    bindings = desk.start(
+        f'[brokers.local]\nurl = "{wrong}"\n' + PLAIN.replace('model = "pump"', LOCAL)
+    )
+    desk.until(lambda: "refuses this device" in bindings.reports()["pump"].why, "the refusal")
