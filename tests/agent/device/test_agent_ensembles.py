@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
 
 import pytest
 
+from edge_agent import Agent
 from edge_contract import messages
 from edge_contract.errors import MachineFault
 
@@ -32,7 +34,7 @@ def test_an_ensemble_answers_through_every_door_and_follows_its_models(world, ti
             '[ensembles.chain]\nmodels = ["fan", "pump"]\n'
             'feeds = { "fan.temp" = "pump.probability_good" }\n'
         )
-    with device.agent() as agent:
+    with Agent.open(device.path) as agent:
         with pytest.raises(MachineFault, match="no model 'fan' is installed"):
             agent.predict("chain", ROW)
         assert ask_http(port, "/predict/chain", ROW)[0] == 404
@@ -46,6 +48,9 @@ def test_an_ensemble_answers_through_every_door_and_follows_its_models(world, ti
         found = agent.predict("chain", ROW)
         good = pytest.approx(expected.probabilities["good"], abs=1e-6)
         assert (found.label, found.probabilities["good"]) == (expected.label, good)
+        both = asyncio.run(agent.apredict("chain", [ROW, ROW]))
+        assert [each.label for each in both] == [expected.label] * 2
+        assert len({each.id for each in (found, *both)}) == 3, "a label can come later for each"
         status, said = ask_http(port, "/predict/chain", ROW)
         assert (status, said["model"], said["version"]) == (200, "chain", "1.0-2.0")
         assert said["predictions"][0]["probabilities"]["good"] == good
@@ -67,7 +72,7 @@ def test_an_ensemble_answers_through_every_door_and_follows_its_models(world, ti
         assert "'temp' is text 'hot'" in json.dumps(said)
         requests = agent.status().requests
         assert set(requests) == {"pump", "fan"}
-        assert [requests[name][0] for name in ("pump", "fan")] == [5, 5]
+        assert [requests[name][0] for name in ("pump", "fan")] == [7, 7]
 
         world.publisher.publish(tiny_bundle("1.1", seed=9))
         device.wait_at("1.1")

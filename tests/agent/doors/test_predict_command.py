@@ -378,3 +378,22 @@ def test_a_bar_is_drawn_on_a_terminal_that_shows_no_answers(pump: Path) -> None:
         assert b"100%" in said
         assert said.endswith(b"3,000 rows, 0 refused\r\n")
     assert not subprocess.run(words, capture_output=True, check=True).stderr.count(b"%")
+
+
+def test_an_ensemble_of_the_settings_answers_by_what_is_installed(pump: Path, tiny_bundle) -> None:
+    from edge_agent import Ensemble
+
+    install(Path.cwd(), tiny_bundle(), tiny_bundle(name="fan", seed=8))
+    with Path("agent.toml").open("a") as settings:
+        settings.write(
+            '[ensembles.chain]\nmodels = ["fan", "pump"]\nfeeds = { "fan.temp" = "pump.score" }\n'
+        )
+    Path("fan.edgepack").write_bytes(tiny_bundle(name="fan", seed=8))
+    Path("rows.csv").write_text(HEADER + "0.5,-1,2,0\n1,1,1,1\n")
+    out, _ = run("--config", "agent.toml", "chain", "rows.csv", "--json")
+    chain = Ensemble.of(
+        {"fan": "fan.edgepack", "pump": "pump.edgepack"}, {"fan.temp": "pump.score"}
+    )
+    expected = chain.predict([ROW, dict.fromkeys(ROW, 1.0)])
+    told = [json.loads(line)["probabilities"] for line in out.splitlines()]
+    assert told == [p.probabilities for p in expected]
