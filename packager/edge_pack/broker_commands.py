@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from edge_contract.topics import DEFAULT_PREFIX, Topics
 
 PLAIN_PORT, TLS_PORT, MTLS_PORT = 1883, 8883, 8884
 LOOPBACK = "127.0.0.1"
+WARN_BEFORE = timedelta(days=365)
 CONF_MAX_BYTES = 64 * 1024
 _BEGUN = ("lock", "secrets", "tls")
 """What a command that was cut off before the first account may have left."""
@@ -46,6 +48,8 @@ Examples:
   edge-pack broker-acl broker --fleet plant --tls broker.example --device gw1 --certificates
 
   edge-pack broker-acl broker --remove pi2
+
+  edge-pack broker-acl broker --renew-certificates
 """
 
 _Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of accounts.")]
@@ -84,6 +88,14 @@ def _broker_acl(
     renew: Annotated[
         bool, typer.Option("--renew", help="New passwords also for accounts that there are.")
     ] = False,
+    renew_certificates: Annotated[
+        bool,
+        typer.Option(
+            "--renew-certificates",
+            help="The authority's and the server's anew, for ten years: same keys and names, so"
+            " that devices with the former ca.pem connect until that one ends.",
+        ),
+    ] = False,
     plain: Annotated[
         str,
         typer.Option(metavar="ADDRESS", help="Listen without TLS here [127.0.0.1 without --tls]."),
@@ -105,6 +117,8 @@ def _broker_acl(
         raise InputFault(f"{folder} holds no accounts", advice="Name a --fleet to make some.")
     if tls:
         _make_server(accounts, tuple(tls))
+    if renew_certificates:
+        _renew_certificates(accounts)
     if with_certificates and not accounts.ca_key.exists():
         raise InputFault(
             "--certificates needs an authority", advice="Make one: --tls NAME-OF-THE-BROKER."
@@ -117,6 +131,7 @@ def _broker_acl(
     if owner:
         _give(accounts, owner)
     _print(accounts, now, made, as_json=as_json)
+    _warn(accounts, datetime.now(UTC))
     if os.geteuid() == 0 and accounts.passwords.stat().st_uid == 0:
         sys.stderr.write(
             "only root can read the hashes; a mosquitto that runs as a user of its own needs"
@@ -203,6 +218,28 @@ def _make_server(accounts: Accounts, hosts: tuple[str, ...]) -> None:
     csr = certificates.make_request(tls / "server.key")
     issued = certificates.issue(accounts.ca, accounts.ca_key, csr, "broker", hosts=hosts)
     write_atomic(tls / "server.pem", issued.encode())
+
+
+def _renew_certificates(accounts: Accounts) -> None:
+    server = accounts.folder / "tls" / "server.pem"
+    if not (accounts.ca_key.exists() and server.exists()):
+        raise InputFault(
+            f"{accounts.folder} holds no authority and server certificate to renew",
+            advice="Make them: --tls NAME-OF-THE-BROKER.",
+        )
+    names = certificates.hosts(server)
+    certificates.renew_authority(accounts.ca, accounts.ca_key)
+    _make_server(accounts, names)
+
+
+def _warn(accounts: Accounts, now: datetime) -> None:
+    """Say on stderr what ends within the year: heard late, no device connects any more."""
+    for what, path in (("ca.pem", accounts.ca), ("server.pem", accounts.folder / "tls/server.pem")):
+        if path.exists() and (end := certificates.ends(path)) < now + WARN_BEFORE:
+            sys.stderr.write(
+                f"tls/{what} ends on {end:%Y-%m-%d}: --renew-certificates, then bring tls/ca.pem to"
+                " the devices\n"
+            )
 
 
 def _make_client(accounts: Accounts, name: str) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from edge_contract.errors import InputFault, MachineFault
@@ -52,6 +54,33 @@ def make_authority(certificate: Path, key: Path, name: str) -> None:
         )  # fmt: skip
         write_atomic(key, (made / "key").read_bytes(), mode=0o600)
         write_atomic(certificate, (made / "pem").read_bytes())
+
+
+def renew_authority(certificate: Path, key: Path) -> None:
+    """A new certificate of the same authority, for another ``CA_DAYS``: same name, same key.
+
+    What it signed stays good, and who trusts the former certificate trusts what it signs from now
+    on, until the former one ends (RFC 5280 6.1: a path is built by name and key).
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "pem"
+        _run(
+            "x509", "-in", str(certificate), "-signkey", str(key), "-sha256",
+            "-days", str(CA_DAYS), "-set_serial", f"0x{os.urandom(16).hex()}", "-out", str(made),
+        )  # fmt: skip
+        write_atomic(certificate, made.read_bytes())
+
+
+def ends(certificate: Path) -> datetime:
+    """When a certificate's life ends. Raises MachineFault when it cannot be read."""
+    said = _run("x509", "-in", str(certificate), "-noout", "-enddate", "-dateopt", "iso_8601")
+    return datetime.fromisoformat(said.strip().partition("=")[2].replace("Z", "+00:00"))
+
+
+def hosts(certificate: Path) -> tuple[str, ...]:
+    """The names and addresses that a server's certificate is for. Raises MachineFault."""
+    said = _run("x509", "-in", str(certificate), "-noout", "-ext", "subjectAltName")
+    return tuple(re.findall(r"(?:DNS|IP Address):([^,\s]+)", said))
 
 
 def make_request(key: Path) -> str:
@@ -106,7 +135,8 @@ def _alternative(host: str) -> str:
         return f"DNS:{host}"
 
 
-def _run(*arguments: str) -> None:
+def _run(*arguments: str) -> str:
+    """What the command said."""
     try:
         done = subprocess.run(  # noqa: S603 - no shell, names are checked
             [find_openssl(), *arguments],
@@ -117,3 +147,4 @@ def _run(*arguments: str) -> None:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise MachineFault(f"openssl {arguments[0]} failed: {said[0][:200] if said else 'no word'}")
+    return done.stdout.decode(errors="replace")
