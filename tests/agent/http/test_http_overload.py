@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import struct
@@ -170,6 +171,30 @@ def test_a_request_of_too_many_values_is_refused(open_door, connect) -> None:
     answer = client.ask("POST", "/v2/models/pump/infer", json.dumps({"inputs": [tensor]}).encode())
     assert (answer.status, b"12 values" in answer.body) == (400, True)
     assert client.ask("POST", "/predict/pump", BODY).status == 200
+
+
+def test_large_requests_are_bounded_together(open_door, connect) -> None:
+    """Four that stop one byte before their end hold what is allowed; the fifth is told so."""
+    door = open_door(bodies_max_bytes=400_000)
+    head = b"POST /predict/pump HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100001\r\n\r\n"
+    held = [connect(door) for _ in range(4)]
+    for each in held:
+        each.send(head + b" " * 100_000)
+    until(lambda: door.held_bytes == 400_000)
+    more = connect(door)
+    more.send(head + b" " * 100_000)
+    answer = more.read()
+    assert (answer.status, b"too many large requests" in answer.body) == (503, True)
+    assert int(answer.headers["retry-after"]) >= 1
+    for each in held:
+        each.socket.close()
+    until(lambda: door.held_bytes == 0)
+    client = connect(door)
+    for _ in range(3):
+        assert client.ask("POST", "/predict/pump", BODY + b" " * 100_000).status == 200
+    packed = gzip.compress(BODY + b" " * 100_000)
+    answer = client.ask("POST", "/predict/pump", packed, content_encoding="gzip")
+    assert (answer.status, door.held_bytes) == (200, 0)
 
 
 def test_too_many_connections_hide_neither_health_nor_figures(open_door, connect) -> None:

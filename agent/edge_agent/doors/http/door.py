@@ -96,6 +96,11 @@ class HttpDoor:
         """That are open now."""
         return len(self._connections.all)
 
+    @property
+    def held_bytes(self) -> int:
+        """Of requests that arrive, wait, or are being answered."""
+        return self._connections.held_bytes
+
     def stop(self, timeout_s: float = STOP_S) -> None:
         """Answer what is under way, close every connection, end the thread."""
         with contextlib.suppress(RuntimeError):  # it has ended

@@ -33,6 +33,8 @@ class Limits(NamedTuple):
 
     Attributes:
         body_max_bytes: of a request, after decompression too.
+        bodies_max_bytes: of all requests together that arrive, wait, or are being answered; one
+            at least is let in.
         connections_max: at once, over all listeners.
         spare: connections beyond those, each for one question after the device's health or
             figures: a flood of requests must not hide how the device is.
@@ -41,6 +43,7 @@ class Limits(NamedTuple):
     """
 
     body_max_bytes: int = 8 * 1024**2
+    bodies_max_bytes: int = 64 * 1024**2
     connections_max: int = 256
     spare: int = 16
     arrive_s: float = 20.0
@@ -85,6 +88,7 @@ class Connections:
         self.fault = fault
         self.all: set[Connection] = set()
         self.answered = 0
+        self.held_bytes = 0
 
     def make(self, *, local: bool) -> Connection:
         """A connection that was accepted."""
@@ -115,6 +119,7 @@ class Connection(asyncio.Protocol):
         self._ending = False
         self._eof = False
         self._spare = False
+        self._held_bytes = 0
         self._writable = True
         self._since = self._loop.time()
         self._begin()
@@ -145,6 +150,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """The client is gone: what it waited for is not wanted any more."""
         self._server.all.discard(self)
+        self._hold(-self._held_bytes)
         self._transport = None
         self._waiting.clear()
         if self._task is not None:
@@ -237,6 +243,11 @@ class Connection(asyncio.Protocol):
         limit = self._server.limits.body_max_bytes
         if self._body_bytes > limit:
             raise _Refused(413, f"the body is over the limit of {limit} bytes")
+        self._hold(len(body))
+        server = self._server
+        others = server.held_bytes > self._held_bytes
+        if others and server.held_bytes > server.limits.bodies_max_bytes:
+            raise _Refused(503, "overloaded: too many large requests at once; send fewer")
         self._body.append(body)
 
     def on_message_complete(self) -> None:
@@ -245,6 +256,7 @@ class Connection(asyncio.Protocol):
         coding = self._headers.get("content-encoding", "identity").lower()
         if coding != "identity":
             body = _decompressed(body, coding, self._server.limits.body_max_bytes)
+            self._hold(len(body) - self._body_bytes)
         request = Request(
             self._parser.get_method().decode("latin-1"),
             self._url.partition(b"?")[0].decode("latin-1"),
@@ -267,12 +279,14 @@ class Connection(asyncio.Protocol):
     def _answer(self, request: Request, *, keep: bool) -> None:
         found = self._server.handler(request)
         if isinstance(found, Response):
+            self._hold(-len(request.body))
             self._write(found, keep=keep, head=request.method == "HEAD")
         else:
             self._task = self._loop.create_task(self._later(request, found, keep=keep))
 
     async def _later(self, request: Request, found: Awaitable[Response], *, keep: bool) -> None:
         response = await found
+        self._hold(-len(request.body))
         self._task = None
         self._write(response, keep=keep, head=request.method == "HEAD")
         while self._waiting and self._task is None and self._transport is not None:
@@ -296,6 +310,11 @@ class Connection(asyncio.Protocol):
             self._ending = True
             self._waiting.clear()
             self._transport.close()
+
+    def _hold(self, size_bytes: int) -> None:
+        """So much more of requests is kept, or less."""
+        self._held_bytes += size_bytes
+        self._server.held_bytes += size_bytes
 
     def _refuse(self, status: int, what: str) -> None:
         """Answer what cannot be read and read no more: where the next message begins is unknown."""
