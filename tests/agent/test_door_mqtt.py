@@ -28,7 +28,7 @@ TOPICS = Topics("home")
 IN, OUT = TOPICS.requests("pi-1", "pump"), TOPICS.answers("pi-1", "pump")
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"

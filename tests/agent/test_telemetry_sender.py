@@ -36,7 +36,7 @@ def record(seq: int, *, cells: int = 40) -> Record:
     )  # fmt: skip
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"

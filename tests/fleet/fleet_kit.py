@@ -244,7 +244,7 @@ class Publisher:
         self._link.stop()
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+def until(condition: Callable[[], object], what: str, timeout_s: float = 120.0) -> None:
     """Poll ``condition`` until it holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -43,7 +43,7 @@ class Counter:
             self.topics.append(passing.message.topic.rpartition("/")[2])
 
 
-def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 20) -> None:
+def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 120) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen within {deadline_s} s"

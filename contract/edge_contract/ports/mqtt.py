@@ -247,7 +247,9 @@ class Link:
     def stop(self) -> None:
         """Disconnect properly (no last will) and end the network thread."""
         self._client.disconnect()
-        self._client.loop_stop()
+        # paho's network thread forgets itself as it ends, between loop_stop's check and join too.
+        with contextlib.suppress(AttributeError):
+            self._client.loop_stop()
         self._up.clear()
         with self._lock:
             tickets, self._tickets = list(self._tickets.values()), {}

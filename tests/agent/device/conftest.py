@@ -35,7 +35,8 @@ from edge_release.repository import Repository
 
 FLEET, CHANNEL, MODEL = "home", "stable", "pump"
 TOPICS = Topics(FLEET)
-DEADLINE_S = 40.0
+DEADLINE_S = 180.0
+"""Of what certainly happens: a loaded machine needs a minute to start an agent."""
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 
 
