@@ -331,8 +331,8 @@ def _renew(
     targets = [target(broker, each, prefix, ca) for each in fleet or ()]
     repository = _open(keys, Asking(passphrase_file))
     with repository.locked():
-        for each in fleet or ():
-            overview.check_fleet(repository, each)
+        for name in fleet or ():
+            overview.check_fleet(repository, name)
         rows = keyring.status(repository, now=_now()).roles
         due = [row for row in rows if row.renew and row.role in (ROOT, TARGETS)]
         outcome = None
