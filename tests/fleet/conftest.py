@@ -82,7 +82,7 @@ def postgres() -> Iterator[str]:
     until(lambda: subprocess.run(ready, check=False).returncode == 0, "PostgreSQL is up", 60)
     yield str(folder)
     server.send_signal(signal.SIGQUIT)  # at once: nothing in it is needed again
-    server.wait(30)
+    server.wait(120)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -80,7 +80,7 @@ class Fleet:
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(120)
 
 
 @pytest.fixture(params=["embedded", "mosquitto"])

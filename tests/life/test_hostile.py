@@ -176,7 +176,7 @@ def collecting(scene: Scene, db: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
 
 
 def faults(db: str) -> set[str]:

@@ -254,7 +254,7 @@ class Life:
     def stop(self) -> None:
         """SIGTERM, and a clean end."""
         os.kill(self._agent(), signal.SIGTERM)
-        assert self.process.wait(60) == 0, self.said.read_text()[-2000:]
+        assert self.process.wait(120) == 0, self.said.read_text()[-2000:]
 
     def end(self) -> None:
         """Leave nothing running, whatever happened."""

@@ -216,7 +216,7 @@ def test_a_device_killed_in_the_middle_fetches_only_what_is_missing(
     for _ in range(1 + chunks_before):  # the first line says 0
         assert process.stdout.readline()
     process.send_signal(signal.SIGKILL)
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(120) == -signal.SIGKILL
     eventually(lambda: "dev-dl" not in broker.connected(), "the end of the connection")
     broker.clear_taps()
     on_disk = {path.name for path in (folder / "chunks").glob("?" * 64)}

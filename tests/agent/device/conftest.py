@@ -157,7 +157,7 @@ class Device:
         """SIGTERM; its exit code."""
         assert self.process
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def at(self, version: str, phase: str = "committed", name: str = MODEL) -> bool:
         """Whether it rests on ``version``."""

@@ -222,7 +222,7 @@ def test_run_logs_transitions_answers_and_ends_in_order(
     text = edge_agent("status", "--config", device.path).stdout
     assert "pump: 1.0 (" in text
     device.signal(number)
-    assert device.process.wait(30) == 0
+    assert device.process.wait(120) == 0
     log = device.log.read_text()
     for line in ("pump 1.0: idle -> fetching", "self-testing -> trial", "trial -> committed"):
         assert line in log

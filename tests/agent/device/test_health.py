@@ -235,7 +235,7 @@ def test_a_version_whose_trial_ends_in_a_crash_of_the_agent_is_condemned_after_t
         device.start()
         wait_on_trial(world, device, attempt)
         device.signal(number)
-        device.process.wait(30)
+        device.process.wait(120)
     device.start()
     device.wait_at("1.0", "idle")
     assert device.model().quarantined == ("2.0",)
@@ -277,7 +277,7 @@ def test_a_proven_version_whose_load_kills_the_agent_is_found_out_in_a_process_o
     state.save(device.folder, "pump", before)
     for loads in (1, 2, 3):
         device.start()
-        assert device.process.wait(60) == -signal.SIGSEGV
+        assert device.process.wait(120) == -signal.SIGSEGV
         assert load_state(device).loads == loads
     device.start()
     world.until(lambda: device.model().quarantined == ("2.0",), "the verdict")
@@ -385,5 +385,5 @@ def test_systemd_hears_ready_alive_and_stopping_of_a_real_agent(
     device.signal(signal.SIGTERM)
     while "STOPPING=1" not in heard:
         heard.append(ear.recv(4096).decode())
-    assert device.process.wait(30) == 0
+    assert device.process.wait(120) == 0
     ear.close()

@@ -180,7 +180,7 @@ def test_a_factory_bundle_whose_load_kills_the_agent_is_left_alone_after_three(
     (shelf / "pump.edgepack").write_bytes(signed(crashing, keys))
     for _ in range(3):
         device.start()
-        assert device.process.wait(60) == -11
+        assert device.process.wait(120) == -11
     device.start()
     world.publisher.publish(tiny_bundle("1.0"))
     device.wait_at("1.0")

@@ -333,7 +333,7 @@ def test_a_line_is_answered_before_the_next_is_sent(child) -> None:
         process.stdin.flush()
         assert wanted in json.loads(process.stdout.readline())
     process.stdin.close()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     assert process.stderr.read() == b"2 answered, 1 refused\n"
 
 
@@ -343,14 +343,14 @@ def test_a_reader_that_goes_away_and_ctrl_c_end_it_without_a_traceback(child) ->
     process.stdin.flush()
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(120) == 130
     assert process.stderr.read() == b"interrupted\n"
     process = child()
     process.stdout.close()
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write((json.dumps(ROW).encode() + b"\n") * 10)
         process.stdin.flush()
-    assert process.wait(60) == 141
+    assert process.wait(120) == 141
     assert process.stderr.read() == b""
 
 
@@ -371,7 +371,7 @@ def test_a_bar_is_drawn_on_a_terminal_that_shows_no_answers(pump: Path) -> None:
             with contextlib.suppress(OSError):  # the other end is closed
                 while part := os.read(ours, 4096):
                     said += part
-            assert process.wait(60) == 0
+            assert process.wait(120) == 0
         os.close(ours)
         shown[output] = said
     for said in shown.values():

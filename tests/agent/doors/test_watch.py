@@ -282,7 +282,7 @@ def test_it_watches_until_it_is_interrupted(tiny_bundle, tmp_path: Path) -> None
         (tmp_path / "in" / "one.json").write_text(json.dumps(ROW))
         assert json.loads(process.stdout.readline())["file"]["name"] == "one.json"
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(120) == 130
         assert process.stderr.read() == b"interrupted\n"
     finally:
         process.kill()
