@@ -313,9 +313,13 @@ class Noted:
 
     def claim(self) -> int:
         """The number of the first row of the last call that this thread made; 0 for none."""
-        number = getattr(self._last, "number", 0)
-        self._last.number = 0
-        return int(number)
+        last = self._last
+        try:
+            number: int = last.number
+        except AttributeError:  # this thread's first
+            return 0
+        last.number = 0
+        return number
 
     def id_of(self, number: int) -> str:
         """As ``Answers.id_of``."""

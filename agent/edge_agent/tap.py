@@ -82,9 +82,11 @@ def predict(model: Model, rows: object) -> Prediction | list[Prediction]:
     """As ``Model.predict``, each prediction with its id where the agent gives ids."""
     found = model.predict(rows)
     observer = model.observer
-    noted = observer.noted if isinstance(observer, Tap) else None
-    number = noted.claim() if noted is not None else 0
-    if noted is None or not number:
+    if type(observer) is not Tap or observer.noted is None:
+        return found
+    noted = observer.noted
+    number = noted.claim()
+    if not number:
         return found
     if not isinstance(found, list):
         return _with_id(found, noted.id_of(number))
