@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from edge_contract import chunks, codec
+from edge_contract import chunks
 from edge_contract import manifest as manifests
 from edge_contract.errors import InputFault
 from edge_contract.manifest import File, Manifest
@@ -58,6 +58,8 @@ class Bundle:
 
 def encode_member(name: str, raw: bytes) -> tuple[File, bytes]:
     """The manifest's entry for a member and its stored bytes."""
+    from edge_contract import codec  # noqa: PLC0415 - an installed slot needs none
+
     stored = codec.encode(raw)
     index = chunks.index_of(stored)
     file = File(
@@ -94,6 +96,8 @@ def decode_pieces(file: File, stored: Iterable[bytes]) -> Iterator[bytes]:
             stored_size += len(piece)
             came.update(piece)
             yield piece
+
+    from edge_contract import codec  # noqa: PLC0415 - an installed slot needs none
 
     for piece in codec.decode_pieces(counted(), size_max=file.raw_size):
         raw_size += len(piece)
