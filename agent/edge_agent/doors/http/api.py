@@ -27,7 +27,7 @@ from edge_agent import overload, tap
 from edge_agent.desk import Desk
 from edge_agent.doors import oip, plain
 from edge_agent.doors.http import describe, metrics
-from edge_agent.doors.http.protocol import Request, Response
+from edge_agent.doors.http.protocol import Lane, Request, Response
 from edge_agent.live import Live, NoSuchVersion
 from edge_agent.model import Model
 from edge_agent.overload import Reason, Rules, Waiting
@@ -139,6 +139,40 @@ class Api:
         if isinstance(found, Response):
             return self._counted(found, begin)
         return self._awaited(found, begin)
+
+    def lane_of(self, request: Request) -> Lane | None:
+        """Answers what differs from ``request`` in its body alone; None: by ``handle`` only.
+
+        Who may ask, and for what, stands in the head: it is looked at once.
+        """
+        place = _place(request.path) if len(request.path) <= PATH_KEPT_MAX else None
+        work = _WORK.get(place[2]) if place is not None else None
+        if place is None or work is None or request.method != "POST" or _asks_time(request):
+            return None
+        try:
+            self._check_caller(request)
+        except _Status:
+            return None
+        return functools.partial(self._at_once, request._replace(body=b""), *place[:2], work)
+
+    def _at_once(
+        self, like: Request, name: str, version: str, work: Work, body: bytes
+    ) -> Response | None:
+        """As ``handle``, where the model is there and quick, else None."""
+        begin = time.perf_counter_ns()
+        seat = self._models.get(name)
+        if seat is None or not self._is_quick(name, version, body):
+            return None
+        try:
+            response = self._timed(seat, like._replace(body=body), version, work)
+        except Exception as error:  # noqa: BLE001 - as in ``handle``
+            response = fault_of(error)
+        return self._counted(response, begin)
+
+    def _is_quick(self, name: str, version: str, body: bytes) -> bool:
+        known = self._known.get((name, version))
+        quick = known is not None and known.took_ns <= INLINE_MAX_NS
+        return quick and len(body) <= INLINE_MAX_BYTES
 
     def fault(self, status: int, what: str) -> Response:
         """The answer for a request that could not be read."""
@@ -269,12 +303,8 @@ class Api:
         if request.spare:
             raise _Status(503, "too many connections")
         seat = self._seat(name)
-        headers = request.headers
-        asked = "request-timeout" in headers or "prefer" in headers
-        timeout_s = _timeout_s(request) if asked else 0.0
-        known = self._known.get((name, version))
-        quick = known is not None and known.took_ns <= INLINE_MAX_NS
-        if quick and len(request.body) <= INLINE_MAX_BYTES:
+        timeout_s = _timeout_s(request) if _asks_time(request) else 0.0
+        if self._is_quick(name, version, request.body):
             return self._timed(seat, request, version, work)
         request = request._replace(arrived_s=time.monotonic())
         serve = functools.partial(self._timed, seat, request, version, work)
@@ -452,6 +482,10 @@ def _check_method(request: Request, method: str) -> None:
             f"{request.method} is not for {request.path[:120]}",
             (("allow", ", ".join(allowed)),),
         )
+
+
+def _asks_time(request: Request) -> bool:
+    return "request-timeout" in request.headers or "prefer" in request.headers
 
 
 def _timeout_s(request: Request) -> float:

@@ -78,7 +78,9 @@ class HttpDoor:
         self.config = config
         about = Config(version, config.token, config.threads, config.rules)
         self._api = Api(about, models, families, labels)
-        self._connections = Connections(config.limits, self._api.handle, self._api.fault)
+        self._connections = Connections(
+            config.limits, self._api.handle, self._api.fault, self._api.lane_of
+        )
         self._loop = _new_loop()
         self._stopping = asyncio.Event()
         self._servers: list[asyncio.Server] = []

@@ -4,7 +4,10 @@ Guards: nothing is kept that is larger than its bound; a client that sends or re
 its connection, not others theirs; a message that two parsers could read differently is refused
 (llhttp, strict), and nothing behind a faulty message is looked at.
 
-The parser is httptools'. Sources: RFC 9110, RFC 9112.
+The parser is httptools'. What it made of a head is remembered: a client sends the same bytes before
+each body, and where they come again in one piece with a body of their length, they mean the same.
+
+Sources: RFC 9110, RFC 9112.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ import httptools
 HEAD_MAX_BYTES = 16 * 1024
 NAME_KEPT_MAX = 64
 SPARE_IDLE_S = 2.0
+LANES_MAX = 64
+LANE_HEAD_MAX_BYTES = 2048
 PIPELINE_MAX = 8
 """Requests of one connection that wait for the answer to the one before."""
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -79,20 +84,34 @@ Fault = Callable[[int, str], Response]
 """The answer for a request that never got as far as the handler."""
 
 
-class Connections:
-    """All connections of a server. In its loop."""
+Lane = Callable[[bytes], Response | None]
+"""Answers a body behind a head that is known, at once; None: let the handler answer."""
+LaneOf = Callable[[Request], Lane | None]
 
-    def __init__(self, limits: Limits, handler: Handler, fault: Fault) -> None:
+
+class Connections:
+    """All connections of a server. In its loop.
+
+    Args:
+        lane_of: the lane for requests that differ from this one in their body alone; None: there
+            is none.
+    """
+
+    def __init__(
+        self, limits: Limits, handler: Handler, fault: Fault, lane_of: LaneOf = lambda _: None
+    ) -> None:
         self.limits = limits
         self.handler = handler
         self.fault = fault
+        self.lane_of = lane_of
+        self._lanes: dict[bool, dict[bytes, tuple[int, Lane]]] = {True: {}, False: {}}
         self.all: set[Connection] = set()
         self.answered = 0
         self.held_bytes = 0
 
     def make(self, *, local: bool) -> Connection:
         """A connection that was accepted."""
-        return Connection(self, local=local)
+        return Connection(self, self._lanes[local], local=local)
 
     def sweep(self, now: float) -> None:
         """Close what has been slow or idle for too long. To be called about once a second."""
@@ -108,8 +127,12 @@ class Connections:
 class Connection(asyncio.Protocol):
     """One client."""
 
-    def __init__(self, server: Connections, *, local: bool) -> None:
+    def __init__(
+        self, server: Connections, lanes: dict[bytes, tuple[int, Lane]], *, local: bool
+    ) -> None:
         self._server = server
+        self._lanes = lanes
+        self._whole = b""
         self._local = local
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
@@ -161,12 +184,46 @@ class Connection(asyncio.Protocol):
         if self._ending:
             return
         if self._idle:
+            if self._by_lane(data):
+                return
             self._idle = False
             self._since = self._loop.time()
+            self._whole = data
+        else:
+            self._whole = b""
         try:
             self._feed(data)
         except _Refused as error:
             self._refuse(error.status, error.what)
+
+    def _by_lane(self, data: bytes) -> bool:
+        """Answer a request whose head is known; False: it is not one, or not to be answered so."""
+        size = data.find(_END, 0, LANE_HEAD_MAX_BYTES) + len(_END)
+        length, lane = self._lanes.get(data[:size], _NO_LANE)
+        if len(data) != size + length or self._spare or self._task is not None:
+            return False
+        response = lane(data[size:])
+        if response is None:
+            return False
+        self._write(response, keep=True)
+        return True
+
+    def _remember(self, request: Request) -> None:
+        """Open a lane for requests like this one, which was all that came in one piece."""
+        head, end, body = self._whole.partition(_END)
+        length = request.headers.get("content-length", "")
+        fixed = length == str(len(body)) and body == request.body
+        if (
+            not fixed
+            or len(head) + len(end) > LANE_HEAD_MAX_BYTES
+            or not _PLAIN.isdisjoint(request.headers)
+        ):
+            return
+        lane = self._server.lane_of(request)
+        if lane is not None:
+            if len(self._lanes) >= LANES_MAX:
+                self._lanes.clear()  # clients come and go; those that stay are learnt again
+            self._lanes[head + end] = len(body), lane
 
     def _feed(self, data: bytes) -> None:
         self._head_bytes += len(data)
@@ -266,6 +323,9 @@ class Connection(asyncio.Protocol):
             spare=self._spare,
         )
         keep = self._parser.should_keep_alive() and not self._spare
+        if keep and self._whole:
+            self._remember(request)
+            self._whole = b""
         self._begin()
         if self._task is None and not self._waiting:
             self._answer(request, keep=keep)
@@ -386,6 +446,9 @@ def _decompressed(body: bytes, coding: str, limit: int) -> bytes:
 
 
 _END = b"\r\n\r\n"
+_PLAIN = frozenset({"content-encoding", "expect", "transfer-encoding", "upgrade"})
+"""Fields that a request in a lane does not have: with them a body is more than its bytes."""
+_NO_LANE: tuple[int, Lane] = (-1, lambda _: None)
 
 
 @functools.lru_cache(maxsize=16)
