@@ -327,14 +327,15 @@ def sample(pid: int, samples: Samples, stop: threading.Event) -> None:
 # -- judging -------------------------------------------------------------------------------------
 
 
+def means(series: list[float]) -> list[float]:
+    """Of blocks of equal length."""
+    size = len(series) // BLOCKS
+    return [sum(series[at * size : (at + 1) * size]) / size for at in range(BLOCKS)]
+
+
 def growth(at_s: list[float], mb: list[float]) -> tuple[float, float]:
     """Growth over the whole time in MB, and half of its 95 % interval: see the module's text."""
-    size = len(at_s) // BLOCKS
-    xs, ys = [], []
-    for block in range(BLOCKS):
-        part = slice(block * size, (block + 1) * size)
-        xs.append(sum(at_s[part]) / size)
-        ys.append(sum(mb[part]) / size)
+    xs, ys = means(at_s), means(mb)
     mean_x, mean_y = sum(xs) / BLOCKS, sum(ys) / BLOCKS
     spread = sum((x - mean_x) ** 2 for x in xs)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
@@ -369,6 +370,7 @@ def judge(
             f"{max(series):.1f}; grown by {grown:+.2f} MB, 95 % {grown - half:+.2f} to "
             f"{grown + half:+.2f}, in {samples.at_s[-1] - samples.at_s[warm]:.0f} s"
         )
+        print("   by blocks:", " ".join(f"{mean:.1f}" for mean in means(series)))
         upper = grown + half
         if seconds >= LONG_S:
             goals[f"{name}, growth at most (MB)"] = (upper, GROWTH_MAX_MB, upper <= GROWTH_MAX_MB)

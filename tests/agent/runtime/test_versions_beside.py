@@ -213,8 +213,8 @@ def test_promotions_under_load_fail_no_request(keeping: World) -> None:
 def test_the_former_of_a_state_is_kept_and_no_other(keeping: World) -> None:
     serving = keeping.serving
     slots = {version: keeping.slot(version) for version in ("1.0", "2.0", "3.0")}
-    for version in slots:
-        serving.answer("pump", *slots[version])
+    for each in slots.values():
+        serving.answer("pump", *each)
     assert list(serving.seat("pump").loaded) == ["3.0", "2.0", "1.0"]
     serving.keep_former("pump", *slots["2.0"])
     assert list(serving.seat("pump").loaded) == ["3.0", "2.0"]

@@ -94,6 +94,6 @@ def test_the_commands_write_a_mirror_and_sign_its_address(tmp_path: Path) -> Non
         again = json.loads(edge_pack("mirror", "set", *where, "--json"))
         assert (again["mirrors"], again["signed"]) == ([], True)
         assert "no address" in edge_pack("mirror", "set", "ftp://a", *where, code=2)
-        assert "nothing is published" in edge_pack(
+        assert "nothing was published for fleet other" in edge_pack(
             "mirror", "export", "www", "--fleet", "other", code=2
         )
