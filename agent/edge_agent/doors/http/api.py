@@ -161,10 +161,11 @@ class Api:
         """As ``handle``, where the model is there and quick, else None."""
         begin = time.perf_counter_ns()
         seat = self._models.get(name)
-        if seat is None or not self._is_quick(name, version, body):
+        if seat is None or seat.model is None or not self._is_quick(name, version, body):
             return None
         try:
-            response = self._timed(seat, like._replace(body=body), version, work)
+            request = Request(like.method, like.path, like.headers, body, like.local)
+            response = self._timed(seat, request, version, work)
         except Exception as error:  # noqa: BLE001 - as in ``handle``
             response = fault_of(error)
         return self._counted(response, begin)
