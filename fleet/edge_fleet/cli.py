@@ -47,13 +47,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.add_typer(token_commands.app, name="tokens")
-app.add_typer(label_commands.app, name="labels")
-app.command()(report_commands.report)
-app.command()(quality_commands.quality)
-app.command()(aside_commands.shadow)
-app.command()(aside_commands.accuracy)
-
 PASSWORD_VARIABLE = "EDGE_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
 DEFAULT_DB = "sqlite:///edge-fleet.db"
 LEVELS_SHOWN = 20
@@ -285,6 +278,14 @@ def resolve(
     with opened(db) as store:
         closed = reports.resolve(store, alarms, _now_ms(), comment)
     terminal.print_line(f"closed {', '.join(map(str, closed))}")
+
+
+app.command()(report_commands.report)
+app.command()(quality_commands.quality)
+app.command()(aside_commands.accuracy)
+app.command()(aside_commands.shadow)
+app.add_typer(label_commands.app, name="labels")
+app.add_typer(token_commands.app, name="tokens")
 
 
 def _print_status(found: views.Status) -> None:
