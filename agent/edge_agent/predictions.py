@@ -23,6 +23,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from msgspec import Meta, Struct
 
+from edge_agent.settings import Feedback as Settings
 from edge_contract import aside, wire
 from edge_contract.errors import EdgeError, InputFault
 from edge_contract.manifest import Manifest
@@ -294,6 +295,15 @@ class Answers:
         gone = min(newest, key=newest.__getitem__)
         self._table[self._table["bundle"] == gone] = np.zeros(1, dtype=_DTYPE)
         del self._bundles[gone]
+
+
+def kept(
+    settings: Settings, path: Path, *, boot: int, now_s: Callable[[], float]
+) -> Answers | None:
+    """The ring that the settings want; None where they keep nothing."""
+    if not settings.keep:
+        return None
+    return Answers(path, boot=boot, keep=settings.keep, keep_s=settings.hours * 3600, now_s=now_s)
 
 
 class Noted:

@@ -12,7 +12,7 @@ from typing import Protocol
 from edge_agent.inputs import Batch
 from edge_agent.model import Model, Observer
 from edge_agent.outputs import Prediction
-from edge_agent.predictions import Noted
+from edge_agent.predictions import Answers, Noted, bundle_of
 
 
 class Watcher(Protocol):
@@ -59,6 +59,14 @@ class Tap:
     def failed(self, rows: int) -> None:
         """As ``Observer.failed``."""
         self.window.failed(rows)
+
+
+def tapped(model: Model, window: Observer, answers: Answers | None) -> Observer:
+    """What a model tells its calls to, given its window; ``answers``: None without feedback."""
+    bundle = bundle_of(model.manifest, model.profile, model.digest)
+    if answers is None or bundle is None:
+        return window
+    return Tap(window, Noted(answers, bundle))
 
 
 def watch(model: Model, watcher: Watcher | None) -> None:

@@ -148,7 +148,7 @@ BUSY = """
 import logging, pathlib, sys, threading, time
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 from edge_agent import Agent, config
-from edge_agent.agent import Clocks
+from edge_agent.parts import Clocks
 from edge_contract.errors import EdgeError
 clock = pathlib.Path(sys.argv[1]).with_name("clock")
 wall = lambda: time.time() + float(clock.read_text() or 0) if clock.exists() else time.time()

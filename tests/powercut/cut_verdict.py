@@ -38,9 +38,9 @@ from cut_world import (
 
 from edge_agent import Agent, slot, state
 from edge_agent import config as configs
-from edge_agent.agent import Clocks
 from edge_agent.config import Config
 from edge_agent.folder import Folder, last_boot
+from edge_agent.parts import Clocks
 from edge_agent.pull import delivery_of, enroll
 from edge_contract.errors import EdgeError
 from edge_fleet.broker import BrokerThread

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from edge_agent import config as configs
-from edge_agent.agent import Clocks
 from edge_agent.bindings.build import Bindings
 from edge_agent.config import Config
 from edge_agent.model import Model
+from edge_agent.parts import Clocks
 from edge_agent.serving import Serving
 from edge_agent.telemetry import Recorder, Spool
 from edge_contract import broker_url

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from edge_agent import Agent
-from edge_agent.agent import Clocks
+from edge_agent.parts import Clocks
 from edge_contract import messages
 from edge_contract.chunks import CHUNK_BYTES
 from edge_contract.messages import Reported
