@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -16,9 +14,9 @@ from edge_agent import (
     bind_commands,
     clock,
     enrolling,
-    journal,
     local,
     predict_commands,
+    running,
     service,
     service_commands,
     show,
@@ -38,7 +36,9 @@ app = typer.Typer(
 
 ConfigPath = Annotated[
     Path,
-    typer.Option("--config", envvar="EDGE_AGENT_CONFIG", help="Settings, TOML.", show_default=True),
+    typer.Option(
+        "--config", envvar=running.CONFIG_VARIABLE, help="Settings, TOML.", show_default=True
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
@@ -54,25 +54,7 @@ def run(
 
     Example: edge-agent run --config agent.toml
     """
-    settings = _load(config)
-    logging.basicConfig(
-        handlers=[journal.handler(sys.stderr, os.environ)],
-        level=logging.DEBUG if verbose else logging.INFO,
-    )
-    from edge_agent.agent import Agent  # noqa: PLC0415 - `status` needs no runtime
-    from edge_agent.notify import Notifier  # noqa: PLC0415
-
-    # The kernel may give a signal to any thread, which ends no wait of this one: an Event set by
-    # the handler was not seen. The pipe is written to in whichever thread it is.
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake)
-    for number in (signal.SIGTERM, signal.SIGINT, local.LOOK_SIGNAL):
-        signal.signal(number, lambda *_: None)
-    with Agent(settings, notifier=Notifier.of(os.environ, os.getpid())) as agent:
-        while os.read(woken, 1)[0] == local.LOOK_SIGNAL:
-            agent.look()
-        logging.getLogger(__name__).info("stopping")
+    running.run(running.Line(str(config), verbose))
 
 
 @app.command()

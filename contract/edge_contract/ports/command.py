@@ -2,6 +2,8 @@
 
 Exit codes: 0 done; 1 the answer is no; 2 wrong input or usage; 3 the build refuses; 4 this
 machine cannot; 5 the other side failed; 130 interrupted; 141 the reader of the output went away.
+
+A command that stays in memory does without Typer, hence only ``add_version`` imports it.
 """
 
 import importlib.metadata
@@ -11,12 +13,13 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from edge_contract.errors import EdgeError
 from edge_contract.ports.start import INTERRUPTED
+
+if TYPE_CHECKING:
+    import typer
 
 MACHINE_FAULT = 4
 READER_GONE = 141
@@ -58,8 +61,9 @@ def run(app: Callable[[], object]) -> None:
         sys.exit(MACHINE_FAULT)
 
 
-def add_version(app: typer.Typer, name: str) -> None:
+def add_version(app: "typer.Typer", name: str) -> None:
     """Give the command ``name`` an option ``--version``."""
+    import typer  # noqa: PLC0415 - see the module's text
 
     def show(wanted: bool) -> None:
         if wanted:
