@@ -60,7 +60,7 @@ _DTYPES = {
 
 BLOCK_BYTES = 1024**2
 """Blocks from this size on are mapped by themselves after ``free_at_once``."""
-_M_MMAP_THRESHOLD = -3
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 """Of glibc's ``malloc.h``."""
 
 _X86 = ("x86_64", "AMD64", "i386", "i686")
@@ -268,9 +268,13 @@ def free_at_once() -> bool:
     (mallopt(3), M_MMAP_THRESHOLD). Weights then lie in the heap, where a load needs up to four
     times the model and half of it stays after the model is gone (decision 0021). A fixed size
     ends that; one that is over an image of 224 x 224 numbers costs requests nothing.
+
+    All threads share one heap: glibc makes up to eight a core, each with leftovers of its own, 1 to
+    2 MB at rest. Python asks malloc for large blocks only, so that threads seldom meet there.
     """
     with contextlib.suppress(OSError, AttributeError):
-        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, BLOCK_BYTES))
+        mallopt = ctypes.CDLL(None).mallopt
+        return bool(mallopt(_M_MMAP_THRESHOLD, BLOCK_BYTES) and mallopt(_M_ARENA_MAX, 1))
     return False
 
 

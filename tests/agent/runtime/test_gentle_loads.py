@@ -148,3 +148,44 @@ def test_a_load_needs_little_more_than_the_model_and_all_of_it_comes_back(tmp_pa
     loaded, left = (int(each) / 1e6 for each in found.stdout.split())
     assert 20 < loaded < 36
     assert left < 4
+
+
+HEAPS = """
+import ctypes, sys, threading
+from pathlib import Path
+from edge_agent import runtime
+
+libc = ctypes.CDLL(None)
+libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+def heaps():
+    file = libc.fopen(sys.argv[1].encode(), b"w")
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+    return Path(sys.argv[1]).read_text().count("<heap nr=")
+if sys.argv[2] == "shared":
+    assert runtime.free_at_once()
+before = heaps()
+meeting = threading.Barrier(4)
+def work():
+    block = bytearray(100_000)  # of malloc, as tensors are
+    meeting.wait(60)
+    del block
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(heaps() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_threads_share_one_heap(tmp_path: Path) -> None:
+    """Each heap has leftovers of its own; left alone, glibc makes one for each of four threads."""
+    if "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
+        pytest.skip("of glibc")
+    more = {
+        how: int(subprocess.check_output([sys.executable, "-c", HEAPS, tmp_path / "info", how]))
+        for how in ("shared", "as it was")
+    }
+    assert more["shared"] == 0
+    assert more["as it was"] > 0
