@@ -8,9 +8,12 @@ over HTTP (plain rows, the Open Inference Protocol, connections that come and go
 through self-test and trial, windows of counts go home, and the broker is restarted. Once a second
 its memory, open files and threads are read.
 
-Growth is the slope of its resident set over time, after a first part for warming up, with a 95 %
-interval: by least squares on the means of blocks of equal length, for seconds beside one another
-are not independent. The goal bounds the interval's upper end over the run.
+Growth is the slope over time of its resident set, and of the anonymous part of that, which is its
+own whatever else runs, after a first part for warming up, with a 95 % interval: by least squares on
+the medians of blocks of equal length, for seconds beside one another are not independent. Medians,
+since a swap holds two versions for as long as the machine takes, 10 MB here; what is not given back
+stays after the swap too, and moves them. The goal bounds the interval's upper end over the run. PSS
+is shown: pages of libraries count by how many others map them, so it moves with its neighbours.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import math
 import os
 import platform
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -73,6 +77,7 @@ class Samples:
 
     at_s: list[float] = field(default_factory=list)
     rss: list[float] = field(default_factory=list)
+    anonymous: list[float] = field(default_factory=list)
     pss: list[float] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
@@ -320,6 +325,7 @@ def sample(pid: int, samples: Samples, stop: threading.Event) -> None:
             samples.files.append(len(list((root / "fd").iterdir())))
             samples.threads.append(len(list((root / "task").iterdir())))
             samples.rss.append(figures["Rss:"])
+            samples.anonymous.append(figures["Anonymous:"])
             samples.pss.append(figures["Pss:"])
             samples.at_s.append(time.monotonic() - begin)
 
@@ -327,15 +333,15 @@ def sample(pid: int, samples: Samples, stop: threading.Event) -> None:
 # -- judging -------------------------------------------------------------------------------------
 
 
-def means(series: list[float]) -> list[float]:
+def medians(series: list[float]) -> list[float]:
     """Of blocks of equal length."""
     size = len(series) // BLOCKS
-    return [sum(series[at * size : (at + 1) * size]) / size for at in range(BLOCKS)]
+    return [statistics.median(series[at * size : (at + 1) * size]) for at in range(BLOCKS)]
 
 
 def growth(at_s: list[float], mb: list[float]) -> tuple[float, float]:
     """Growth over the whole time in MB, and half of its 95 % interval: see the module's text."""
-    xs, ys = means(at_s), means(mb)
+    xs, ys = medians(at_s), medians(mb)
     mean_x, mean_y = sum(xs) / BLOCKS, sum(ys) / BLOCKS
     spread = sum((x - mean_x) ** 2 for x in xs)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
@@ -362,7 +368,7 @@ def judge(
         for wrong in tally.wrong[:3]:
             print("  ", wrong)
         goals[f"{name}, not as expected"] = (failed, 0, not failed and tally.good > 0)
-    for name in ("rss", "pss"):
+    for name in ("rss", "anonymous", "pss"):
         series = getattr(samples, name)[kept]
         grown, half = growth(samples.at_s[kept], series)
         print(
@@ -370,9 +376,9 @@ def judge(
             f"{max(series):.1f}; grown by {grown:+.2f} MB, 95 % {grown - half:+.2f} to "
             f"{grown + half:+.2f}, in {samples.at_s[-1] - samples.at_s[warm]:.0f} s"
         )
-        print("   by blocks:", " ".join(f"{mean:.1f}" for mean in means(series)))
+        print("   by blocks:", " ".join(f"{each:.1f}" for each in medians(series)))
         upper = grown + half
-        if seconds >= LONG_S:
+        if seconds >= LONG_S and name != "pss":
             goals[f"{name}, growth at most (MB)"] = (upper, GROWTH_MAX_MB, upper <= GROWTH_MAX_MB)
     for name in ("files", "threads"):
         series = sorted(getattr(samples, name)[kept][: len(samples.at_s) // 4])
