@@ -8,7 +8,6 @@ What it is made of is in ``edge_agent.parts``.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import random
@@ -103,6 +102,8 @@ class Agent:
 
     async def apredict(self, model: str, rows: object) -> Prediction | list[Prediction]:
         """As ``predict``, without holding up the event loop."""
+        import asyncio  # noqa: PLC0415 - as in edge_agent.model
+
         return await asyncio.to_thread(self.predict, model, rows)
 
     def feedback(self, which: str, label: Label) -> LabelsTaken:

@@ -10,7 +10,6 @@ They lie outside of the agent's folder, where it cannot write, and are read when
 from __future__ import annotations
 
 import logging
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +134,8 @@ def peek(path: Path) -> Manifest:
 
     Raises InputFault when it is no bundle.
     """
+    import tarfile  # noqa: PLC0415 - most devices have no such file
+
     try:
         with tarfile.open(path, "r:") as archive:
             member = archive.next()

@@ -10,7 +10,6 @@ asked by their version only.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -138,6 +137,8 @@ class Live:
 
     async def apredict(self, rows: object, version: str = "") -> Prediction | list[Prediction]:
         """As ``predict``, without holding up the event loop."""
+        import asyncio  # noqa: PLC0415 - as in edge_agent.model
+
         return await asyncio.to_thread(self.predict, rows, version)
 
     def swap(

@@ -7,7 +7,6 @@ in line for the kernel's OOM killer, last in line for the processor, and dies wi
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import os
@@ -315,6 +314,8 @@ def _fence(ram_bytes_max: int) -> None:
 
 def main() -> int:
     """Test one slot and print what was seen; 0: passed, 1: not."""
+    import argparse  # noqa: PLC0415 - the agent itself reads no arguments here
+
     parser = argparse.ArgumentParser(
         prog="python -m edge_agent.selftest", description="Test one slot on this machine."
     )

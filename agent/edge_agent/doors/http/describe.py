@@ -5,7 +5,6 @@ Source: OpenAPI Specification 3.1.
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +56,8 @@ def document(models: Mapping[str, Model], version: str, *, bearer: bool) -> dict
 
 def page(models: Mapping[str, Model]) -> bytes:
     """What a person sees who opens the address: each model with a command to try."""
+    import html  # noqa: PLC0415 - a table of all entities, for who looks here
+
     parts = [_HEAD]
     for name, model in sorted(models.items()):
         manifest = model.manifest
