@@ -30,6 +30,8 @@ WAITING_BYTES_MAX = 32 * 1024**2
 VALUES_MAX = 4_000_000
 """Of one request: rows times features. 32 MB as float64."""
 RETRY_MAX_S = 60
+MODELS_MAX = 256
+"""Of so many models is known how long they take: a name is whatever a client wrote."""
 _SMOOTH = 8
 """How long a model takes is a moving average over about so many requests."""
 
@@ -175,7 +177,9 @@ class Queue:
         self._running[model] -= 1
         if not self._running[model]:
             del self._running[model]
-        before = self._took_s.get(model, took_s)
+        before = self._took_s.pop(model, took_s)
+        if len(self._took_s) >= MODELS_MAX:
+            del self._took_s[next(iter(self._took_s))]  # the one that was asked longest ago
         self._took_s[model] = before + (took_s - before) / _SMOOTH
 
     def clear(self, reason: Reason) -> Away:

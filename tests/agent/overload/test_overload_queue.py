@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from edge_agent import overload
 from edge_agent.desk import Desk
 from edge_agent.overload import Queue, Reason, Rules, Waiting, check_size
 from edge_contract.errors import InputFault
@@ -241,3 +242,15 @@ def test_a_request_is_as_large_as_its_values(rows, values) -> None:
     check_size(rows, values)
     with pytest.raises(InputFault, match=f"{values} values in one request, {values - 1} are"):
         check_size(rows, values - 1)
+
+
+def test_names_that_clients_make_up_leave_no_trace_without_end() -> None:
+    requests, queue = Requests(), Queue(Rules())
+    for number in range(2 * overload.MODELS_MAX):
+        offer(queue, requests.make("m"))
+        offer(queue, requests.make(f"made-up-{number}"))
+        while work(queue, took_s=1.0):
+            pass
+    assert len(queue._took_s) <= overload.MODELS_MAX
+    offer(queue, requests.make("m"))
+    assert queue.wait_s("m") > 0  # who is asked all the time is still known
