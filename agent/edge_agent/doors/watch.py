@@ -29,6 +29,7 @@ from msgspec import UNSET, Struct
 from edge_agent import tap
 from edge_agent.doors import files, plain
 from edge_agent.doors.media import PICTURES, SOUNDS, Images, MissingExtra, Sounds
+from edge_agent.doors.mqtt import BROKEN
 from edge_agent.doors.rows import CsvRows
 from edge_agent.live import Live
 from edge_agent.model import Model
@@ -41,8 +42,11 @@ from edge_contract.ports.disk import make_folder, read_bounded, settle, sync_dir
 
 log = logging.getLogger(__name__)
 
+NAME_MAX_BYTES = 200
+"""A file system's bound is 255; an answer's name, a temporary one's and a time want some of it."""
 SUFFIXES = (".json", ".csv", *PICTURES, *SOUNDS)
-"""What is looked at; any other file, and one whose name begins with a dot, is left alone."""
+"""What is looked at; any other file, and one whose name begins with a dot, is left alone; so is a
+name that is too long or no UTF-8: no answer could be named after it."""
 DONE, FAILED = "done", "failed"
 RESULT_MAX_BYTES = 16 * 1024**2
 _AT_ONCE = 1000
@@ -159,7 +163,7 @@ class Watcher:
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+                    if not _is_meant(entry.name):
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         about = entry.stat(follow_symlinks=False)
@@ -218,7 +222,12 @@ class Watcher:
             raise _Wait(f"{mark.name} waits: {error.what} {error.advice}") from error
         except EdgeError as error:
             problem = Problem(what=error.what, advice=error.advice)
-            return Result(file=mark, model=model_name, version=version, error=problem)
+        except (OSError, MemoryError):
+            raise
+        except Exception:  # a bug that one file meets must not stop all that come after it
+            log.exception("%s could not be answered", mark.name)
+            problem = BROKEN
+        return Result(file=mark, model=model_name, version=version, error=problem)
 
     def _read(self, mark: Mark) -> bytes:
         """The bytes of a regular file, no link. Raises InputFault; FileNotFoundError; OSError."""
@@ -226,7 +235,11 @@ class Watcher:
         path = self._folder / mark.name
         if not stat.S_ISREG(path.lstat().st_mode):
             raise InputFault(f"{mark.name} is no regular file")
-        with os.fdopen(os.open(path, flags), "rb") as file:
+        try:
+            opened = os.open(path, flags)
+        except PermissionError as error:  # it would stand in the way of all that come after it
+            raise InputFault(f"{mark.name} may not be read by this agent") from error
+        with os.fdopen(opened, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputFault(f"{mark.name} is no regular file")
             data = file.read(self._size_max + 1)
@@ -263,9 +276,13 @@ class Watcher:
     # -- where it goes -------------------------------------------------------------------------
 
     def _name(self, where: str, mark: Mark) -> str:
-        """Its own name; with the time at which it was written, where another file has that."""
-        there = self._folder / where / f"{mark.name}.json"
-        if not there.exists() or self._is_answered(where, mark.name, mark):
+        """Its own name; with the time at which it was written, where another file has that.
+
+        Its own may be that of another one's answer: ``cat.jpg`` and ``cat.jpg.json``.
+        """
+        folder = self._folder / where
+        taken = (folder / mark.name).exists() or (folder / f"{mark.name}.json").exists()
+        if not taken or self._is_answered(where, mark.name, mark):
             return mark.name
         plain_name = Path(mark.name)
         return f"{plain_name.stem}-{mark.mtime_ns}{plain_name.suffix}"
@@ -303,6 +320,16 @@ class Watcher:
 
 class _Wait(MachineFault):
     """Not now; the file stays where it is."""
+
+
+def _is_meant(name: str) -> bool:
+    """Whether a file of this name is looked at; see ``SUFFIXES``."""
+    if name.startswith(".") or not name.lower().endswith(SUFFIXES):
+        return False
+    try:
+        return len(name.encode()) <= NAME_MAX_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _csv(model: Model, data: bytes) -> list[Prediction]:

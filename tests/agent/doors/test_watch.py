@@ -165,6 +165,57 @@ def test_two_files_of_one_name_keep_both_answers(desk: Desk) -> None:
     assert len({r["predictions"][0]["probabilities"]["good"] for r in results}) == 3
 
 
+def test_a_file_named_like_the_answer_of_another_takes_nothing_from_it(desk: Desk) -> None:
+    desk.put("frame.json")
+    assert desk.look() == 1
+    answer = (desk.folder / "done" / "frame.json.json").read_bytes()
+    second = desk.put("frame.json.json", json.dumps({**ROW, "temp": 1}))
+    os.utime(second, ns=(10**18, 10**18))
+    assert desk.look() == 1
+    assert (desk.folder / "done" / "frame.json.json").read_bytes() == answer
+    assert "frame.json-1000000000000000000.json.json" in desk.names("done")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"a" * 245 + b".json", b"\xff\xfe.json"],
+    ids=["longer than an answer's may be", "no UTF-8"],
+)
+def test_a_name_that_no_answer_can_have_is_left_alone(desk: Desk, name: bytes) -> None:
+    odd = desk.put(os.fsdecode(name))
+    os.utime(odd, ns=(1, 1))  # the oldest: its turn comes first
+    desk.put("good.json")
+    assert desk.look() == 1
+    assert desk.names("done") == ["good.json", "good.json.json"]
+    assert odd.exists()
+
+
+def test_a_file_that_may_not_be_read_or_meets_a_bug_hurts_no_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def guarded(path, *more, **named):
+        if str(path).endswith("locked.json"):  # root may read everything, so the kernel cannot say
+            raise PermissionError(13, "Permission denied")
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, "open", guarded)
+
+    class Buggy:
+        def observe(self, batch, labels, scores, ns: int) -> None:
+            desk.seat.model.observer = None
+            raise ZeroDivisionError
+
+    for i, name in enumerate(["buggy.json", "locked.json", "good.json"]):
+        os.utime(desk.put(name), ns=(10**18 + i, 10**18 + i))
+    desk.seat.model.observer = Buggy()
+    assert desk.look() == 3
+    assert desk.names("done") == ["good.json", "good.json.json"]
+    assert "internal error" in desk.result("failed", "buggy.json").error.what
+    assert "may not be read" in desk.result("failed", "locked.json").error.what
+
+
 def test_the_oldest_of_what_was_handled_goes(tmp_path: Path, pump: Model) -> None:
     desk = Desk(tmp_path / "in", pump, keep=3)
     for i in range(8):
