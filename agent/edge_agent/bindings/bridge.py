@@ -111,6 +111,7 @@ class Bridge:
         """By binding, the digest of the model whose sensors are announced."""
         self._said: dict[str, bytes] = {}
         self._asked_s: dict[tuple[str, str], float] = {}
+        """When a Sparkplug node was asked for its births, where that is not long ago."""
         self._queue: deque[Waiting] = deque()
         self._queued_bytes = 0
         self._jobs: deque[Callable[[], None]] = deque()
@@ -238,12 +239,14 @@ class Bridge:
 
     def _ask_birth(self, station: Station, waiting: Waiting) -> None:
         where = sparkplug.address(waiting.topic)
-        if where is None or len(self._asked_s) > sparkplug.NODES_MAX:
+        if where is None:
             return
         now = self._now()
-        asked_s = self._asked_s.get(where.node)
-        if asked_s is None or now.monotonic_s - asked_s >= REBIRTH_S:
-            self._asked_s[where.node] = now.monotonic_s
+        asked_s = self._asked_s
+        while asked_s and now.monotonic_s - next(iter(asked_s.values())) >= REBIRTH_S:
+            del asked_s[next(iter(asked_s))]
+        if where.node not in asked_s and len(asked_s) < sparkplug.NODES_MAX:
+            asked_s[where.node] = now.monotonic_s
             group, node = where.node
             station.publish(f"spBv1.0/{group}/NCMD/{node}", sparkplug.rebirth(now.wall_ms))
 

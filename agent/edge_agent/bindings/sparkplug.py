@@ -18,6 +18,8 @@ from edge_contract.errors import InputFault
 
 METRICS_MAX = 10_000
 NODES_MAX = 256
+ANNOUNCED_MAX = 4096
+"""Devices, aliases and types that one node may announce between two births of its own."""
 _VARINT_MAX_BYTES = 10
 _FIXED = {1: 8, 5: 4}
 """Bytes of the wire types I64 and I32."""
@@ -195,7 +197,12 @@ class Names:
             self._begin(where.node)
         aliases, types = self._aliases[where.node], self._types[where.node]
         if where.kind in ("NBIRTH", "DBIRTH"):
-            self._born[where.node].add(where.device)
+            born = self._born[where.node]
+            if max(len(born), len(aliases), len(types)) >= ANNOUNCED_MAX:
+                self._begin(where.node)  # births will be missing, and can be asked for
+                aliases, types = self._aliases[where.node], self._types[where.node]
+                born = self._born[where.node]
+            born.add(where.device)
             for metric in found:
                 if metric.name in self._wanted:
                     types[where.device, metric.name] = metric.datatype

@@ -150,3 +150,25 @@ def test_the_command_for_a_rebirth_is_what_protobuf_reads_back() -> None:
     assert (metric.name, metric.datatype, metric.boolean_value) == (
         "Node Control/Rebirth", 11, True,
     )  # fmt: skip
+
+
+def test_memory_for_what_one_node_announces_is_bounded() -> None:
+    """Devices and aliases are what any sender makes up."""
+    names = Names({"speed"})
+    birth = [{"name": "speed", "alias": i, "datatype": 10} for i in range(sparkplug.ANNOUNCED_MAX)]
+    for i in range(sparkplug.ANNOUNCED_MAX + 50):
+        where = address(f"spBv1.0/g/DBIRTH/n/d{i}")
+        assert where is not None
+        names.read(where, encode({"name": "speed", "alias": i, "datatype": 10}))
+    for kept in (names._born, names._aliases, names._types):
+        assert len(kept["g", "n"]) <= sparkplug.ANNOUNCED_MAX
+    where = address("spBv1.0/g/DBIRTH/n/many")
+    assert where is not None
+    names.read(where, encode(*birth))
+    names.read(where, encode(*({**each, "alias": each["alias"] + 10**6} for each in birth)))
+    assert len(names._aliases["g", "n"]) <= 2 * sparkplug.ANNOUNCED_MAX
+    found, missing = names.read(
+        where._replace(kind="DDATA"), encode({"alias": 10**6, "double_value": 2.0})
+    )
+    assert not missing
+    assert [metric.value for metric in found] == [2.0]
