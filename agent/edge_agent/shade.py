@@ -89,6 +89,7 @@ class Runner:
 
     def later(self, work: Callable[[], None]) -> None:
         """Do ``work`` after what waits, whatever waits."""
+        self.start()
         self._queue.put(work)
 
     def _run(self) -> None:

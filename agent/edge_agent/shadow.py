@@ -312,7 +312,7 @@ class Shadows:
         if side.answers:
             side.candidate = self._serving.beside(model, folder, side.release.sha256)
         else:
-            side.candidate = Model.from_slot(folder)
+            side.candidate = Model.from_slot(folder, gently=True)
 
     def _ready(self, model: str, side: _Side) -> None:
         if self._sides.get(model) is not side:

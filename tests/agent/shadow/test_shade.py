@@ -321,3 +321,15 @@ def test_a_closed_candidate_raises_for_nobody_else(tiny_bundle) -> None:
     candidate.close()
     with pytest.raises(MachineFault):
         candidate.predict(ROW)
+
+
+def test_a_candidate_that_never_ran_gives_its_memory_back(tiny_bundle) -> None:
+    """No shade was made with it, so that no thread had begun."""
+    fresh, candidate = Runner(), load(tiny_bundle("2.0"))
+    fresh.later(candidate.close)
+    done = threading.Event()
+    fresh.later(done.set)
+    assert done.wait(30)
+    with pytest.raises(MachineFault):
+        candidate.predict(ROW)
+    assert fresh.stop(30)
