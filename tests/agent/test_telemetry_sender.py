@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.telemetry import Sender, Spool
-from edge_agent.telemetry.sender import IN_FLIGHT_MAX, RESEND_S, RETRY_S
+from edge_agent.telemetry.sender import IN_FLIGHT_MAX, RESEND_S, RETRY_S, UNHEARD_MAX_S
 from edge_contract import broker_url, telemetry
 from edge_contract.ports.mqtt import Link, LinkConfig, Message, Ticket
 from edge_contract.telemetry import Record, pack_counts
@@ -84,6 +84,31 @@ def fill(spool: Spool, count: int) -> None:
 
 
 # -- the rules, on a wire that the test holds -----------------------------------------------------
+
+
+def test_what_nobody_listened_to_is_kept_and_asks_less_and_less_often(spool: Spool) -> None:
+    fill(spool, 5)
+    wire, clock = Wire(), Clock()
+    sender = Sender(wire, spool, TOPIC, clock_s=clock)
+    sender.kick()
+    assert wire.seqs == [0, 1, 2, 3, 4]
+    for _, ticket in wire.sent:
+        ticket.settle(unheard=True)
+    assert len(spool.keys()) == 5
+    assert sender.in_flight == 0
+    for pause_s in (RETRY_S, 2 * RETRY_S, 4 * RETRY_S, 8 * RETRY_S, 16 * RETRY_S, UNHEARD_MAX_S):
+        wire.sent.clear()
+        clock.now_s += pause_s - 1
+        sender.kick()
+        assert wire.seqs == [], f"too early, of {pause_s} s"
+        clock.now_s += 1
+        sender.kick()
+        assert wire.seqs == [0], f"one asks, after {pause_s} s"
+        wire.sent[0][1].settle(unheard=pause_s < UNHEARD_MAX_S)
+    assert wire.seqs == [0, 1, 2, 3, 4], "somebody listens: the others follow"
+    for _, ticket in wire.sent[1:]:
+        ticket.settle()
+    assert spool.keys() == []
 
 
 def test_a_bounded_number_is_on_its_way_and_each_answer_lets_one_follow(spool: Spool) -> None:
@@ -379,3 +404,22 @@ def test_a_broker_that_refuses_a_size_by_puback(spool, connect, collect) -> None
         assert spool.dropped == 1
     finally:
         broker.stop()
+
+
+def test_a_collector_that_is_set_up_later_gets_what_came_before(
+    any_broker, spool, connect, collect
+) -> None:
+    clock = Clock()
+    senders: list[Sender] = []
+    link = connect(any_broker.url, senders)
+    senders.append(Sender(link, spool, TOPIC, clock_s=clock))
+    fill(spool, 3)
+    link.start(10)
+    senders[0].kick()
+    until(lambda: senders[0].in_flight == 0, "the broker answered")
+    assert len(spool) == 3
+    collector = collect(any_broker.url)
+    clock.now_s += RETRY_S
+    senders[0].kick()
+    until(lambda: set(collector.kept) == {0, 1, 2}, "all three are home")
+    until(lambda: len(spool) == 0, "and leave the disk")

@@ -1,8 +1,9 @@
 """Records from the spool to the broker: each leaves the disk only after its PUBACK.
 
 Guards: a record is sent again until the broker said yes (the store keeps one by its device, boot
-and sequence numbers); a record that no broker will ever take does not block those behind it; a
-bounded number is on its way at once.
+and sequence numbers), and that somebody listens, where it says so (mosquitto, EMQX and HiveMQ do):
+a collector that is set up later finds what came before; a record that no broker will ever take
+does not block those behind it; a bounded number is on its way at once.
 
 No thread and no sleep of its own: ``kick`` after an append, after each connect, and now and then.
 """
@@ -26,6 +27,8 @@ RESEND_S = 60.0
 """A connection that lives but lost a PUBACK: after this the record is sent once more."""
 RESEND_MAX_S = 3600.0
 RETRY_S = 30.0
+UNHEARD_MAX_S = 900.0
+"""Nobody collects: one record asks again after ``RETRY_S``, then twice as long, up to this."""
 PACKET_OVERHEAD_BYTES = 64
 """Fixed header, lengths, packet id and properties of a PUBLISH, without its topic."""
 POISON = ("Packet too large", "Payload format invalid")
@@ -85,6 +88,7 @@ class Sender:
         self._lock = threading.Lock()
         self._flights: dict[Key, _Flight] = {}
         self._paused_until_s = -1.0
+        self._unheard_s = 0.0
         self._pumping = False
         self._again = False
 
@@ -129,10 +133,11 @@ class Sender:
         """The records to send now, oldest first; from here on they count as on their way."""
         claimed: list[Key] = []
         with self._lock:
+            most = 1 if self._unheard_s else self._in_flight_max
             for key in keys:
                 flight = self._flights.get(key)
                 if flight is None:
-                    if len(self._flights) >= self._in_flight_max:
+                    if len(self._flights) >= most:
                         break
                     self._flights[key] = _Flight(now_s + self._resend_s, self._resend_s)
                     claimed.append(key)
@@ -144,10 +149,25 @@ class Sender:
 
     def _send(self, key: Key, data: bytes) -> None:
         ticket = self._link.publish(self._topic, data, qos=1, expiry_s=EXPIRY_S)
-        ticket.then(lambda accepted: self._answered(key, accepted, ticket.error))
+        ticket.then(
+            lambda accepted: self._unheard(key) if ticket.unheard
+            else self._answered(key, accepted, ticket.error)
+        )  # fmt: skip
+
+    def _unheard(self, key: Key) -> None:
+        """Keep the record, and ask less and less often."""
+        now_s = self._clock_s()
+        with self._lock:
+            if now_s >= self._paused_until_s:  # those that were on their way with it say no more
+                if not self._unheard_s:
+                    log.warning("nobody collects telemetry at this broker: it is kept")
+                self._unheard_s = min(2 * self._unheard_s or self._retry_s, UNHEARD_MAX_S)
+                self._paused_until_s = now_s + self._unheard_s
+        self._land(key)
 
     def _answered(self, key: Key, accepted: bool, error: str) -> None:
         if accepted:
+            self._unheard_s = 0.0
             self._spool.done(key)
         elif error in POISON:
             self._spool.drop(key, f"the broker refused it: {error}")

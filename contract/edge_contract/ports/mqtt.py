@@ -51,6 +51,8 @@ gone again, every second."""
 QUICK_FREE = 3
 FILTERS_MAX = 8
 """Filters in one SUBSCRIBE (AWS IoT Core's limit)."""
+NO_MATCHING_SUBSCRIBERS = 0x10
+"""Reason code of a PUBACK: accepted, nobody subscribes (MQTT 5, 3.4.2.1). A broker may say it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Ticket:
     """A publish or subscribe under way: ``wait`` returns when the broker said yes."""
 
     def __init__(self, what: str) -> None:
+        self.unheard = False
+        """The broker took it, and said that nobody listens (reason 0x10): it keeps nothing."""
         self._what = what
         self._done = threading.Event()
         self._error = ""
@@ -144,12 +148,13 @@ class Ticket:
                 return
         callback(not self._error)
 
-    def settle(self, error: str = "") -> None:
+    def settle(self, error: str = "", *, unheard: bool = False) -> None:
         """The broker answered; ``error`` is its reason, or "" for success."""
         with self._lock:
             if self._done.is_set():
                 return
             self._error = error
+            self.unheard = unheard
             self._done.set()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -192,7 +197,7 @@ class Link:
         self._identifiers = True
         self._lock = threading.Lock()
         self._tickets: dict[tuple[str, int], Ticket] = {}
-        self._settled: dict[tuple[str, int], str] = {}
+        self._settled: dict[tuple[str, int], tuple[str, bool]] = {}
         self._client = self._make_client()
 
     # -- life ------------------------------------------------------------------------------
@@ -393,16 +398,17 @@ class Link:
             if settled is None:
                 self._tickets[kind, mid] = ticket
         if settled is not None:
-            ticket.settle(settled)
+            error, unheard = settled
+            ticket.settle(error, unheard=unheard)
 
-    def _settle(self, kind: str, mid: int, error: str) -> None:
+    def _settle(self, kind: str, mid: int, error: str, *, unheard: bool = False) -> None:
         """The answer may come before ``publish`` returned the message's number to us."""
         with self._lock:
             ticket = self._tickets.pop((kind, mid), None)
             if ticket is None:
-                self._settled[kind, mid] = error
+                self._settled[kind, mid] = (error, unheard)
         if ticket is not None:
-            ticket.settle(error)
+            ticket.settle(error, unheard=unheard)
 
     def _unreached(self, _client: Any, _user: Any) -> None:
         """Paho calls this where it caught the error, and does not hand it over."""
@@ -482,7 +488,8 @@ class Link:
         )
 
     def _published(self, _client: Any, _user: Any, mid: int, code: ReasonCode, _props: Any) -> None:
-        self._settle("publish", mid, str(code) if code.is_failure else "")
+        unheard = code.value == NO_MATCHING_SUBSCRIBERS
+        self._settle("publish", mid, str(code) if code.is_failure else "", unheard=unheard)
 
     def _subscribed(
         self, client: paho.Client, _user: Any, mid: int, codes: list[ReasonCode], _props: Any
