@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterator
 
@@ -28,11 +29,14 @@ Batch = tuple[str, str, list[Label]]
 
 
 def value_of(text: str) -> int | float | str:
-    """A number where the text is one, else the text."""
+    """A number where the text is one that JSON can say, else the text."""
     found = _NUMBER.fullmatch(text)
     if found is None:
         return text
-    return float(text) if found[2] or found[3] else int(text)
+    if not (found[2] or found[3]):
+        return int(text)
+    value = float(text)
+    return value if math.isfinite(value) else text
 
 
 def read(data: bytes, model: str = "") -> list[Batch]:

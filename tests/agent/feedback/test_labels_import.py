@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from edge_agent.doors.labels import LabelDoor
-from edge_contract import aside, broker_url
+from edge_contract import aside, broker_url, messages
 from edge_contract.errors import InputFault
 from edge_contract.messages import Label
 from edge_contract.ports.mqtt import Link, LinkConfig
@@ -127,3 +128,9 @@ def test_labels_are_split_by_device_and_model_in_order() -> None:
     assert label_file.value_of("-1e-3") == -0.001
     assert label_file.value_of("nan") == "nan"
     assert label_file.value_of("1_000") == "1_000"
+
+
+def test_a_number_that_json_cannot_say_is_sent_as_text() -> None:
+    """As null it would have the device refuse the whole message."""
+    ((_, _, labels),) = label_file.read(b"device,model,id,label\na,m,1-1,1e999\n")
+    assert messages.decode_labels(msgspec.json.encode(labels)) == labels
