@@ -22,6 +22,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from msgspec import Meta, Struct
+from numpy.typing import NDArray
 
 from edge_agent.settings import Feedback as Settings
 from edge_contract import aside, wire
@@ -246,20 +247,14 @@ class Answers:
         with self._lock:
             if self._path is None or not self._changed:
                 return
-            data = self._packed()
+            head = _Head(next=self._next, bundles={str(n): b for n, b in self._bundles.items()})
+            entries = self._table[self._table["number"] > 0]  # a copy: the rest needs no lock
             self._changed = False
         try:
-            disk.write_atomic(self._path, data)
+            disk.write_atomic(self._path, _packed(head, entries))
         except EdgeError:
             self._changed = True
             raise
-
-    def _packed(self) -> bytes:
-        used = self._table[self._table["number"] > 0]
-        bundles = {str(number): bundle for number, bundle in self._bundles.items()}
-        head = wire.encode_json(_Head(next=self._next, bundles=bundles))
-        body = head + used.tobytes()
-        return _HEAD.pack(_MAGIC, len(head), zlib.crc32(body)) + body
 
     def _load(self) -> None:
         if self._path is None or not self._path.exists():
@@ -295,6 +290,12 @@ class Answers:
         gone = min(newest, key=newest.__getitem__)
         self._table[self._table["bundle"] == gone] = np.zeros(1, dtype=_DTYPE)
         del self._bundles[gone]
+
+
+def _packed(head: _Head, entries: NDArray[np.void]) -> bytes:
+    first = wire.encode_json(head)
+    body = first + entries.tobytes()
+    return _HEAD.pack(_MAGIC, len(first), zlib.crc32(body)) + body
 
 
 def kept(
@@ -348,7 +349,7 @@ def truth_of(bundle: Bundle, label: object) -> float | None:
         except OverflowError:
             return None
         return value if math.isfinite(value) else None
+    words = [str(label)]
     if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    text = str(label)
-    return float(bundle.labels.index(text)) if text in bundle.labels else None
+        words.append(str(int(label)))
+    return next((float(bundle.labels.index(each)) for each in words if each in bundle.labels), None)

@@ -23,6 +23,7 @@ from edge_contract.topics import Topics
 log = logging.getLogger(__name__)
 
 WAITING_MAX = 64
+WAITING_MAX_BYTES = 4 * 1024**2
 _STOP_S = 5.0
 
 
@@ -36,7 +37,7 @@ class LabelDoor:
         self._feedback = feedback
         self._lock = threading.Lock()
         self._worker: Worker | None = None
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
         self._stopped = False
 
     @property
@@ -56,9 +57,11 @@ class LabelDoor:
             log.warning("a retained message on %s is ignored", message.topic)
             return True
         with self._lock:
-            full = self._waiting >= WAITING_MAX
+            size = self._waiting_bytes + len(message.payload)
+            full = self._waiting >= WAITING_MAX or (self._waiting and size > WAITING_MAX_BYTES)
             if not full and not self._stopped:
                 self._waiting += 1
+                self._waiting_bytes = size
                 self._worker = self._worker or Worker("mqtt-labels")
                 self._worker.submit(lambda: self._take(message, address.model))
         if full:
@@ -86,6 +89,7 @@ class LabelDoor:
         finally:
             with self._lock:
                 self._waiting -= 1
+                self._waiting_bytes -= len(message.payload)
 
     def _reply(self, message: Message, said: LabelsTaken | Problem) -> None:
         if not message.response_topic:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from edge_agent import Model
+from edge_agent import Model, predictions
 from edge_agent.predictions import BUNDLES_MAX, Bundle, Id, bundle_of
 from edge_contract import aside
 from edge_contract import bundle as bundles
@@ -277,3 +277,12 @@ def test_more_versions_than_are_kept_push_out_the_one_that_answered_longest_ago(
     states = [desk.answers.find(Id(1, first)) for first in firsts]
     assert isinstance(states[0], str)
     assert not any(isinstance(each, str) for each in states[1:])
+
+
+def test_a_label_that_looks_like_a_number_is_found_as_it_is_written() -> None:
+    bundle = predictions.Bundle(
+        model="m", version="1", sha256="0" * 64, kind="label", labels=("1.0", "2", "True")
+    )
+    said = ("1.0", 1.0, 2.0, 2, True, 1, 3.0)
+    found = [predictions.truth_of(bundle, label) for label in said]
+    assert found == [0.0, 0.0, 1.0, 1.0, 2.0, None, None]
