@@ -11,6 +11,7 @@ from edge_agent.config import Config
 from edge_agent.folder import Folder
 from edge_agent.model import Model
 from edge_agent.state import STATE_MAX_BYTES
+from edge_agent.steps import Phase
 from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded
 
@@ -23,7 +24,9 @@ def is_bundle(name: str) -> bool:
 
 
 def open_installed(config: Config, name: str = "") -> Model:
-    """The proven version of the model ``name``; of the only one there is when "".
+    """The version of the model ``name`` that the agent would answer with; "": of the only one.
+
+    That is the proven one; before there is one, the first while it is on trial.
 
     Raises InputFault when there is none, or it cannot be read.
     """
@@ -39,10 +42,12 @@ def open_installed(config: Config, name: str = "") -> Model:
             advice="Name one of them, or the file of a bundle (NAME.edgepack).",
         )
     found = state.decode(read_bounded(folder.state(name), STATE_MAX_BYTES))
-    if found.active is None:
+    release = found.active or (found.candidate if found.phase is Phase.TRIAL else None)
+    if release is None:
         raise InputFault(
-            f"model {name!r} has no proven version yet", advice="See edge-agent status."
+            f"model {name!r} has no version that answers yet: {found.phase}",
+            advice="See edge-agent status.",
         )
-    place = folder.slot(found.active.sha256)
-    slot.verify(place, found.active.sha256)
+    place = folder.slot(release.sha256)
+    slot.verify(place, release.sha256)
     return Model.from_slot(place)

@@ -367,7 +367,10 @@ def decode(data: bytes, kind: type[T]) -> T:
 
 _Wire = dict[str, Scalar | list[dict[str, Scalar] | list[Scalar]] | dict[str, TensorData]]
 _REQUEST = msgspec.json.Decoder(_Wire)
-_FORMS = 'Send {"feature": value, ...}, {"rows": [...]} or {"tensors": {...}}.'
+_FORMS = (
+    'Send {"feature": value, ...}, {"rows": [...]} or '
+    '{"tensors": {"name": {"shape": [1, 3], "data": [0.5, 1, 2]}}}.'
+)
 
 
 def decode_request(data: bytes) -> Request:

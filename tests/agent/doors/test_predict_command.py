@@ -264,6 +264,35 @@ def test_of_several_one_is_named_and_a_damaged_one_refused(
     assert "is damaged" in run("--config", "agent.toml", "pump", "rows.csv", code=2)[1]
 
 
+@pytest.mark.parametrize(("phase", "answers"), [("trial", True), ("staged", False)])
+def test_the_first_version_answers_here_as_soon_as_it_is_on_trial(
+    pump: Path, tiny_bundle, phase: str, answers: bool
+) -> None:
+    from edge_agent import state
+    from edge_agent.folder import Folder
+    from edge_agent.steps import Phase, State
+
+    install(Path.cwd(), tiny_bundle())
+    folder = Folder(Path.cwd() / "state")
+    release = state.load(folder, "pump").active
+    state.save(folder, "pump", State(candidate=release, wanted=release, phase=Phase(phase)))
+    Path("rows.csv").write_text(HEADER + "0.5,-1,2,0\n")
+    words = ("--config", "agent.toml", "pump", "rows.csv")
+    if answers:
+        assert run(*words)[0] == run("pump.edgepack", "rows.csv")[0]
+    else:
+        assert "no version that answers yet: staged" in run(*words, code=2)[1]
+
+
+def test_the_advice_about_a_wrong_request_holds_a_tensor_that_is_right() -> None:
+    with pytest.raises(InputFault) as refused:
+        messages.decode_request(b'{"tensors": {"x": [[1, 2]]}}')
+    example = refused.value.advice.rpartition(" or ")[2].removesuffix(".")
+    (tensor,) = messages.decode_request(example.encode()).tensors.values()
+    assert tensor.shape == (1, 3)
+    assert len(tensor.data) == 3
+
+
 # -- lines -----------------------------------------------------------------------------------------
 
 LINES: list[tuple[bytes, str]] = [
