@@ -341,10 +341,8 @@ def _is_flat(rows: object) -> bool:
 
 def _check_count(rows: int) -> None:
     if not 1 <= rows <= ROWS_MAX:
-        raise InputFault(
-            f"{rows} rows, expected 1 to {ROWS_MAX}",
-            advice="Send them in several parts; in Python, Model.predict_many takes any number.",
-        )
+        advice = "Send them in several parts; in Python, Model.predict_many takes any number."
+        raise InputFault(f"{rows} rows, expected 1 to {ROWS_MAX}", advice=advice if rows else "")
 
 
 def _check_keys(got: set[Any], expected: set[str], where: str, what: str) -> None:

@@ -46,10 +46,11 @@ class Images:
         self._rules = rules or Rules()
         self._plan = Picture(manifest, self._rules)
         try:
-            from PIL import Image, ImageOps  # noqa: PLC0415 - an extra
+            from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
             raise _missing("pictures", "images") from error
         self._image, self._ops = Image, ImageOps
+        self._no_picture = UnidentifiedImageError
 
     def rows(self, picture: bytes | NDArray[np.uint8]) -> Any:
         """For an encoded file, or for pixels ``[height, width]`` or ``[height, width, 3]`` (RGB).
@@ -69,6 +70,11 @@ class Images:
                 fitted = self._fitted(image.convert("RGB" if self._plan.channels == 3 else "L"))
         except InputFault:
             raise
+        except self._no_picture as error:  # its words name an address in memory
+            raise InputFault(
+                "not a picture that can be read: of no known form",
+                advice=f"Known are: {', '.join(_FORMATS)}.",
+            ) from error
         except (*_DECODING, self._image.DecompressionBombError) as error:
             raise InputFault(f"not a picture that can be read: {error or 'cut off'}") from error
         pixels = np.asarray(fitted, dtype=np.uint8)

@@ -245,3 +245,11 @@ def test_without_the_extras_the_advice_names_them(echo) -> None:
         told.append(ran.stdout.decode())
     assert "edge-pack[images]" in told[0]
     assert "edge-pack[audio]" in told[1]
+
+
+def test_a_file_that_is_no_picture_is_refused_in_words_and_not_by_an_address(echo) -> None:
+    model = echo(None, 3, 5, 7)
+    with pytest.raises(InputFault) as refused:
+        seen(model, Rules(), b"hello, this is text")
+    assert refused.value.what == "not a picture that can be read: of no known form"
+    assert "JPEG" in refused.value.advice

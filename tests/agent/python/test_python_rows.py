@@ -116,6 +116,11 @@ def test_what_holds_no_rows_is_refused(pump: Model, rows: object) -> None:
         list(pump.predict_many(rows))
 
 
+def test_no_row_is_refused_without_the_advice_to_send_fewer(pump: Model) -> None:
+    with pytest.raises(InputFault, match=r"^0 rows, expected 1 to 10000$"):
+        pump.predict([])
+
+
 def test_a_refused_row_counts_as_one_in_each_form(pump: Model) -> None:
     from edge_agent.inputs import row_count
 
