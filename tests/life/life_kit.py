@@ -184,7 +184,7 @@ class Agent:
 
     def start(self) -> None:
         """Run it; ``busy``: inside a program that asks its model all the time."""
-        how = ["-c", BUSY] if self.busy else ["-m", "edge_agent.cli", "run", "--config"]
+        how = ["-c", BUSY] if self.busy else ["-m", "edge_agent", "run", "--config"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [*self.prefix, sys.executable, *how, str(self.path)],

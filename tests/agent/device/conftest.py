@@ -139,7 +139,7 @@ class Device:
         """A real ``edge-agent run``."""
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(self.path)],
+                [sys.executable, "-m", "edge_agent", "run", "--config", str(self.path)],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, text=True,
             )  # fmt: skip
 
