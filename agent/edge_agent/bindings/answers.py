@@ -36,7 +36,7 @@ def answer_topic(binding: Binding, topics: Topics, device: str) -> str:
 
 
 def faults_of(bindings: Sequence[Binding], topics: Topics, device: str) -> list[str]:
-    """Topics that are not for answers, and bindings that would feed on their own; a line each."""
+    """Topics that are not for answers or inputs, and bindings that feed themselves; a line each."""
     published: dict[str, str] = {}
     faults: list[str] = []
     for each in bindings:
@@ -44,7 +44,20 @@ def faults_of(bindings: Sequence[Binding], topics: Topics, device: str) -> list[
             published[each.title] = answer_topic(each, topics, device)
         except InputFault as error:
             faults.append(f"[[bindings]] {each.title}: publish.topic: {error.what}")
+        faults += [
+            f"[[bindings]] {each.title}: {pattern!r} takes in what this device is asked or told on"
+            f" {own!r}; name the sensors' topics"
+            for pattern in each.topics
+            for own in _asked_on(topics, device)
+            if not each.broker and filters.overlap(pattern, own)
+        ]
     return faults or _circles(bindings, published)
+
+
+def _asked_on(topics: Topics, device: str) -> tuple[str, ...]:
+    """What the agent subscribes to: some brokers would send it a message of these twice."""
+    requests, labels = topics.request_filter(device), topics.labels_filter(device)
+    return topics.desired(device), topics.status(device), requests, labels
 
 
 def _circles(bindings: Sequence[Binding], published: Mapping[str, str]) -> list[str]:

@@ -33,6 +33,18 @@ def check_topic(text: str) -> str:
     return text
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether some topic belongs to both filters; topics that begin with $ are left aside."""
+    levels, others = one.split("/"), other.split("/")
+    for level, against in zip(levels, others, strict=False):
+        if "#" in (level, against):
+            return True
+        if level != against and "+" not in (level, against):
+            return False
+    longer = max(levels, others, key=len)
+    return len(levels) == len(others) or longer[min(len(levels), len(others)) :] == ["#"]
+
+
 def matches(pattern: str, topic: str) -> bool:
     """Whether a message on ``topic`` belongs to the filter ``pattern``."""
     if topic.startswith("$") and pattern[:1] in ("+", "#"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
 from edge_agent.bindings import pointer
-from edge_agent.bindings.filters import check_filter, check_topic, matches
+from edge_agent.bindings.filters import check_filter, check_topic, matches, overlap
 from edge_agent.bindings.payloads import PAYLOAD_MAX_BYTES, Decoded, Reader, Unread, stamp
 from edge_agent.bindings.settings import Input
 from edge_agent.bindings.sparkplug import Names
@@ -210,6 +211,18 @@ topics = (
 @given(patterns, topics)
 def test_a_filter_matches_as_paho_has_it(pattern: str, topic: str) -> None:
     assert matches(pattern, topic) == topic_matches_sub(pattern, topic)
+
+
+EVERY_TOPIC = [
+    topic for n in range(1, 6) for parts in itertools.product(["a", "b", ""], repeat=n)
+    if (topic := "/".join(parts))
+]  # fmt: skip
+
+
+@given(patterns, patterns)
+def test_filters_overlap_where_a_topic_belongs_to_both(one: str, other: str) -> None:
+    both = any(matches(one, topic) and matches(other, topic) for topic in EVERY_TOPIC)
+    assert overlap(one, other) == both
 
 
 def test_wildcards_leave_system_topics_alone() -> None:

@@ -114,6 +114,23 @@ temp = {{ topic = "{of}", field = "/value" }}
     assert len(found) == 2 and all("come back to it" in fault for fault in found)
 
 
+@pytest.mark.parametrize(
+    "topic", ["#", "edge/1/home/#", "edge/1/home/d/+/in/pump", "+/+/+/d/pi1/+"]
+)
+def test_what_the_agent_itself_is_asked_on_feeds_no_binding(topic: str) -> None:
+    binding = GOOD.format(settings="", source="").replace("a/+", topic)
+    found = configs.parse((BASE + binding).encode(), Path())[1]
+    assert found and all("name the sensors' topics" in fault for fault in found)
+    elsewhere = binding.replace("[bindings.inputs]", 'broker = "local"\n[bindings.inputs]')
+    others = configs.parse((BASE + elsewhere).encode(), Path())[1]
+    assert not any("name the sensors' topics" in fault for fault in others)
+
+
+def test_another_device_s_answers_may_feed_a_binding() -> None:
+    binding = GOOD.format(settings="", source="").replace("a/+", "edge/1/home/d/pi2/out/pump")
+    assert configs.parse((BASE + binding).encode(), Path())[1] == []
+
+
 def test_every_fault_is_told_at_once() -> None:
     found = faults('every = "x"\nstale = "y"', ', aggregate = "mean"', "[[bindings]]\nmodel = 3\n")
     assert len(found) == 5, found
