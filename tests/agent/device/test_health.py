@@ -120,7 +120,8 @@ def test_slower_than_the_manifests_budget_on_this_machine_is_given_up_with_both_
 
 
 def on_trial(world: Any, device: Any, agent: Any, bundle: bytes) -> None:
-    """Version 2.0 is published and answers on trial."""
+    """Version 2.0 is published and answers on trial: what answers begins to count anew."""
+    agent.predict("pump", ROW)
     world.publisher.publish(bundle)
     world.until(lambda: agent.status().models["pump"].phase == "trial", "a trial")
     world.until(lambda: agent.status().requests.get("pump", (1, 0))[0] == 0, "its answers")
