@@ -18,13 +18,14 @@ from edge_contract.messages import (
     ModelReport,
     Reported,
     Status,
+    Strain,
 )
 from edge_contract.telemetry import Record
 
 PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
 SENT = (
     Record, Shadow, Labelled, Status, Reported, Event,
-    Hardware, ModelReport, Failure, Findings, Mismatch,
+    Hardware, ModelReport, Failure, Findings, Mismatch, Strain,
 )  # fmt: skip
 
 

@@ -317,6 +317,8 @@ def test_without_a_broker_the_device_answers_from_its_disk_and_comes_back(
         broker.start()
         for topic, payload in state.items():
             broker.publish(topic, payload, retain=True)
+        until(lambda: world.client.link.up, "somebody who listens")
+        world.client.link.subscribe(["edge/1/home/t/+/+"]).wait(60)  # a new broker knows nobody
         until(lambda: agent.status().connected, "the connection")
         until(lambda: agent.status().spool_records == 0, "the windows to go home")
         publisher.publish(tiny_bundle("2.0", seed=8))

@@ -26,11 +26,12 @@ def verdict(folder: Path, limits: Limits = LIMITS) -> tuple[Report, Limits]:
 
 
 def test_an_endless_loop_is_ended_and_condemned(odd_bundle, lay_slot) -> None:
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    others = set(children.read_text().split())
     report, _ = verdict(lay_slot(odd_bundle("looping", golden_temp=1e18)), Limits(timeout_s=4))
     assert report.findings == ("no result within 4 s",)
     assert report.ended == "no result within 4 s"
-    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
-    assert children.read_text().split() == []
+    assert set(children.read_text().split()) <= others
 
 
 def test_a_model_that_crashes_the_runtime_takes_only_the_child_down(odd_bundle, lay_slot) -> None:
