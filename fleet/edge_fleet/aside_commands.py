@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
-
-import msgspec
-import typer
-
 from edge_fleet import aside_tables, reports, terminal
 from edge_fleet.opening import opened
-
-Db = Annotated[
-    str,
-    typer.Option(
-        "--db", envvar="EDGE_FLEET_DB", help="sqlite:///FILE or postgresql://user@host/database."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-DEFAULT_DB = "sqlite:///edge-fleet.db"
+from edge_fleet.options import DEFAULT_DB, Db, Json
 
 
 def shadow(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
@@ -31,7 +17,7 @@ def shadow(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     with opened(db) as store:
         found = reports.shadow(store)
     if as_json:
-        _print_json(found)
+        terminal.print_json(found)
     elif found:
         terminal.print_table(*aside_tables.shadow(found))
     else:
@@ -48,13 +34,8 @@ def accuracy(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     with opened(db) as store:
         found = reports.accuracy(store)
     if as_json:
-        _print_json(found)
+        terminal.print_json(found)
     elif found:
         terminal.print_table(*aside_tables.accuracy(found))
     else:
         terminal.print_line("no labels have come: see POST /feedback/<model> of edge-agent")
-
-
-def _print_json(value: Any) -> None:
-    """ASCII only: what a device controls cannot steer a terminal from here either."""
-    typer.echo(json.dumps(msgspec.to_builtins(value), ensure_ascii=True, indent=2))

@@ -6,19 +6,13 @@ happens.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import time
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
 from edge_contract import broker_url
-from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import InputFault
 from edge_contract.names import check_name
 from edge_contract.ports import command
@@ -38,6 +32,7 @@ from edge_fleet import serve as serving
 from edge_fleet.collector import CollectorConfig
 from edge_fleet.drift.budget import Budget
 from edge_fleet.opening import opened
+from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
 
 app = typer.Typer(
     help="Collect what a fleet of edge agents reports, and see drift with a promised rate of"
@@ -47,17 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-PASSWORD_VARIABLE = "EDGE_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
-DEFAULT_DB = "sqlite:///edge-fleet.db"
 LEVELS_SHOWN = 20
-
-Db = Annotated[
-    str,
-    typer.Option(
-        "--db", envvar="EDGE_FLEET_DB", help="sqlite:///FILE or postgresql://user@host/database."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
 
 @app.command()
@@ -130,7 +115,7 @@ def serve(
         raise InputFault("--false-alarms-per-month and --window-s must be above 0 and finite")
     auto = broker == serving.AUTO
     config = CollectorConfig(
-        broker=_with_password(broker_url.parse("mqtt://127.0.0.1" if auto else broker)),
+        broker=with_password(broker_url.parse("mqtt://127.0.0.1" if auto else broker)),
         fleet=fleet,
         prefix=prefix,
         ordinal=ordinal,
@@ -148,12 +133,6 @@ def serve(
             accounts=accounts,
             reload=reload,
         )
-
-
-def _with_password(url: BrokerUrl) -> BrokerUrl:
-    """With the password of the environment, where the URL has a user and none."""
-    password = os.environ.get(PASSWORD_VARIABLE, "")
-    return dataclasses.replace(url, password=password) if url.user and not url.password else url
 
 
 @app.command()
@@ -200,9 +179,9 @@ def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     Example: edge-fleet status --db sqlite:///home.db
     """
     with opened(db) as store:
-        found = reports.status(store, _now_ms())
+        found = reports.status(store, now_ms())
     if as_json:
-        _print_json(found)
+        terminal.print_json(found)
         return
     _print_status(found)
 
@@ -214,9 +193,9 @@ def devices(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     Example: edge-fleet devices --json
     """
     with opened(db) as store:
-        found = reports.devices(store, _now_ms())
+        found = reports.devices(store, now_ms())
     if as_json:
-        _print_json(found)
+        terminal.print_json(found)
         return
     rows: list[list[object]] = []
     for device in found:
@@ -258,9 +237,9 @@ def drift(
       edge-fleet drift --all --json
     """
     with opened(db) as store:
-        found = reports.drift(store, _now_ms(), closed=everything)
+        found = reports.drift(store, now_ms(), closed=everything)
     if as_json:
-        _print_json(found)
+        terminal.print_json(found)
         return
     _print_drift(found, everything=everything)
 
@@ -276,7 +255,7 @@ def resolve(
     Example: edge-fleet resolve 3 4 --comment "sensor replaced"
     """
     with opened(db) as store:
-        closed = reports.resolve(store, alarms, _now_ms(), comment)
+        closed = reports.resolve(store, alarms, now_ms(), comment)
     terminal.print_line(f"closed {', '.join(map(str, closed))}")
 
 
@@ -360,16 +339,6 @@ def _print_drift(found: views.Drift, *, everything: bool) -> None:
         )  # fmt: skip
         if len(found.levels) > len(levels):
             terminal.print_line(f"and {len(found.levels) - len(levels)} more: --json has them all")
-
-
-def _print_json(value: Any) -> None:
-    """ASCII only: what a device controls cannot steer a terminal from here either."""
-    print_text = json.dumps(msgspec.to_builtins(value), ensure_ascii=True, indent=2)
-    typer.echo(print_text)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 command.add_version(app, "edge-fleet")

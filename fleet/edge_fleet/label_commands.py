@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 import secrets
 import sys
 from pathlib import Path
@@ -15,15 +12,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from edge_contract import broker_url
-from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import label_import, terminal
+from edge_fleet.options import Json, with_password
 from edge_fleet.quality import label_file
-
-PASSWORD_VARIABLE = "EDGE_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
 
 app = typer.Typer(
     help="Labels that became known after the answer.", no_args_is_help=True, rich_markup_mode=None
@@ -52,7 +47,7 @@ def import_(
     ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
     cert_file: Annotated[str, typer.Option(help="TLS client certificate, PEM.")] = "",
     key_file: Annotated[str, typer.Option(help="Its key, PEM.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Send labels to the devices whose answers they are for; they count them and report counts.
 
@@ -70,7 +65,7 @@ def import_(
         raise InputFault(f"--wait-s {wait_s:g} is not above 0 and at most an hour")
     batches = label_file.read(_data(file), model)
     config = LinkConfig(
-        _with_password(broker_url.parse(broker)), client_id=f"edge-labels-{secrets.token_hex(4)}",
+        with_password(broker_url.parse(broker)), client_id=f"edge-labels-{secrets.token_hex(4)}",
         ca_file=ca_file, cert_file=cert_file, key_file=key_file,
     )  # fmt: skip
     console = Console(stderr=True)
@@ -91,14 +86,9 @@ def _data(file: Path) -> bytes:
     return read_bounded(file, label_file.FILE_MAX_BYTES)
 
 
-def _with_password(url: BrokerUrl) -> BrokerUrl:
-    password = os.environ.get(PASSWORD_VARIABLE, "")
-    return dataclasses.replace(url, password=password) if url.user and not url.password else url
-
-
 def _print(found: label_import.Imported, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(found), ensure_ascii=True, indent=2))
+        terminal.print_json(found)
         return
     told = ", ".join(
         f"{getattr(found, name)} {name}"

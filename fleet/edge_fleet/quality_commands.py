@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import time
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from edge_contract.errors import InputFault
 from edge_fleet import terminal
 from edge_fleet.opening import lacking, opened
+from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
 if TYPE_CHECKING:
     from edge_fleet.estimating import VersionQuality
     from edge_fleet.quality.estimates import Estimate
 
-HOUR_MS = 3_600_000
-
 
 def quality(
     *,
-    db: Annotated[
-        str,
-        typer.Option(
-            "--db", envvar="EDGE_FLEET_DB", help="sqlite:///FILE or postgresql://user@host/database"
-        ),
-    ] = "sqlite:///edge-fleet.db",
+    db: Db = DEFAULT_DB,
     hours: Annotated[float, typer.Option(help="How far back answers are taken.")] = 24.0,
     model: Annotated[str, typer.Option(help="Only this model.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json: Json = False,
 ) -> None:
     """How good each version still is: by its scores, without labels, and by labels that came late.
 
@@ -43,17 +33,15 @@ def quality(
 
       edge-fleet quality --hours 168 --model boiler --json
     """
-    if not 0 < hours <= 24 * 366:
-        raise InputFault(f"--hours {hours:g} is not above 0 and at most a year")
+    period = period_ms(hours)
     try:
         from edge_fleet import estimating  # noqa: PLC0415 (its library is an extra)
     except ModuleNotFoundError as error:
         raise lacking(error) from error
     with opened(db) as store:
-        now_ms = time.time_ns() // 1_000_000
-        found = estimating.qualities(store, now_ms, period_ms=int(hours * HOUR_MS), model=model)
+        found = estimating.qualities(store, now_ms(), period_ms=period, model=model)
     if as_json:
-        typer.echo(json.dumps(msgspec.to_builtins(found), ensure_ascii=True, indent=2))
+        terminal.print_json(found)
         return
     for each in found:
         _print(each)

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import msgspec
 import typer
 
 from edge_contract.errors import InputFault, MachineFault
 from edge_fleet import terminal
 from edge_fleet.opening import lacking, opened
+from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
 if TYPE_CHECKING:
     from edge_fleet.changes import Report
     from edge_fleet.drift.discovery import Method
 
-HOUR_MS = 3_600_000
 SHOWN_MAX = 50
 
 
 def report(
     *,
-    db: Annotated[
-        str,
-        typer.Option(
-            "--db", envvar="EDGE_FLEET_DB", help="sqlite:///FILE or postgresql://user@host/database"
-        ),
-    ] = "sqlite:///edge-fleet.db",
+    db: Db = DEFAULT_DB,
     hours: Annotated[float, typer.Option(help="How far back the period goes.")] = 24.0,
     fdr: Annotated[
         float, typer.Option(help="At most this share of the list is expected to be false.")
@@ -50,7 +42,7 @@ def report(
             metavar="FILE", help="Write a page with before-and-after histograms; - is stdout."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json: Json = False,
 ) -> None:
     """What changed against the reference, on which device, most certain first.
 
@@ -65,7 +57,8 @@ def report(
 
       edge-fleet report --model boiler --json
     """
-    _check(hours, fdr, method, minimum_effect)
+    period = period_ms(hours)
+    _check(fdr, method, minimum_effect)
     try:
         from edge_fleet import changes, page  # noqa: PLC0415 (their library is an extra)
     except ModuleNotFoundError as error:
@@ -73,8 +66,8 @@ def report(
     with opened(db) as store:
         found = changes.changes(
             store,
-            time.time_ns() // 1_000_000,
-            period_ms=int(hours * HOUR_MS),
+            now_ms(),
+            period_ms=period,
             rate=fdr,
             method=cast("Method", method),
             minimum_effect=minimum_effect,
@@ -83,14 +76,12 @@ def report(
     if html is not None:
         _write(html, page.page(found))
     if as_json:
-        typer.echo(json.dumps(msgspec.to_builtins(found), ensure_ascii=True, indent=2))
+        terminal.print_json(found)
     elif str(html) != "-":
         _print(found, page.summary(found))
 
 
-def _check(hours: float, fdr: float, method: str, minimum_effect: float) -> None:
-    if not 0 < hours <= 24 * 366:
-        raise InputFault(f"--hours {hours:g} is not above 0 and at most a year")
+def _check(fdr: float, method: str, minimum_effect: float) -> None:
     if not 0 < fdr < 1:
         raise InputFault(f"--fdr {fdr:g} is not between 0 and 1")
     if method not in ("bh", "by"):

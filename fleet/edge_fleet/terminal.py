@@ -6,10 +6,12 @@ characters that turn the direction of writing never reach a terminal, nor does r
 
 from __future__ import annotations
 
+import json
 import sys
 import unicodedata
 from collections.abc import Sequence
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +30,12 @@ def clean(text: object) -> str:
 def print_line(text: object = "") -> None:
     """One cleaned line on standard output."""
     sys.stdout.write(clean(text) + "\n")
+    sys.stdout.flush()
+
+
+def print_json(value: object) -> None:
+    """ASCII only: what a device controls cannot steer a terminal from here either."""
+    sys.stdout.write(json.dumps(msgspec.to_builtins(value), ensure_ascii=True, indent=2) + "\n")
     sys.stdout.flush()
 
 

@@ -1,0 +1,43 @@
+"""Options and settings that several commands of ``edge-fleet`` have."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from typing import Annotated
+
+import typer
+
+from edge_contract.broker_url import BrokerUrl
+from edge_contract.errors import InputFault
+
+PASSWORD_VARIABLE = "EDGE_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
+DEFAULT_DB = "sqlite:///edge-fleet.db"
+HOUR_MS = 3_600_000
+
+Db = Annotated[
+    str,
+    typer.Option(
+        "--db", envvar="EDGE_FLEET_DB", help="sqlite:///FILE or postgresql://user@host/database."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+def period_ms(hours: float) -> int:
+    """``--hours`` in milliseconds. Raises InputFault for none, and for more than a year."""
+    if not 0 < hours <= 24 * 366:
+        raise InputFault(f"--hours {hours:g} is not above 0 and at most a year")
+    return int(hours * HOUR_MS)
+
+
+def with_password(url: BrokerUrl) -> BrokerUrl:
+    """The password from the environment where the URL names a user and no password."""
+    password = os.environ.get(PASSWORD_VARIABLE, "")
+    return dataclasses.replace(url, password=password) if url.user and not url.password else url
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
