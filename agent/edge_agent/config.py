@@ -44,6 +44,7 @@ from edge_contract.errors import InputFault
 from edge_contract.messages import Name
 from edge_contract.ports.disk import read_bounded
 from edge_contract.topics import Topics
+from edge_contract.typed import convert
 
 CONFIG_MAX_BYTES = 256 * 1024
 PASSWORD_MAX_BYTES = 4096
@@ -305,7 +306,7 @@ def _absolute(section: Struct | None, base: Path) -> Struct | None:
 
 def _value(value: object, kind: Any, where: str, faults: list[str], otherwise: Any = None) -> Any:
     try:
-        return msgspec.convert(value, kind)
+        return convert(value, kind)
     except msgspec.ValidationError as error:
         said, _, at = str(error).partition(" - at ")
         if "matching regex" in said:

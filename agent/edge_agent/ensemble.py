@@ -31,6 +31,7 @@ from edge_agent.outputs import Prediction, listed
 from edge_agent.pipeline import Feed, Member, Shape, Spec
 from edge_agent.runtime import TensorInfo
 from edge_contract.errors import EdgeError, InputFault, MachineFault
+from edge_contract.typed import convert
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +92,7 @@ class Ensemble(Model):
         """
         opened = {n: m if isinstance(m, Model) else Model.open(m) for n, m in models.items()}
         try:
-            spec = msgspec.convert(
-                {"models": list(models), "feeds": dict(feeds), "answer": answer}, Spec
-            )
+            spec = convert({"models": list(models), "feeds": dict(feeds), "answer": answer}, Spec)
         except msgspec.ValidationError as error:
             raise InputFault(f"ensemble {name!r}: {error}") from error
         return cls(name, spec, opened)

@@ -32,6 +32,7 @@ from edge_agent.settings import Watch, faults_of
 from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.messages import Problem
 from edge_contract.ports.disk import TEMPORARY, check_place, sync_directory
+from edge_contract.typed import convert
 
 __all__ = ["BUNDLE_SUFFIX", "file_of", "lines_of", "open_model", "watch"]
 
@@ -104,7 +105,7 @@ def watch(settings: dict[str, object], model_name: str, config: Path, *, once: b
     """
     model = open_model(model_name, config)
     try:
-        chosen = msgspec.convert({**settings, "model": model.manifest.name}, Watch, strict=False)
+        chosen = convert({**settings, "model": model.manifest.name}, Watch, strict=False)
     except msgspec.ValidationError as error:
         raise InputFault(str(error)) from error
     if faults := faults_of(chosen):

@@ -27,6 +27,7 @@ from edge_contract.telemetry import (
     pack_counts,
     unpack_counts,
 )
+from edge_contract.typed import msgpack_decoder
 
 SHADOW_SCHEMA = 2
 LABELLED_SCHEMA = 3
@@ -125,7 +126,7 @@ class Labelled(Struct, frozen=True, array_like=True, tag_field="schema", tag=LAB
 Aside = Shadow | Labelled
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER: msgspec.msgpack.Decoder[Aside] = msgspec.msgpack.Decoder(Aside)
+_DECODER: msgspec.msgpack.Decoder[Aside] = msgpack_decoder(Aside)
 
 
 def encode(aside: Aside) -> bytes:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from edge_contract.errors import InputFault
 from edge_contract.names import check_name, check_sha256
+from edge_contract.typed import json_decoder
 
 SCHEMA = 1
 MANIFEST_MAX_BYTES = 120 * 1024
@@ -331,7 +332,7 @@ GOLDEN_FILE = "golden.json"
 PROFILE_FILE = "profile.json"
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Manifest)
+_DECODER = json_decoder(Manifest)
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -15,6 +15,7 @@ from edge_contract import wire
 from edge_contract.errors import InputFault
 from edge_contract.mirrors import MIRROR_MAX_CHARS, MIRRORS_MAX
 from edge_contract.names import check_name, check_sha256
+from edge_contract.typed import json_decoder
 
 # The look-ahead stands for the end: `$` would let a trailing newline through, and JSON Schema's
 # regular expressions know no `\Z`.
@@ -366,7 +367,7 @@ def decode(data: bytes, kind: type[T]) -> T:
 
 
 _Wire = dict[str, Scalar | list[dict[str, Scalar] | list[Scalar]] | dict[str, TensorData]]
-_REQUEST = msgspec.json.Decoder(_Wire)
+_REQUEST = json_decoder(_Wire)
 _FORMS = (
     'Send {"feature": value, ...}, {"rows": [...]} or '
     '{"tensors": {"name": {"shape": [1, 3], "data": [0.5, 1, 2]}}}.'
@@ -400,7 +401,7 @@ def decode_request(data: bytes) -> Request:
     return Request(rows=[row], single=True)
 
 
-_LABELS: msgspec.json.Decoder[Label | list[Label]] = msgspec.json.Decoder(Label | list[Label])
+_LABELS: msgspec.json.Decoder[Label | list[Label]] = json_decoder(Label | list[Label])
 
 
 def decode_labels(data: bytes) -> list[Label]:

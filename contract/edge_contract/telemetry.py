@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edge_contract.errors import InputFault
 from edge_contract.messages import Count, Name
 from edge_contract.residuals import Residuals
+from edge_contract.typed import msgpack_decoder
 
 SCHEMA = 1
 RECORD_MAX_BYTES = 64 * 1024
@@ -74,7 +75,7 @@ class Record(Struct, frozen=True, array_like=True):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Record)
+_DECODER = msgpack_decoder(Record)
 
 
 def encode(record: Record) -> bytes:

@@ -6,15 +6,18 @@ old reader must not ignore raises the message's ``schema``.
 
 from __future__ import annotations
 
+import functools
 from typing import TypeVar
 
 import msgspec
 
 from edge_contract.errors import InputFault
+from edge_contract.typed import json_decoder
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _ENCODER = msgspec.json.Encoder()
+_decoder = functools.cache(json_decoder)
 
 
 def encode_json(message: msgspec.Struct) -> bytes:
@@ -32,7 +35,7 @@ def decode_json(data: bytes, kind: type[T], *, size_max: int) -> T:
     if len(data) > size_max:
         raise InputFault(f"{what} of {len(data)} bytes, over the limit of {size_max}")
     try:
-        message = msgspec.json.decode(data, type=kind)
+        message: T = _decoder(kind).decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InputFault(f"not a valid {what}: {error}") from error
     check_schema(message, what)

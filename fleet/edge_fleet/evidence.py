@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edge_contract import telemetry
 from edge_contract.errors import InputFault
+from edge_contract.typed import msgpack_decoder
 from edge_fleet.drift import edetector
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift.budget import MONTH_S, Budget
@@ -55,7 +56,7 @@ class _Saved(Struct, frozen=True, array_like=True):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Saved)
+_DECODER = msgpack_decoder(_Saved)
 
 
 def save_state(log_m: NDArray[np.float32], latched: dict[int, int]) -> bytes:

@@ -17,6 +17,7 @@ from edge_contract.errors import PeerFault
 from edge_contract.messages import LabelsTaken, Problem
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_contract.topics import Topics
+from edge_contract.typed import json_decoder
 from edge_fleet.quality.label_file import Batch
 
 CONNECT_S = 10.0
@@ -32,8 +33,8 @@ class _Taken(LabelsTaken, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Strict: every field has a default, so that anything else would look like nothing taken."""
 
 
-_TAKEN = msgspec.json.Decoder(_Taken)
-_REFUSED = msgspec.json.Decoder(_Refused)
+_TAKEN = json_decoder(_Taken)
+_REFUSED = json_decoder(_Refused)
 Progress = Callable[[int, int], None]
 
 

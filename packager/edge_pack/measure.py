@@ -25,6 +25,7 @@ from edge_contract import golden as goldens
 from edge_contract.errors import MachineFault
 from edge_contract.manifest import GOLDEN_FILE, MODEL_FILE, Tensor
 from edge_contract.ports.disk import read_bounded
+from edge_contract.typed import json_decoder
 from edge_pack import processes
 from edge_pack.papers.evaluation import Evaluation
 
@@ -162,7 +163,7 @@ def path_beside(out: Path) -> Path:
 def in_child(bundle: Path, batch: int = BATCH) -> Figures:
     """Measure a bundle in a fresh process. Raises MachineFault when that fails."""
     said = run_child(_CHILD, str(bundle), str(batch), what="measuring the bundle")
-    return msgspec.json.decode(said, type=Figures)
+    return json_decoder(Figures).decode(said)
 
 
 def run_child(code: str, *arguments: str, what: str) -> bytes:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import json as msgspec_json
 from numpy.typing import NDArray
 
 from edge_agent.model import Model
@@ -22,6 +21,7 @@ from edge_contract.bundle import Bundle
 from edge_contract.errors import EdgeError, InputFault
 from edge_contract.manifest import MODEL_FILE, Manifest
 from edge_contract.ports.disk import read_bounded
+from edge_contract.typed import json_decoder
 from edge_pack import inference, intake, tables
 from edge_pack.answers import Answers
 from edge_pack.intake import Column, Intake, Rows
@@ -48,7 +48,7 @@ def measured_beside(path: Path, digest: str) -> Measured | None:
         return None
     data = read_bounded(beside, _MEASURED_MAX_BYTES)
     try:
-        measured = msgspec_json.decode(data, type=Measured)
+        measured = json_decoder(Measured).decode(data)
     except ValueError as error:
         raise InputFault(
             f"{beside} is not readable: {error}", advice="Remove it; a build writes it anew."

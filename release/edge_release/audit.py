@@ -27,6 +27,7 @@ from msgspec import Struct
 from edge_contract import wire
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.disk import read_bounded, sync_directory
+from edge_contract.typed import convert
 
 LOG_MAX_BYTES = 256 * 1024**2
 _LINE_MAX_BYTES = 64 * 1024
@@ -71,7 +72,7 @@ class Checked:
 def head_of(fields: Mapping[str, object]) -> Head | None:
     """The head in a timestamp's extra field, or None where it has none."""
     try:
-        return msgspec.convert(fields, Head) if fields else None
+        return convert(fields, Head) if fields else None
     except msgspec.ValidationError:
         return None
 

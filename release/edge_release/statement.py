@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from edge_contract.errors import InputFault
 from edge_contract.manifest import Manifest, Provenance
+from edge_contract.typed import json_decoder
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -92,7 +93,7 @@ def encode(manifest: Manifest, sha256: str) -> bytes:
 def check(payload: bytes, manifest: Manifest, sha256: str) -> None:
     """Return when the statement is about that manifest. Raises InputFault, and nothing else."""
     try:
-        found = msgspec.json.decode(payload, type=_Statement)
+        found = json_decoder(_Statement).decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputFault(f"the signed statement is not valid: {error}") from error
     parameters = found.predicate.buildDefinition.externalParameters

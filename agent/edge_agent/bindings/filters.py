@@ -36,6 +36,8 @@ def check_topic(text: str) -> str:
 def overlap(one: str, other: str) -> bool:
     """Whether some topic belongs to both filters; topics that begin with $ are left aside."""
     levels, others = one.split("/"), other.split("/")
+    if sorted((one, other)) == ["+", "/#"]:
+        return False  # only the topic of no characters, which MQTT forbids, belongs to both
     for level, against in zip(levels, others, strict=False):
         if "#" in (level, against):
             return True

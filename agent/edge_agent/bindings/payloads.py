@@ -20,9 +20,11 @@ from edge_agent.bindings import pointer, sparkplug
 from edge_agent.bindings.settings import SAMPLES_MAX, Input
 from edge_agent.bindings.sparkplug import Names
 from edge_contract.errors import InputFault
+from edge_contract.typed import json_decoder
 
 PAYLOAD_MAX_BYTES = 256 * 1024
 TEXT_MAX_CHARS = 1024
+_document = json_decoder(object).decode
 _MILLISECONDS_FROM = 1e11
 """A time of more seconds than this is in milliseconds: 1e11 s is the year 5138."""
 
@@ -160,7 +162,7 @@ class Decoded:
     def json(self) -> object:
         """The document. Raises Unread."""
         if not self._json:
-            self._json.append(_guarded(lambda: msgspec.json.decode(self.payload)))
+            self._json.append(_guarded(lambda: _document(self.payload)))
         return self._json[0]
 
     def number(self) -> float:

@@ -29,6 +29,7 @@ from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault
 from edge_contract.messages import manifest_path
 from edge_contract.signature import PAYLOAD_TYPE
+from edge_contract.typed import json_decoder
 
 _ADVICE = "Build it with --keys DIR of the publisher that this device is enrolled with."
 
@@ -96,7 +97,7 @@ def _delegated(targets: Targets, bundle: Bundle) -> tuple[list[Key], DelegatedRo
 def _subject(payload: bytes) -> str:
     """SHA-256 of the manifest that the statement is about; "" when it is about none or several."""
     try:
-        (subject,) = msgspec.json.decode(payload, type=_Statement).subject
+        (subject,) = json_decoder(_Statement).decode(payload).subject
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         return ""
     return subject.digest.get("sha256", "")

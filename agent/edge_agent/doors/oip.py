@@ -22,6 +22,7 @@ from edge_agent.doors import tensors as elements
 from edge_agent.doors.tensors import DTYPES, NAMES, datatype_of
 from edge_contract.errors import InputFault
 from edge_contract.manifest import Manifest
+from edge_contract.typed import json_decoder
 
 HEADER_LENGTH = "inference-header-content-length"
 """The header that says where the JSON ends and binary data begins."""
@@ -115,8 +116,8 @@ class Infer(Struct, frozen=True):
     timeout_us: int = 0
 
 
-_decode = msgspec.json.Decoder(InferRequest).decode
-_decode_row = msgspec.json.Decoder(RowRequest).decode
+_decode = json_decoder(InferRequest).decode
+_decode_row = json_decoder(RowRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 

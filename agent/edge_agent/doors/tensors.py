@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_contract.errors import InputFault, MachineFault
+from edge_contract.typed import json_decoder
 
 DTYPES = {
     "BOOL": "bool",
@@ -148,7 +149,7 @@ def _decoder(kind: str, depth: int) -> msgspec.json.Decoder[Any]:
     nested = _ELEMENTS[kind]
     for _ in range(depth):
         nested = GenericAlias(list, nested)
-    return msgspec.json.Decoder(nested)
+    return json_decoder(nested)
 
 
 def _flattened(raw: msgspec.Raw, kind: str, shape: tuple[int, ...], name: str) -> list[Any]:

@@ -19,6 +19,7 @@ from edge_contract.errors import InputFault
 from edge_contract.messages import Name, Short
 from edge_contract.names import check_name, check_sha256
 from edge_contract.topics import DEFAULT_PREFIX, Topics
+from edge_contract.typed import msgpack_decoder
 
 MESSAGE_MAX_BYTES = 16 * 1024
 TOKEN_MAX_CHARS = 16 * 1024
@@ -120,7 +121,7 @@ def read(text: str) -> TokenText:
     if hashlib.sha256(packed).digest()[:CHECK_BYTES] != check:
         raise InputFault("the token is damaged: its check does not fit", advice=damaged)
     try:
-        token = msgspec.msgpack.decode(packed, type=TokenText)
+        token = msgpack_decoder(TokenText).decode(packed)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputFault(f"the token is of another kind: {type(error).__name__}") from None
     check_sha256(token.root, "the token's root fingerprint")

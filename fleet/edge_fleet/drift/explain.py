@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from edge_contract.profile import Monitor
+from edge_contract.typed import json_decoder
 from edge_fleet.drift.components import (
     Component,
     Floats,
@@ -79,7 +80,7 @@ class Explanation(Struct, frozen=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Explanation)
+_DECODER = json_decoder(Explanation)
 
 
 def encode(explanation: Explanation) -> bytes:

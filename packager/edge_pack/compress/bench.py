@@ -26,6 +26,7 @@ from msgspec import Struct
 from edge_agent.runtime import Session, trim_memory
 from edge_contract import golden as goldens
 from edge_contract.golden import Array
+from edge_contract.typed import json_decoder
 from edge_pack import graphs, measure
 from edge_pack.compress.pareto import Timing
 from edge_pack.compress.storage import OPSET_MIN
@@ -96,7 +97,7 @@ def run(models: Sequence[bytes], feeds: Mapping[int, Tensors]) -> Benched:
         request = _Request(models=tuple(names), feeds=packed)
         (Path(folder) / "request.json").write_bytes(msgspec.json.encode(request))
         said = measure.run_child(_CHILD, folder, what="measuring the candidates")
-    reply = msgspec.json.decode(said, type=_Reply)
+    reply = json_decoder(_Reply).decode(said)
     timings = [Timing(rounds) for rounds in reply.rounds]
     return Benched(tuple(timings[:-1]), timings[-1], reply.alone, reply.latency)
 
@@ -112,7 +113,7 @@ def _identity() -> bytes:
 
 def child(folder: str) -> None:
     """Measure what lies in ``folder`` and print the figures as JSON."""
-    request = msgspec.json.decode((Path(folder) / "request.json").read_bytes(), type=_Request)
+    request = json_decoder(_Request).decode((Path(folder) / "request.json").read_bytes())
     feeds = {
         batch: {array.name: goldens.unpack(array) for array in arrays}
         for batch, arrays in request.feeds.items()
@@ -189,7 +190,7 @@ def _in_fork(model: bytes, feed: Tensors, empty: bytes) -> Alone | None:
     with os.fdopen(read, "rb") as pipe:
         said = pipe.read()
     os.waitpid(pid, 0)
-    return msgspec.json.decode(said, type=Alone) if said else None
+    return json_decoder(Alone).decode(said) if said else None
 
 
 def _ready(empty: bytes) -> int | None:

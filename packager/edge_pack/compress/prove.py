@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edge_contract import golden as goldens
 from edge_contract.errors import BuildFault, InputFault, MachineFault
 from edge_contract.golden import Array
+from edge_contract.typed import json_decoder
 from edge_pack import processes
 
 INSTALL_TIMEOUT_S = 900.0
@@ -103,7 +104,7 @@ def prove(model: bytes, golden: bytes, floor: str, cache: Path | None = None) ->
         )
     if done.code:
         raise _refused(release, [done.complaint])
-    said = msgspec.json.decode(done.out, type=_Said)
+    said = json_decoder(_Said).decode(done.out)
     if said.version != release:
         raise MachineFault(
             f"the environment {python.parent.parent} holds onnxruntime {said.version}, not "

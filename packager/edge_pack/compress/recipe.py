@@ -16,6 +16,7 @@ from msgspec import Struct
 from edge_contract.errors import InputFault
 from edge_contract.manifest import Manifest
 from edge_contract.ports.disk import read_bounded
+from edge_contract.typed import json_decoder
 from edge_pack.compress.modes import MODES, Mode, Parameter
 from edge_pack.config import BuildConfig
 
@@ -59,7 +60,7 @@ def encode(recipe: Recipe) -> bytes:
 def load(path: Path) -> Recipe:
     """The recipe in a file. Raises InputFault when it is none that this version can follow."""
     try:
-        found = msgspec.json.decode(read_bounded(path, _MAX_BYTES), type=Recipe)
+        found = json_decoder(Recipe).decode(read_bounded(path, _MAX_BYTES))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InputFault(
             f"{path} is not a recipe: {error}",

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from edge_contract.errors import BuildFault, InputFault, MachineFault
+from edge_contract.typed import json_decoder
 from edge_pack.frameworks.boosters import Model
 from edge_pack.intake import Rows
 from edge_pack.measure import run_child
@@ -36,7 +37,7 @@ class _Said(msgspec.Struct, frozen=True):
 def check(path: Path, library: str) -> None:
     """Raise InputFault when a library cannot read the file at ``path``, however it fails."""
     try:
-        said = msgspec.json.decode(run_child(_CHILD, str(path), what="reading it"), type=_Said)
+        said = json_decoder(_Said).decode(run_child(_CHILD, str(path), what="reading it"))
     except (MachineFault, msgspec.DecodeError) as error:
         raise InputFault(
             f"{path} makes {library}'s own reader end the process: it is damaged",
