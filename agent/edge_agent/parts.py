@@ -107,6 +107,7 @@ class Parts:
             on_trouble=lambda error: self.loop.post(lambda: self.voice.trouble(error)),
             machine=identity.fingerprint(),
             rng=rng,
+            clock_s=clocks.monotonic,
         )
         self.spool = Spool(self.folder.spool, max_bytes=config.telemetry.spool_bytes)
         self.sender = Sender(self.uplink.link, self.spool, config.topics.telemetry(device))

@@ -1,7 +1,8 @@
 """The agent's own connection: who it is, that it is alive, what it runs, what happened.
 
 Guards: birth and last will carry the same boot number; what is retained is said again at every
-connect, since brokers lose retained messages; an event leaves the outbox only after its PUBACK.
+connect, since brokers lose retained messages; an event leaves the outbox only after a PUBACK that
+does not say that nobody listens.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ SESSION_EXPIRY_S = 7 * 86400
 WILL_DELAY_S = 30
 """A device that reconnects within this was never reported as gone."""
 GOODBYE_S = 2.0
+UNHEARD_S = 900.0
+"""So long after an event that nobody listened to, one of those that wait is tried again."""
 
 
 class Uplink:
@@ -38,6 +41,7 @@ class Uplink:
         on_twin: another agent under this name was met; in the network thread, once an hour.
         on_trouble: the broker refuses what this side needs; in the network thread.
         run, machine: this run's number, and the hardware's fingerprint.
+        clock_s: seconds that never jump.
     """
 
     def __init__(
@@ -55,13 +59,16 @@ class Uplink:
         run: str = "",
         machine: str = "",
         rng: random.Random | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock_s = clock_s
         self._topics = config.topics
         self._device = config.agent.device
         self._boot = boot
         self._version = version
         self._outbox = outbox
         self._sending: set[Path] = set()
+        self._unheard_until_s: float | None = None
         self._machine = machine
         self._twins = Twins(run or secrets.token_hex(8))
         self._rng = rng or random.Random()  # noqa: S311 - spreads two agents in time
@@ -99,7 +106,7 @@ class Uplink:
     @property
     def twin(self) -> str:
         """What is known of another agent under this name; "" when there was none of late."""
-        return self._twins.describe(time.monotonic())
+        return self._twins.describe(self._clock_s())
 
     def start(self) -> None:
         """Connect, and go on trying for as long as it takes."""
@@ -120,6 +127,7 @@ class Uplink:
             topic = self._topics.reported(self._device)
             ticket = self.link.publish(topic, messages.encode(reported), retain=True)
             self._watch(ticket, "this device's report")
+            self.flush()
 
     def tell(self, event: Event) -> None:
         """Send an event, now or when the broker is back, in this life or a later one."""
@@ -128,10 +136,13 @@ class Uplink:
             self._send(path)
 
     def flush(self) -> None:
-        """Send the events that wait."""
-        for path in self._outbox.waiting():
-            if path not in self._sending:
-                self._send(path)
+        """Send the events that wait; one of them, now and then, while nobody listens."""
+        unheard_until_s = self._unheard_until_s
+        if unheard_until_s is not None and self._clock_s() < unheard_until_s:
+            return
+        waiting = [path for path in self._outbox.waiting() if path not in self._sending]
+        for path in waiting if unheard_until_s is None else waiting[:1]:
+            self._send(path)
 
     def _came(self, _session_present: bool) -> None:
         filters = [*self.filters, self._status]
@@ -140,10 +151,12 @@ class Uplink:
             self._watch(self.link.subscribe(some), f"to subscribe to {', '.join(some)}")
         self._watch(self._say_status(online=True), "this device's status")
         self._sending.clear()
+        if self._unheard_until_s is not None:
+            self._unheard_until_s = 0.0
         self._on_up()
 
     def _went(self, reason: str) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         first = self._twins.dropped(reason, now_s)
         self.link.hold_s = self._twins.hold_s(now_s, self._rng)
         if first:
@@ -168,7 +181,7 @@ class Uplink:
         except InputFault as error:
             log.warning("not a status on %s: %s", message.topic, error.what)
             return
-        if self._twins.heard(status, time.monotonic()):
+        if self._twins.heard(status, self._clock_s()):
             self._on_twin(self.twin)
 
     def _watch(self, ticket: Ticket, what: str) -> None:
@@ -205,9 +218,14 @@ class Uplink:
         self._sending.add(path)
 
         def answered(accepted: bool) -> None:
-            if accepted:
-                self._outbox.done(path)
             self._sending.discard(path)
+            if ticket.unheard:
+                self._unheard_until_s = self._clock_s() + UNHEARD_S
+            elif accepted:
+                self._outbox.done(path)
+                heard_again, self._unheard_until_s = self._unheard_until_s is not None, None
+                if heard_again:
+                    self.flush()
 
         ticket = self.link.publish(self._topics.events(self._device), payload)
         ticket.then(answered)

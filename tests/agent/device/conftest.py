@@ -295,6 +295,12 @@ def world(
 
 
 @pytest.fixture
+def until() -> Callable[..., Any]:
+    """Polls a condition; see ``wait_for``."""
+    return wait_for
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 512 KiB, empty."""
     where = tmp_path / "disk"
