@@ -23,6 +23,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_contract.components import polynomials
+
 COMPONENTS = 4
 BLOCKS_MIN = 16
 ROWS_MIN = 64
@@ -43,7 +45,9 @@ def estimate(cells: NDArray[np.int64], *, ordered: bool) -> float:
     if len(present) < 2:
         return 1.0
     share = np.bincount(where) / rows
-    components = polynomials(share) if ordered else _indicators(share)
+    components = (
+        polynomials(share, min(COMPONENTS, len(share) - 1)) if ordered else _indicators(share)
+    )
     series = components[where]
     largest, length = 1.0, 2
     while rows // length >= BLOCKS_MIN:
@@ -60,21 +64,6 @@ def _by_chance(degrees: int) -> float:
     """What a variance ratio of independent rows stays under but for once in 4,000 times."""
     spread = 2 / (9 * degrees)
     return float((1 - spread + _DEVIATIONS * np.sqrt(spread)) ** 3)
-
-
-def polynomials(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Orthonormal polynomials of degree 1 to 4 in the cells' mid-ranks, [cells, components].
-
-    Args:
-        share: the cells' shares of the rows, all above 0.
-    """
-    ranks = np.cumsum(share) - share / 2
-    degree = min(COMPONENTS, len(share) - 1)
-    powers = np.vander(2 * ranks - 1, degree + 1, increasing=True)
-    weight = np.sqrt(share)[:, None]
-    basis, _ = np.linalg.qr(powers * weight)
-    found: NDArray[np.float64] = (basis / weight)[:, 1:]
-    return found
 
 
 def _indicators(share: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression
 from edge_contract import profile as profiles
 from edge_contract.manifest import PROFILE_FILE
 from edge_pack import reading
-from edge_pack.design_effect import estimate, polynomials
+from edge_pack.design_effect import estimate
 
 SEEDS = range(30)
 
@@ -67,13 +67,6 @@ def test_categories_that_come_in_runs() -> None:
 def test_too_little_to_say_anything_is_1() -> None:
     assert estimate(np.zeros(5000, dtype=np.int64), ordered=True) == 1
     assert estimate(np.arange(50) // 10, ordered=True) == 1
-
-
-def test_components_are_orthonormal() -> None:
-    share = np.random.default_rng(1).dirichlet(np.ones(20))
-    basis = polynomials(share)
-    np.testing.assert_allclose(basis.T @ (share[:, None] * basis), np.eye(4), atol=1e-8)
-    np.testing.assert_allclose(share @ basis, 0, atol=1e-8)
 
 
 def test_a_time_column_orders_the_reference(pack: Any) -> None:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_contract.bets import SHARE_TOLERANCE
 from edge_contract.profile import Monitor
 from edge_fleet.drift import oneshot
 from edge_fleet.drift.components import Floats
 from edge_fleet.drift.discovery import Method, adjusted
-from edge_fleet.drift.edetector import SHARE_TOLERANCE
 
 MINIMUM_EFFECT = 0.1
 """In standard deviations, or as Cohen's w: Cohen (1988) calls that small."""
