@@ -23,6 +23,13 @@ def read() -> Hardware:
     )
 
 
+def kernel_run() -> str:
+    """Names the run of the kernel since the machine came up, or "" where it says nothing."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:64]
+    return ""
+
+
 def ram_bytes() -> int:
     """Memory that this process may use: the machine's, or its container's limit if lower."""
     return memory.read().total_bytes

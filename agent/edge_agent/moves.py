@@ -84,7 +84,7 @@ def rolled_back(state: State) -> Step:
 
 def fall_back(state: State, former: Release | None, reason: str, *told: Effect) -> Step:
     """Let ``former`` take the place of ``active``, and answer unless a candidate does."""
-    fallen = replace(state, active=former, previous=None, loads=0)
+    fallen = replace(state, active=former, previous=None, loads=0, lives=0)
     candidate = state.candidate
     if state.phase in RESTING:
         rested, effects = rest(fallen, reason, *told)

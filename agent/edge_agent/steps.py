@@ -68,6 +68,8 @@ class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
         probation: the candidate was proven once, and is proven again.
         attempts: of the present phase, counted before each is made.
         loads: starts in a row whose load of the active release did not come to its end.
+        lives: starts in a row, under one run of the kernel, of processes in which the active
+            release answered and that ended neither in order nor after a while. kernel: its run.
         delay_s: how long the next attempt waits.
         reason: why the state is what it is, for a person.
     """
@@ -83,6 +85,8 @@ class State(Struct, frozen=True, omit_defaults=True, kw_only=True):
     probation: bool = False
     attempts: Count = 0
     loads: Count = 0
+    lives: Count = 0
+    kernel: Annotated[str, Meta(max_length=64)] = ""
     delay_s: Seconds = 0.0
     reason: Annotated[str, Meta(max_length=REASON_MAX_CHARS)] = ""
     quarantine: Annotated[tuple[Quarantined, ...], Meta(max_length=QUARANTINE_MAX)] = ()
@@ -135,7 +139,16 @@ class Rules(Struct, frozen=True, kw_only=True):
 
 
 class Started(Struct, frozen=True, tag=True):
-    """The agent's process began; what was under way was cut off."""
+    """The agent's process began; what was under way was cut off.
+
+    ``kernel``: names this run of the kernel; "" where that is not known.
+    """
+
+    kernel: str = ""
+
+
+class Steady(Struct, frozen=True, tag=True):
+    """The process has lived for a while: how the ones before it ended is forgotten."""
 
 
 class Stopping(Struct, frozen=True, tag=True):
@@ -240,8 +253,8 @@ class Evidence(Struct, frozen=True, tag=True):
 
 
 Event = (
-    Started | Stopping | Online | Wanted | Fetched | FetchFailed | TurnCame | SelfTestPassed
-    | SelfTestFailed | Answering | LoadFailed | Damaged | Evidence
+    Started | Steady | Stopping | Online | Wanted | Fetched | FetchFailed | TurnCame
+    | SelfTestPassed | SelfTestFailed | Answering | LoadFailed | Damaged | Evidence
 )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ from edge_agent.steps import (
     SelfTestPassed,
     Started,
     State,
+    Steady,
     Step,
     Stopping,
     Tell,
@@ -62,6 +63,8 @@ from edge_contract.messages import Release
 
 ROOM_RETRY_S = 15.0
 """A proven version that did not fit into memory is tried again after this time."""
+LIVES_MAX = 5
+"""So many processes in a row that died while a proven version answered put it on probation."""
 _NO_ROOM = "waits for room in memory"
 _COUNTED = frozenset({Phase.SELF_TESTING, Phase.TRIAL})
 """Phases in which a crash may be the candidate's fault: their attempts are limited."""
@@ -73,9 +76,9 @@ def step(state: State, event: Event, rules: Rules) -> Step:
         state = _loaded(state)
     match event:
         case Started():
-            return _started(state, rules)
-        case Stopping():
-            return _stopping(state), ()
+            return _started(state, event.kernel, rules)
+        case Steady() | Stopping():
+            return _excused(state, stopping=isinstance(event, Stopping)), ()
         case Online():
             return _online(state)
         case Wanted():
@@ -130,13 +133,19 @@ def stopgap(state: State) -> tuple[Effect, ...]:
 # -- restart ----------------------------------------------------------------------------------
 
 
-def _started(state: State, rules: Rules) -> Step:
+def _started(state: State, kernel: str, rules: Rules) -> Step:
     """Count what begins now; what used up its attempts is condemned, or proven again."""
     candidate = state.candidate
     if state.active and state.answering == state.active:
-        if state.loads >= rules.attempts_max:
-            return _on_probation(state, state.active)
-        state = replace(state, loads=state.loads + 1)
+        version, loads = state.active.version, state.loads
+        if loads >= rules.attempts_max:
+            reason = f"the agent ended {loads} times while it loaded {version}"
+            return _on_probation(state, state.active, reason)
+        lives = state.lives if kernel and kernel == state.kernel else 0
+        if lives >= LIVES_MAX and state.previous:
+            reason = f"the agent died {lives} times in a row while {version} answered"
+            return _on_probation(state, state.active, reason)
+        state = replace(state, loads=loads + 1, lives=lives + 1, kernel=kernel)
     if candidate is None or state.phase not in _COUNTED:
         return state, plan(state)
     if state.attempts < rules.attempts_max:
@@ -150,13 +159,12 @@ def _started(state: State, rules: Rules) -> Step:
     return rested, (Answer(rested.answering), *effects)
 
 
-def _on_probation(state: State, active: Release) -> Step:
-    """The proven release may kill the process that loads it: find out in another one.
+def _on_probation(state: State, active: Release, reason: str) -> Step:
+    """The proven release may kill the process that it is in: find out in another one.
 
     The one before it answers meanwhile. Power that fails at each start looks the same from here,
     so that only a test or a trial condemns it.
     """
-    reason = f"the agent ended {state.loads} times while it loaded {active.version}"
     testing = replace(
         enter(state, Phase.SELF_TESTING, reason),
         active=state.previous,
@@ -165,16 +173,19 @@ def _on_probation(state: State, active: Release) -> Step:
         probation=True,
         attempts=1,
         loads=1 if state.previous else 0,
+        lives=0,
     )
     told = Tell("probation", active.version, testing.reason)
     return testing, (told, *plan(testing))
 
 
-def _stopping(state: State) -> State:
-    """An end in order is held against nobody."""
-    if state.loads:
+def _excused(state: State, *, stopping: bool) -> State:
+    """A long life, and an end in order, are held against nobody."""
+    if state.lives:
+        state = replace(state, lives=0)
+    if stopping and state.loads:
         state = replace(state, loads=state.loads - 1)
-    if state.phase in _COUNTED and state.attempts:
+    if stopping and state.phase in _COUNTED and state.attempts:
         state = replace(state, attempts=state.attempts - 1)
     return state
 
@@ -265,6 +276,7 @@ def _evidence(state: State, candidate: Release, seen: Evidence, rules: Rules) ->
                 candidate=None,
                 probation=False,
                 loads=0,
+                lives=0,
             )
             told = Tell(
                 "committed",

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
-from edge_agent import slot, state, trial
+from edge_agent import hardware, slot, state, trial
 from edge_agent.errands import Errands
 from edge_agent.folder import Folder
 from edge_agent.loop import Loop, Timer
@@ -36,6 +36,7 @@ from edge_agent.steps import (
     SelfTest,
     Started,
     State,
+    Steady,
     Stopping,
     Tell,
     TurnCame,
@@ -54,6 +55,8 @@ PERSIST_RETRY_S = 5.0
 WATCH_S = 0.5
 FALLBACKS = 4
 """What may be loaded in turn at a start: candidate, active, previous, the factory's."""
+STEADY_S = 600.0
+"""A process that lives for so long is no part of a crash loop."""
 STOP_S = 5.0
 """Work that is under way for longer when the agent stops is left to end with the process."""
 
@@ -128,12 +131,14 @@ class Updater:
 
         ``factory``: models that the factory has bundles of, known here or not.
         """
+        kernel = hardware.kernel_run()
         models = dict.fromkeys((*self._folder.known_models(), *factory))
         for model in models:
-            self._loop.post(functools.partial(self.take, model, Started()))
+            self._loop.post(functools.partial(self.take, model, Started(kernel)))
         for _ in range(FALLBACKS):
             self._loop.ask(lambda: None)
             self._loads.drain()
+        self._loop.post(lambda: self._loop.later(STEADY_S, self._lived))
 
     def stop(self) -> None:
         """Call off what is under way, on disk as called off, and wait until it ended."""
@@ -310,6 +315,10 @@ class Updater:
     def _free_turn(self, model: str) -> None:
         if self._turn == model:
             self._turn = ""
+
+    def _lived(self) -> None:
+        for model in list(self._states):
+            self.take(model, Steady())
 
     def _call_off(self) -> None:
         for job in self._jobs.values():

@@ -33,6 +33,7 @@ from edge_agent.steps import (
     SelfTestPassed,
     Started,
     State,
+    Steady,
     Stopping,
     Tell,
     TrialRules,
@@ -69,6 +70,7 @@ def events(sha256: str) -> dict[str, Event]:
     """One of each event, about ``sha256`` where it is about a digest."""
     return {
         "started": Started(),
+        "steady": Steady(),
         "stopping": Stopping(),
         "online": Online(),
         "wanted": Wanted(V2),
@@ -481,7 +483,7 @@ class World:
     def crash(self) -> None:
         self.live = ""
         self.inbox = []
-        self.feed(Started())
+        self.feed(Started("this boot"))
 
     def unlucky(self) -> bool:
         return self.faulty and self.rng.random() < 0.2

@@ -1,4 +1,4 @@
-"""A proven version whose load ends the agent again and again is proven again, elsewhere."""
+"""A proven version that ends the agent again and again is proven again, elsewhere."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from edge_agent.steps import (
     SelfTestPassed,
     Started,
     State,
+    Steady,
     Stopping,
     Tell,
     TrialRules,
     Wanted,
 )
-from edge_agent.update import step
+from edge_agent.update import LIVES_MAX, step
 from edge_contract import messages
 
 RULES = Rules(attempts_max=3, trial=TrialRules(requests=10, seconds=60))
@@ -155,6 +156,47 @@ def test_a_version_that_no_longer_loads_leaves_its_place_to_the_factory() -> Non
     state, effects = step(alone, LoadFailed(V2.sha256, "no memory"), RULES)
     assert Answer(None) in effects
     assert state.active == V2
+
+
+# -- it loads well, and ends the agent later ------------------------------------------------------
+
+
+def lives(state: State, count: int, kernel: str = "this boot") -> State:
+    """So many processes in which it answers, and that die."""
+    for _ in range(count):
+        state, _ = step(state, Started(kernel), RULES)
+        assert states.decode(states.encode(state)) == state
+        if state.active:
+            state, _ = step(state, Answering(state.active.sha256), RULES)
+    return state
+
+
+def test_processes_that_die_while_it_answers_put_it_on_probation() -> None:
+    state = lives(REST, LIVES_MAX)
+    assert (state.phase, state.lives) == (Phase.COMMITTED, LIVES_MAX)
+    state, effects = step(state, Started("this boot"), RULES)
+    assert (state.active, state.candidate, state.probation) == (V1, V2, True)
+    assert [e for e in effects if not isinstance(e, Tell)] == [Answer(V1), SelfTest(V2)]
+    assert "the agent died 5 times in a row while 2 answered" in state.reason
+    tried, _ = step(state, SelfTestPassed(V2.sha256, "golden"), RULES)
+    state, _ = step(tried, Evidence(V2.sha256, 10, 0, 1.0), RULES)
+    assert (state.phase, state.active, state.previous, state.lives) == (Phase.COMMITTED, V2, V1, 0)
+    state = starts(tried, 3)
+    assert (state.phase, bool(state.quarantined(V2))) == (Phase.ROLLING_BACK, True)
+
+
+@pytest.mark.parametrize("excuse", ["power", "unknown", "steady", "stop", "alone"])
+def test_an_end_that_may_be_something_else_is_not_counted(excuse: str) -> None:
+    """A new run of the kernel, a process that lived for long, a stop, nothing to go back to."""
+    state = replace(REST, previous=None if excuse == "alone" else V1)
+    for n in range(3 * LIVES_MAX):
+        kernel = {"power": f"boot {n}", "unknown": ""}.get(excuse, "this boot")
+        state = lives(state, 1, kernel)
+        if excuse == "steady":
+            state, _ = step(state, Steady(), RULES)
+        if excuse == "stop":
+            state, _ = step(state, Stopping(), RULES)
+        assert (state.phase, state.active) == (Phase.COMMITTED, V2)
 
 
 @pytest.mark.parametrize("seed", range(50))
