@@ -17,6 +17,8 @@ from typing import Protocol
 
 from edge_fleet.store.firings import FiringsPort
 
+from edge_fleet.store.firings import FiringsPort
+
 Key = tuple[str, int, int]
 """(device, boot, seq)."""
 

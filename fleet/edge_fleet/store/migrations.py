@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, insert, inspect, select, update
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet.store import tables
+from edge_fleet.store import firing_rows, tables
 
-VERSION = 2
+VERSION = 3
 
 Step = Callable[[Connection], None]
-STEPS: Mapping[int, Step] = {1: tables.asides.create}
+STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: firing_rows.create}
 """``STEPS[n]`` turns a store of version n into one of version n + 1."""
 
 
