@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor
-from edge_fleet import kept
+from edge_fleet import disclosure, kept
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import oneshot, ranking
 from edge_fleet.drift.discovery import Method
@@ -148,6 +148,9 @@ def _read(tx: Transaction, since_ms: int, model: str, k: int) -> Iterator[_Count
         if known is None:
             continue
         sums = kept.by_device(tx, known, since_ms)
+        if k > 1:
+            told = {name: disclosure.safe_vector(known.profile, x, k) for name, x in sums.items()}
+            sums = {name: counts for name, counts in told.items() if counts.any()}
         names, rows = list(sums), list(sums.values())
         if names:
             if len(names) > 1:
