@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from edge_contract.errors import InputFault
-from edge_fleet.store import firing_rows, migrations, tables
 from edge_fleet.store.base import AsideKind, AsideSeen
 from edge_fleet.store.firings import Firing, LabelEvidence
-from edge_fleet.store.sql import SqlStore, open_store
+from edge_fleet.store.sql import SqlStore
 
 BUNDLE = "ab" * 32
 FIRST = Firing(
@@ -55,16 +51,3 @@ def test_a_record_beside_is_new_once(any_store: SqlStore) -> None:
         assert tx.add_asides([seen, replace(seen, seq=8)]) == [replace(seen, seq=8)]
         assert tx.add_asides([replace(seen, seq=9, kind=AsideKind.SHADOW, device="pi-2")])
         assert tx.labelling_devices(BUNDLE) == 1
-
-
-def test_a_store_of_the_second_version_gets_the_tables(any_db: str, any_store: SqlStore) -> None:
-    with any_store._connect(reading=False) as connection:
-        for table in (firing_rows.firings, firing_rows.label_evidence):
-            table.drop(connection)
-        connection.execute(tables.schema_version.update().values(version=2))
-    with pytest.raises(InputFault, match=f"version 2, this edge-fleet needs {migrations.VERSION}"):
-        open_store(any_db, create=False)
-    later = open_store(any_db, create=True)
-    with later.transaction() as tx:
-        assert tx.add_firing(FIRST)
-    later.close()

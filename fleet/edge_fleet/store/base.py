@@ -17,8 +17,6 @@ from typing import Protocol
 
 from edge_fleet.store.firings import FiringsPort
 
-from edge_fleet.store.firings import FiringsPort
-
 Key = tuple[str, int, int]
 """(device, boot, seq)."""
 

@@ -33,7 +33,6 @@ from edge_fleet.store.base import (
     Window,
 )
 from edge_fleet.store.firing_rows import FiringRows
-from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.tables import (
     alarms,
     asides,
