@@ -10,6 +10,9 @@ profile's cells are written:
 A later coding gets another number. Records are idempotent by (device, boot, seq): a broker may
 deliver one twice, a store keeps it once.
 
+Fields are only ever added at the end: an old reader passes over them, an old record reads with
+their defaults. docs/formats/record.md has the format byte by byte.
+
 Never a row, a value or a name that a person typed: counts only.
 """
 
@@ -23,8 +26,11 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from edge_contract import moments
 from edge_contract.errors import InputFault
 from edge_contract.messages import Count, Name
+from edge_contract.moments import Moments
+from edge_contract.profile import Profile
 from edge_contract.residuals import Residuals
 from edge_contract.typed import msgpack_decoder
 
@@ -43,6 +49,57 @@ LATENCY_BUCKETS = 48
 """Bucket i holds latencies in [2^(i/2), 2^((i+1)/2)) microseconds; the ends are open."""
 
 
+ERROR_CODES = (
+    "input", "missing", "unknown", "value", "shape",
+    "failed", "not-finite", "answer", "interrupted", "memory",
+)  # fmt: skip
+"""Why rows were refused, or failed, by place in ``Record.errors``; added to at the end.
+
+Refused: other input, a feature missing, one unknown, a value of a wrong type, a wrong shape or
+number. Failed: another failure, an answer that is no finite number, one of a wrong form, a run that
+took too long and was ended, want of memory.
+"""
+
+QUALITY_CODES = (
+    "missing", "infinite", "out-of-range", "unseen", "off-lattice",
+    "stuck", "flat", "sentinel", "unit", "stale-clock",
+)  # fmt: skip
+"""What a device found wrong with its inputs, by number in ``Record.quality``; added to at the end.
+
+unit: values of another unit of measurement. The others: see ``edge_agent.telemetry.quality``.
+"""
+
+FINDINGS_MAX = 64
+"""So many are in a record at most: of more, the first in the profile's order."""
+CODES_MAX = 64
+
+Percent = Annotated[int, Meta(ge=0, le=100)]
+
+
+class Resources(Struct, frozen=True, array_like=True):
+    """The machine at the end of a window; None: the system does not say.
+
+    Attributes:
+        cpu_percent: of all processors, over the window. own_percent: the agent's part of that.
+        rss_mib: resident memory of the agent.
+        temperature_c: of the hottest zone, whole degrees.
+        disk_free_mib: that the agent may still write where its records wait.
+        slowed: bits. 0 to 3, of this moment by the firmware of a Raspberry Pi: under-voltage, clock
+            capped, throttled, soft temperature limit; 4 to 7: the same at any time since it was
+            switched on; 8: another sign of heat or of too little memory that the kernel shows.
+    """
+
+    cpu_percent: Percent | None = None
+    own_percent: Percent | None = None
+    rss_mib: Annotated[int, Meta(ge=0, le=2**32)] | None = None
+    temperature_c: Annotated[int, Meta(ge=-100, le=300)] | None = None
+    disk_free_mib: Annotated[int, Meta(ge=0, le=2**44)] | None = None
+    slowed: Annotated[int, Meta(ge=0, le=2**16 - 1)] = 0
+
+
+Code = Annotated[int, Meta(ge=0, lt=CODES_MAX)]
+
+
 class Record(Struct, frozen=True, array_like=True):
     """One window of one model on one device.
 
@@ -53,6 +110,11 @@ class Record(Struct, frozen=True, array_like=True):
         rows: predictions made. refused: rows turned away for bad input. failed: runtime errors.
         coding, counts: the cells of the bundle's profile. latency: the log buckets.
         dropped: records that the device had to drop from its spool since it booted.
+        errors: refused and failed rows by ``ERROR_CODES``, zeros at the end left out.
+        moments: of each number in the window: see ``edge_contract.moments``.
+        quality: what was found wrong with the input in this window: pairs of a number in
+            ``QUALITY_CODES`` and of the monitor in the profile, counted from 1; 0: the device.
+        resources: the machine at the window's end.
     """
 
     schema: int
@@ -72,6 +134,10 @@ class Record(Struct, frozen=True, array_like=True):
     counts: bytes
     latency: bytes
     dropped: Count = 0
+    errors: Annotated[tuple[Count, ...], Meta(max_length=CODES_MAX)] = ()
+    moments: bytes = b""
+    quality: Annotated[tuple[tuple[Code, Count], ...], Meta(max_length=FINDINGS_MAX)] = ()
+    resources: Resources | None = None
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -101,6 +167,8 @@ def decode(data: bytes) -> Record:
         raise InputFault(f"record of schema {record.schema}, coding {record.coding}")
     if record.end_ms < record.start_ms:
         raise InputFault("the record's window ends before it starts")
+    if sum(record.errors) > record.refused + record.failed:
+        raise InputFault("the record has more errors by kind than rows refused and failed")
     return record
 
 
@@ -151,6 +219,38 @@ def latency_bucket(nanoseconds: int) -> int:
     """
     squared = (nanoseconds * nanoseconds) // 1_000_000
     return min(max(squared.bit_length() - 1, 0), LATENCY_BUCKETS - 1)
+
+
+def moments_of(record: Record, reference: Residuals) -> tuple[Moments | None, ...]:
+    """The moments of the profile's numbers (see ``moments.numbers``); None where there are none.
+
+    Raises InputFault when they or the counts are malformed.
+    """
+    counts = counts_of(record, reference)
+    return moments.read(reference.profile, counts, record.moments)
+
+
+def quality_of(record: Record, profile: Profile) -> tuple[tuple[str, str], ...]:
+    """What was found wrong: its name in ``QUALITY_CODES`` and the monitor's, "" for the device.
+
+    A code of a later version reads as its number. Raises InputFault for a monitor that is none.
+    """
+    found = []
+    for code, monitor in record.quality:
+        if monitor > len(profile.monitors):
+            raise InputFault(f"a finding of monitor {monitor} of {len(profile.monitors)}")
+        name = QUALITY_CODES[code] if code < len(QUALITY_CODES) else f"code {code}"
+        found.append((name, profile.monitors[monitor - 1].name if monitor else ""))
+    return tuple(found)
+
+
+def errors_of(record: Record) -> dict[str, int]:
+    """Rows refused and failed by why, of ``ERROR_CODES``; a later version's codes by number."""
+    return {
+        ERROR_CODES[code] if code < len(ERROR_CODES) else f"code {code}": count
+        for code, count in enumerate(record.errors)
+        if count
+    }
 
 
 def pack_counts(counts: Sequence[int] | NDArray[np.int64]) -> bytes:

@@ -13,9 +13,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from edge_contract import telemetry
 from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor
+from edge_fleet import disclosure, kept
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import oneshot, ranking
 from edge_fleet.drift.discovery import Method
@@ -96,14 +96,18 @@ def changes(
     method: Method = "bh",
     minimum_effect: float = ranking.MINIMUM_EFFECT,
     model: str = "",
+    k: int = 0,
 ) -> Report:
     """What changed in the last ``period_ms``; of ``model`` only, where one is named.
+
+    ``k``: everything in the report is computed from cells of at least so many rows a device,
+    smaller ones merged (``disclosure``), so that it may be handed out.
 
     Raises InputFault when no window of a known profile came in that time.
     """
     since_ms = now_ms - period_ms
     with store.reading() as tx:
-        counted = [one for one in _read(tx, since_ms, model) if one.known.profile.monitors]
+        counted = [one for one in _read(tx, since_ms, model, k) if one.known.profile.monitors]
     if not counted:
         raise InputFault(
             f"no window came since {instant(since_ms)}" + (f" of model {model!r}" if model else ""),
@@ -135,7 +139,7 @@ def _rows(one: _Counted) -> int:
     return int(single.sum())
 
 
-def _read(tx: Transaction, since_ms: int, model: str) -> Iterator[_Counted]:
+def _read(tx: Transaction, since_ms: int, model: str, k: int) -> Iterator[_Counted]:
     """The counts of each bundle by device, and of all devices together where there are several."""
     library = Library()
     bundles = sorted({d.bundle for d in tx.all_detectors() if not model or d.model == model})
@@ -143,13 +147,12 @@ def _read(tx: Transaction, since_ms: int, model: str) -> Iterator[_Counted]:
         known = library.find(tx, bundle)
         if known is None:
             continue
-        sums: dict[str, NDArray[np.int64]] = {}
-        for window in tx.counted_since(bundle, since_ms):
-            counts = telemetry.counts_of(telemetry.decode(window.record), known.reference)
-            sums[window.device] = sums.get(window.device, 0) + counts
-        names = sorted(sums)
+        sums = kept.by_device(tx, known, since_ms)
+        if k > 1:
+            told = {name: disclosure.safe_vector(known.profile, x, k) for name, x in sums.items()}
+            sums = {name: counts for name, counts in told.items() if counts.any()}
+        names, rows = list(sums), list(sums.values())
         if names:
-            rows = [sums[name] for name in names]
             if len(names) > 1:
                 names, rows = [*names, EVERY_DEVICE], [*rows, np.sum(rows, axis=0)]
             yield _Counted(known, tuple(names), np.stack(rows))

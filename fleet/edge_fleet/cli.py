@@ -20,6 +20,7 @@ from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import (
     aside_commands,
+    export_commands,
     label_commands,
     quality_commands,
     report_commands,
@@ -263,6 +264,7 @@ app.command()(report_commands.report)
 app.command()(quality_commands.quality)
 app.command()(aside_commands.accuracy)
 app.command()(aside_commands.shadow)
+app.add_typer(export_commands.app, name="export")
 app.add_typer(label_commands.app, name="labels")
 app.add_typer(token_commands.app, name="tokens")
 

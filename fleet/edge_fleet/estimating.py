@@ -13,9 +13,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from edge_contract import aside, telemetry
+from edge_contract import aside
 from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor
+from edge_fleet import kept
 from edge_fleet.drift.budget import Budget
 from edge_fleet.library import Known, Library
 from edge_fleet.quality import cbpe, late
@@ -100,9 +101,8 @@ def _read(tx: Transaction, since_ms: int, model: str, budget: Budget) -> Iterato
         start = known.profile.offsets()[at]
         monitor = known.profile.monitors[at]
         counts = np.zeros(monitor.cells, dtype=np.int64)
-        for window in tx.counted_since(bundle, since_ms):
-            one = telemetry.counts_of(telemetry.decode(window.record), known.reference)
-            counts += one[start : start + monitor.cells]
+        for some in kept.batches(tx, known, since_ms):
+            counts += some.counts[:, start : start + monitor.cells].sum(axis=0)
         if counts.sum():
             labels = _fitting(monitor, labelled.get(bundle, ()))
             yield _version(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet import terminal
+from edge_fleet import disclosure, export_commands, terminal
 from edge_fleet.opening import lacking, opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
@@ -42,12 +42,16 @@ def report(
             metavar="FILE", help="Write a page with before-and-after histograms; - is stdout."
         ),
     ] = None,
+    k: export_commands.K = disclosure.K,
     as_json: Json = False,
 ) -> None:
     """What changed against the reference, on which device, most certain first.
 
     A report is read once: its false discovery rate is a share of this list. For watching all the
     time there are alarms (`edge-fleet drift`), which keep a promise over months.
+
+    What --html and --json write is computed from cells of at least --k rows on each device, so
+    that it may be handed out; what is printed here is not.
 
     Examples:
 
@@ -72,6 +76,7 @@ def report(
             method=cast("Method", method),
             minimum_effect=minimum_effect,
             model=model,
+            k=k if as_json or html is not None else 0,
         )
     if html is not None:
         _write(html, page.page(found))

@@ -20,11 +20,11 @@ from edge_contract.messages import (
     Status,
     Strain,
 )
-from edge_contract.telemetry import Record
+from edge_contract.telemetry import Record, Resources
 
 PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
 SENT = (
-    Record, Shadow, Labelled, Status, Reported, Event,
+    Record, Resources, Shadow, Labelled, Status, Reported, Event,
     Hardware, ModelReport, Failure, Findings, Mismatch, Strain,
 )  # fmt: skip
 

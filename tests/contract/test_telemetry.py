@@ -60,19 +60,56 @@ def test_a_record_survives_a_round_trip() -> None:
     assert telemetry.latency_of(read)[10] == 5
 
 
+FIRST_FIELDS = (
+    "01" "a3706931" "03" "02" "a470756d70" "a3312e30"
+    "c420" + "ab" * 32 + "cd03e8" "cd07d0" "c3" "05" "01" "00" "01"
+    "c408" "0302" "0004" "04" "0001" "01"
+    "c405" "0009" "05" "0024" "00"
+)  # fmt: skip
+"""Golden: a change of these bytes needs a new schema or coding number."""
+
+FULL = {
+    "errors": (0, 1),
+    "moments": b"\x12\x34",
+    "quality": ((9, 0), (5, 1)),
+    "resources": telemetry.Resources(
+        cpu_percent=37, rss_mib=96, temperature_c=-5, disk_free_mib=20_000, slowed=0x41
+    ),
+}
+
+
 def test_version_one_keeps_its_bytes() -> None:
-    """A golden vector: a change of these bytes needs a new schema or coding number."""
-    data = telemetry.encode(record())
-    assert data.hex() == (
-        "dc0011" "01" "a3706931" "03" "02" "a470756d70" "a3312e30"
-        "c420" + "ab" * 32 + "cd03e8" "cd07d0" "c3" "05" "01" "00" "01"
-        "c408" "0302" "0004" "04" "0001" "01"
-        "c405" "0009" "05" "0024" "00"
+    plain = "dc0015" + FIRST_FIELDS + "90c40090c0"
+    assert telemetry.encode(record()).hex() == plain
+    full = "dc0015" + FIRST_FIELDS + (
+        "920001" "c4021234" "92" "920900" "920501" "96" "25" "c0" "60" "fb" "cd4e20" "41"
     )  # fmt: skip
+    assert telemetry.encode(record(**FULL)).hex() == full
+    assert telemetry.decode(bytes.fromhex(full)) == record(**FULL)
+
+
+def test_a_record_of_an_older_agent_reads_with_defaults() -> None:
+    assert telemetry.decode(bytes.fromhex("dc0011" + FIRST_FIELDS)) == record()
+
+
+def test_fields_of_a_later_agent_are_passed_over() -> None:
+    later = "dc0016" + FIRST_FIELDS + "90c40090c0a3616263"
+    assert telemetry.decode(bytes.fromhex(later)) == record()
+
+
+def test_findings_and_errors_have_names() -> None:
+    found = record(**FULL)
+    assert telemetry.quality_of(found, PROFILE) == (("stale-clock", ""), ("stuck", "a"))
+    assert telemetry.errors_of(found) == {"missing": 1}
+    later = record(quality=((40, 2),), errors=(*[0] * 40, 1))
+    assert telemetry.quality_of(later, PROFILE) == (("code 40", "b"),)
+    assert telemetry.errors_of(later) == {"code 40": 1}
+    with pytest.raises(InputFault, match="monitor 3 of 2"):
+        telemetry.quality_of(record(quality=((0, 3),)), PROFILE)
 
 
 def test_a_record_cut_off_at_any_length_is_refused() -> None:
-    data = telemetry.encode(record())
+    data = telemetry.encode(record(**FULL))
     for length in range(len(data)):
         with pytest.raises(InputFault):
             telemetry.decode(data[:length])
@@ -91,6 +128,17 @@ def test_a_record_cut_off_at_any_length_is_refused() -> None:
         {"start_ms": 2001},
         {"counts": "text"},
         {"synchronised": 1},
+        {"errors": (1, 1)},
+        {"errors": (-1,)},
+        {"errors": (0,) * 65},
+        {"quality": ((64, 0),)},
+        {"quality": ((0, 1, 2),)},
+        {"quality": ((0, 0),) * 65},
+        {"resources": (101, 0, 0, 0, 0, 0)},
+        {"resources": (50, 50, 9, float("nan"), 0, 0)},
+        {"resources": (50, 50, 9, 1000, 0, 0)},
+        {"moments": "text"},
+        {"moments": [float("nan")]},
     ],
 )
 def test_a_record_with_a_wrong_field_is_refused(changes: dict[str, object]) -> None:
@@ -153,11 +201,13 @@ def test_only_the_declared_error_escapes_the_count_decoder(data: bytes, cells: i
 @settings(max_examples=500)
 @given(st.data())
 def test_only_the_declared_error_escapes_the_record_decoder(data: st.DataObject) -> None:
-    altered = bytearray(telemetry.encode(record()))
+    altered = bytearray(telemetry.encode(record(**FULL)))
     for _ in range(data.draw(st.integers(1, 4))):
         altered[data.draw(st.integers(0, len(altered) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(InputFault):
-        telemetry.counts_of(telemetry.decode(bytes(altered)), REFERENCE)
+        read = telemetry.decode(bytes(altered))
+        telemetry.moments_of(read, REFERENCE)
+        telemetry.quality_of(read, PROFILE)
 
 
 @given(st.integers(1, 10**13))

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+from edge_fleet.store.firings import FiringsPort
+
 Key = tuple[str, int, int]
 """(device, boot, seq)."""
 
@@ -54,6 +56,15 @@ class Window:
     def key(self) -> Key:
         """Its identity."""
         return self.device, self.boot, self.seq
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the store keeps of counted windows; ``record``: one telemetry record's bytes."""
+
+    device: str
+    received_ms: int
+    record: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -235,7 +246,7 @@ class Totals:
     newest_ms: int
 
 
-class Transaction(Protocol):
+class Transaction(FiringsPort, Protocol):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
     def add_windows(self, windows: Sequence[Window]) -> list[Window]:
@@ -262,8 +273,8 @@ class Transaction(Protocol):
         """The last counted windows up to and with (boot, seq) ``until``, in order."""
         ...
 
-    def counted_since(self, bundle: str, since_ms: int) -> Iterator[Window]:
-        """The counted windows of ``bundle`` received at or after ``since_ms``, one at a time."""
+    def counted_since(self, bundle: str, since_ms: int, at_once: int) -> Iterator[list[Kept]]:
+        """What is counted of ``bundle`` and came at or after ``since_ms``, so many at once."""
         ...
 
     def status(self, seen: StatusSeen) -> None:
@@ -278,8 +289,8 @@ class Transaction(Protocol):
         """Keep events not kept before."""
         ...
 
-    def add_asides(self, asides: Sequence[AsideSeen]) -> None:
-        """Keep records beside the windows, not kept before."""
+    def add_asides(self, asides: Sequence[AsideSeen]) -> list[AsideSeen]:
+        """Keep records beside the windows, not kept before; return these."""
         ...
 
     def asides(self, kind: AsideKind, since_ms: int = 0) -> Iterator[AsideSeen]:

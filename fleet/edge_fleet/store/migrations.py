@@ -11,12 +11,21 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, insert, inspect, select, update
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet.store import tables
+from edge_fleet.store import firing_rows, tables
 
-VERSION = 2
+VERSION = 3
 
 Step = Callable[[Connection], None]
-STEPS: Mapping[int, Step] = {1: tables.asides.create}
+
+
+def _third(connection: Connection) -> None:
+    """What version 3 adds; until it is released, each new table of it is made here."""
+    for each in (tables.of_a_period, tables.sums, tables.rolled):
+        each.create(connection)
+    firing_rows.create(connection)
+
+
+STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third}
 """``STEPS[n]`` turns a store of version n into one of version n + 1."""
 
 

@@ -81,6 +81,38 @@ Index(
     postgresql_where=not_counted,
 )
 
+of_a_period = Index("windows_bundle", windows.c.bundle, windows.c.received_ms)
+
+sums = Table(
+    "sums",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("bundle", LargeBinary(32), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("span", SmallInteger, primary_key=True, autoincrement=False),
+    Column("start_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("windows", BigInteger, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+    Index("sums_bundle", "bundle", "received_ms"),
+    Index("sums_span", "span", "start_ms"),
+    sqlite_with_rowid=False,
+)
+"""Windows merged into an hour or a day by the time at which they came; see ``rollup``."""
+
+rolled = Table(
+    "rolled",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("boot", BigInteger, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Sequence numbers, from first to last, whose windows are no longer kept by themselves."""
+
 blobs = Table(
     "blobs",
     metadata,

@@ -24,6 +24,7 @@ from edge_fleet.store.base import (
     EventSeen,
     Fault,
     FaultCount,
+    Kept,
     Key,
     ReportSeen,
     StatusSeen,
@@ -31,6 +32,7 @@ from edge_fleet.store.base import (
     Unknown,
     Window,
 )
+from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.tables import (
     alarms,
     asides,
@@ -50,7 +52,7 @@ _IN_MAX = 400
 _ROWS_AT_ONCE = 500
 
 
-class SqlTransaction:
+class SqlTransaction(FiringRows):
     """One open transaction on ``connection``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -186,14 +188,15 @@ class SqlTransaction:
         )
         return newest_first[::-1]
 
-    def counted_since(self, bundle: str, since_ms: int) -> Iterator[Window]:
-        statement = select(windows).where(
+    def counted_since(self, bundle: str, since_ms: int, at_once: int) -> Iterator[list[Kept]]:
+        statement = select(windows.c.device, windows.c.received_ms, windows.c.record).where(
             windows.c.bundle == bytes.fromhex(bundle),
             windows.c.counted == Counted.YES,
             windows.c.received_ms >= since_ms,
         )
-        for row in self._connection.execute(statement.execution_options(yield_per=_ROWS_AT_ONCE)):
-            yield window_of(bytes(row.record), row.received_ms)
+        found = self._connection.execute(statement.execution_options(yield_per=at_once))
+        for rows in found.partitions():
+            yield [Kept(row.device, row.received_ms, bytes(row.record)) for row in rows]
 
     def _windows(self, statement: Select[Any]) -> list[Window]:
         return [
@@ -260,14 +263,23 @@ class SqlTransaction:
 
     # -- records beside the windows --------------------------------------------------------
 
-    def add_asides(self, new: Sequence[AsideSeen]) -> None:
+    def add_asides(self, new: Sequence[AsideSeen]) -> list[AsideSeen]:
         if not new:
-            return
-        rows = [{**vars(each), "bundle": bytes.fromhex(each.bundle)} for each in new]
-        self._connection.execute(self._insert(asides).on_conflict_do_nothing(), rows)
+            return []
+        by_key: dict[Key, AsideSeen] = {}
+        for each in new:
+            by_key.setdefault((each.device, each.boot, each.seq), each)
+        rows = [{**vars(each), "bundle": bytes.fromhex(each.bundle)} for each in by_key.values()]
+        statement = (
+            self._insert(asides)
+            .on_conflict_do_nothing()
+            .returning(asides.c.device, asides.c.boot, asides.c.seq)
+        )
+        kept = {tuple(row) for row in self._connection.execute(statement, rows)}
         latest = {each.device: each.received_ms for each in new}
         for device, received_ms in latest.items():
             self._put_device(device, {}, received_ms)
+        return [each for key, each in by_key.items() if key in kept]
 
     def asides(self, kind: AsideKind, since_ms: int = 0) -> Iterator[AsideSeen]:
         found = self._connection.execute(

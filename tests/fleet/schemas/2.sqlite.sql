@@ -1,0 +1,14 @@
+CREATE TABLE alarms ( id INTEGER NOT NULL, device VARCHAR(64) NOT NULL, model VARCHAR(64) NOT NULL, version VARCHAR(64) NOT NULL, bundle BLOB NOT NULL, monitor INTEGER NOT NULL, source VARCHAR(16) NOT NULL, feature TEXT NOT NULL, opened_ms BIGINT NOT NULL, since_ms BIGINT NOT NULL, log_evidence FLOAT NOT NULL, log_threshold FLOAT NOT NULL, explanation BLOB NOT NULL, resolved_ms BIGINT, comment TEXT NOT NULL, PRIMARY KEY (id) );
+CREATE INDEX alarms_open ON alarms (resolved_ms, opened_ms);
+CREATE TABLE asides ( device VARCHAR(64) NOT NULL, boot BIGINT NOT NULL, seq BIGINT NOT NULL, kind SMALLINT NOT NULL, bundle BLOB NOT NULL, received_ms BIGINT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (device, boot, seq) ) WITHOUT ROWID;
+CREATE INDEX asides_kind ON asides (kind, received_ms);
+CREATE TABLE blobs ( sha256 BLOB NOT NULL, data BLOB NOT NULL, stored_ms BIGINT NOT NULL, PRIMARY KEY (sha256) );
+CREATE TABLE detectors ( device VARCHAR(64) NOT NULL, bundle BLOB NOT NULL, model VARCHAR(64) NOT NULL, version VARCHAR(64) NOT NULL, state BLOB NOT NULL, monitors INTEGER NOT NULL, windows BIGINT NOT NULL, rows BIGINT NOT NULL, boot BIGINT NOT NULL, seq BIGINT NOT NULL, updated_ms BIGINT NOT NULL, PRIMARY KEY (device, bundle) );
+CREATE TABLE devices ( device VARCHAR(64) NOT NULL, online BOOLEAN NOT NULL, boot BIGINT NOT NULL, agent TEXT NOT NULL, status_ms BIGINT NOT NULL, reported BLOB NOT NULL, reported_ms BIGINT NOT NULL, seen_ms BIGINT NOT NULL, windows BIGINT NOT NULL, rows BIGINT NOT NULL, dropped BIGINT NOT NULL, lag_ms BIGINT NOT NULL, window_ms BIGINT NOT NULL, PRIMARY KEY (device) );
+CREATE TABLE events ( device VARCHAR(64) NOT NULL, boot BIGINT NOT NULL, seq BIGINT NOT NULL, at_ms BIGINT NOT NULL, received_ms BIGINT NOT NULL, kind VARCHAR(64) NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (device, boot, seq) );
+CREATE INDEX ix_events_received_ms ON events (received_ms);
+CREATE TABLE faults ( device VARCHAR(64) NOT NULL, kind VARCHAR(64) NOT NULL, count BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (device, kind) );
+CREATE TABLE schema_version ( version INTEGER NOT NULL, PRIMARY KEY (version) );
+CREATE TABLE settings ( name VARCHAR(64) NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name) );
+CREATE TABLE windows ( device VARCHAR(64) NOT NULL, boot BIGINT NOT NULL, seq BIGINT NOT NULL, bundle BLOB NOT NULL, counted SMALLINT NOT NULL, received_ms BIGINT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (device, boot, seq) ) WITHOUT ROWID;
+CREATE INDEX windows_not_counted ON windows (counted, bundle) WHERE counted != 1;
