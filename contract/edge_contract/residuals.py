@@ -14,7 +14,7 @@ The bytes are one string of bits, the first bit of a byte its highest:
 
 Cells stand in the order of the profile. In each monitor the cell with the most reference rows (the
 first of those) is not coded: it is the window's rows less all others. Any other cell i, with the
-share p = its reference rows / the profile's rows N, of a window of n rows:
+share p = its reference rows / those of its monitor, of a window of n rows and a profile of N:
 
     expected  e = n p, rounded to a whole number, a half to the even one
     residual  d = count - e, as z = 2 d for d >= 0, else -2 d - 1
@@ -56,8 +56,9 @@ class Residuals:
             [count for monitor in profile.monitors for count in monitor.counts], dtype=np.float64
         )
         self._rows = float(max(profile.rows, 1))
-        share = reference / self._rows
         cells = [monitor.cells for monitor in profile.monitors]
+        totals = [max(sum(monitor.counts), 1) for monitor in profile.monitors]
+        share = reference / np.repeat(np.array(totals, dtype=np.float64), cells)
         self._coded = np.ones(len(reference), dtype=np.bool_)
         self._left_out = self._offsets + np.array(
             [int(np.argmax(monitor.counts)) for monitor in profile.monitors], dtype=np.int64
