@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -92,6 +92,7 @@ class Feedback:
         answers: what they can be for.
         records: where counts go, every ``window_s`` in which a label came.
         now: this moment by both clocks.
+        aliases: the model whose answers an ensemble gives, by the ensemble's name.
     """
 
     def __init__(
@@ -101,11 +102,13 @@ class Feedback:
         now: Callable[[], Instant],
         *,
         window_s: float,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self._answers = answers
         self._records = records
         self._now = now
         self._window_s = window_s
+        self._aliases = dict(aliases or {})
         self._lock = threading.Lock()
         self._periods: dict[str, _Period] = {}
         self._saved_s = now().monotonic_s
@@ -113,6 +116,7 @@ class Feedback:
 
     def give(self, model: str, labels: Iterable[Label]) -> LabelsTaken:
         """Count labels for answers that ``model`` gave, "" for any; what became of them."""
+        model = self._aliases.get(model, model)
         tally = dict.fromkeys(LabelsTaken.__struct_fields__[:-1], 0)
         said: list[str] = []
         with self._lock:

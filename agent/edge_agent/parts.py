@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edge_agent import clock, hardware, identity, predictions, state, tap
+from edge_agent import clock, closing, hardware, identity, pipeline, predictions, state, tap
 from edge_agent.config import Config
 from edge_agent.doors.every import Doors
 from edge_agent.ensemble import EnsembleSeat
@@ -43,9 +42,6 @@ from edge_agent.voice import Facts, Voice
 from edge_agent.watchdog import Watchdog
 from edge_contract.errors import InputFault, PeerFault
 from edge_contract.ports.mqtt import Message
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +121,13 @@ class Parts:
             observer=lambda model, window: tap.tapped(model, window, self.answers),
         )
         self.feedback = (
-            Feedback(self.answers, self.recorder, clocks.now, window_s=config.telemetry.window_s)
+            Feedback(
+                self.answers,
+                self.recorder,
+                clocks.now,
+                window_s=config.telemetry.window_s,
+                aliases={n: pipeline.order(s).answer for n, s in config.ensembles.items()},
+            )
             if self.answers is not None
             else None
         )
@@ -241,18 +243,20 @@ class Parts:
 
     def stop(self) -> None:
         """Take no more requests, call off what is under way, leave the counts on disk."""
-        self.doors.stop()
-        self.updater.stop()
-        self.follower.stop()
-        self.loop.ask(self.shadows.stop)
-        if self.feedback is not None:
-            self.feedback.flush(self.clocks.now())
-        self.recorder.flush(self.clocks.now())
-        self._send_off()
-        self.uplink.stop()
-        self.loop.ask(self.voice.farewell)
-        self.watchdog.stop()
-        self.loop.stop()
+        closing.each(
+            self.doors.stop,
+            self.updater.stop,
+            self.follower.stop,
+            lambda: self.loop.ask(self.shadows.stop),
+            self._put_down,
+            self._send_off,
+            self.uplink.stop,
+            self.doors.stop_labels,
+            self._put_down,  # what came while the last records went
+            lambda: self.loop.ask(self.voice.farewell),
+            self.watchdog.stop,
+            self.loop.stop,
+        )
 
     # -- what happens between the parts --------------------------------------------------------
 
@@ -299,6 +303,13 @@ class Parts:
             self.voice.told("", told)
             self.voice.publish()
         self.loop.later(LOOK_S, self._look)
+
+    def _put_down(self) -> None:
+        """Have on disk what was counted."""
+        now = self.clocks.now()
+        if self.feedback is not None:
+            self.feedback.flush(now)
+        self.recorder.flush(now)
 
     def _send_off(self) -> None:
         """Give the last records a moment to arrive, when there is a broker to take them."""

@@ -204,7 +204,7 @@ class Shade:
         except EdgeError:
             pass  # counted as refused: it wants other features, or fewer gaps in them
         else:
-            self._failures = 0
+            self._failures = self._stalls = 0
         finally:
             self._since_s, self._call = math.inf, None
 
@@ -249,7 +249,7 @@ class Shade:
             self._since_s = now_s
             self.candidate.interrupt()
             if self._stalls >= STALLS_MAX:
-                self.end(f"{self._stalls} runs took longer than {stall_s:g} s")
+                self.end(f"{self._stalls} runs in a row took longer than {stall_s:g} s")
 
     def record(self, now: Instant) -> Shadow | None:
         """What was counted since the last record, to be numbered; None for nothing."""

@@ -148,6 +148,7 @@ class Shadows:
         self._stall_s = stall_s
         self._runner = Runner(settings.queue)
         self._sides: dict[str, _Side] = {}
+        self._stopped = False
 
     def kept(self) -> set[str]:
         """Slots that are needed here."""
@@ -159,6 +160,8 @@ class Shadows:
 
     def tick(self) -> None:
         """Come nearer to what is wanted, and pass on what was counted."""
+        if self._stopped:
+            return
         now = self._now()
         pointer, desired = self._wanted()
         asked = dict.fromkeys(self._settings.models, self._own())
@@ -170,6 +173,7 @@ class Shadows:
 
     def stop(self) -> None:
         """Run no more, and leave the counts with the records."""
+        self._stopped = True
         for side in self._sides.values():
             side.stop.set()
             if side.shade is not None:
@@ -321,13 +325,13 @@ class Shadows:
             elif side.candidate is not None:
                 side.candidate.close()
             return
-        how = "answers its share" if side.answers else "runs in the shadow"
-        self._tell(model, Tell("shadow-began", side.release.version, how))
         if side.answers:
             wish = side.release
             side.split = Split(wish.version, salt=wish.sha256, share=0.0)
             self._serving.models[model].split = side.split
         self.tick()
+        how = "answers its share" if side.answers else "runs in the shadow"
+        self._tell(model, Tell("shadow-began", side.release.version, how))
 
     def _failed(self, model: str, side: _Side, error: Exception) -> None:
         if self._sides.get(model) is not side:

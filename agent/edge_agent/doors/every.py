@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edge_agent import closing
 from edge_agent.bindings.build import Bindings, needed
 from edge_agent.bindings.counts import BindingReport
 from edge_agent.config import Config
@@ -76,15 +77,13 @@ class Doors:
             self._watcher.start()
 
     def stop(self) -> None:
-        """Finish what is under way; take nothing more."""
-        self._mqtt.stop()
-        if self._watcher is not None:
-            self._watcher.stop()
-        if self._bindings is not None:
-            self._bindings.stop()
+        """Finish what is under way; take nothing more but labels that are on their way here."""
+        others = (self._watcher, self._bindings, self._http)
+        closing.each(self._mqtt.stop, *(door.stop for door in others if door is not None))
+
+    def stop_labels(self) -> None:
+        """Count the labels that came; once the connection is gone."""
         self._labels.stop()
-        if self._http is not None:
-            self._http.stop()
 
     def up(self) -> None:
         """The agent's own broker is there."""

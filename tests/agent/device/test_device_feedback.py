@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import socket
 from typing import Any
 
+from edge_agent import Agent
 from edge_contract import aside
 from edge_contract.aside import Labelled
 from edge_contract.topics import Topics
@@ -92,6 +94,52 @@ def test_labels_that_make_no_sense_are_answered_and_disturb_nothing(world, tiny_
         for payload in (b"", b"\xff" * 100, b"[" * 10_000):
             world.client.link.publish(TOPICS.labels("pi1", "pump"), payload)
         assert world.client.ask("pi1").predictions[0].label == "bad"
+
+
+def test_labels_that_come_while_the_agent_stops_are_counted_once(world, tiny_bundle) -> None:
+    """What the broker heard as taken is on disk; what it did not comes at the next start."""
+    device = world.device
+    with device.agent() as agent:
+        world.publisher.publish(tiny_bundle("1.0"))
+        device.wait_at("1.0")
+        ids = [agent.predict("pump", ROW).id for _ in range(60)]
+    device.start()
+    world.until(lambda: world.client.ask("pi1"), "the agent is there")
+    for i, which in enumerate(ids):
+        label = json.dumps({"id": which, "label": "bad"}).encode()
+        world.client.link.publish(TOPICS.labels("pi1", "pump"), label)
+        if i == 20:
+            device.signal(signal.SIGTERM)
+    assert device.process.wait(120) == 0
+
+    def counted() -> int:
+        return sum(int(aside.counts_of(r).sum()) for r in labelled(world))
+
+    device.start()
+    world.until(lambda: counted() == len(ids), "each label counted")
+    assert sum(r.repeated + r.contradicted + r.unknown for r in labelled(world)) == 0
+    assert device.stop() == 0
+
+
+def test_a_label_may_name_the_ensemble_that_answered(world, tiny_bundle) -> None:
+    device, port = world.device, free_port()
+    device.set(http={"listen": f"127.0.0.1:{port}"})
+    with device.path.open("a") as settings:
+        settings.write(
+            '[ensembles.chain]\nmodels = ["fan", "pump"]\n'
+            'feeds = { "fan.temp" = "pump.probability_good" }\n'
+        )
+    with Agent.open(device.path) as agent:
+        world.publisher.publish(tiny_bundle("1.0"))
+        world.publisher.publish(tiny_bundle("2.0", name="fan", seed=8))
+        device.wait_at("1.0")
+        device.wait_at("2.0", name="fan")
+        answer = agent.predict("chain", ROW)
+        labels = [{"id": answer.id, "label": answer.label}]
+        assert post(port, "/feedback/pump", labels)[1]["unknown"] == 1, "not its answer"
+        status, said, _ = post(port, "/feedback/chain", labels)
+        assert (status, said["counted"]) == (200, 1)
+        assert post(port, "/feedback/fan", labels)[1]["repeated"] == 1
 
 
 def test_without_feedback_answers_have_no_ids_and_labels_are_refused(world, tiny_bundle) -> None:
