@@ -6,6 +6,7 @@ profile's cells are written:
     1  unsigned LEB128 integers (DWARF 4, section 7.6), a run of zeros written as 0 followed by the
        run's length less one; the latency buckets are written so in any case
     2  differences from what the profile expects, a third as many bytes: ``residuals``
+    3  counts with noise, for privacy (``pack_noisy``): how much, then as coding 1
 
 A later coding gets another number. Records are idempotent by (device, boot, seq): a broker may
 deliver one twice, a store keeps it once.
@@ -18,6 +19,7 @@ Never a row, a value or a name that a person typed: counts only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -38,7 +40,11 @@ SCHEMA = 1
 RECORD_MAX_BYTES = 64 * 1024
 CODING_LEB128 = 1
 CODING_RESIDUALS = 2
-CODINGS = (CODING_LEB128, CODING_RESIDUALS)
+CODING_NOISY = 3
+CODINGS = (CODING_LEB128, CODING_RESIDUALS, CODING_NOISY)
+NOISE_STEPS = 16
+"""The noise factor is written in sixteenths."""
+NOISE_MAX = 2**20
 COUNT_MAX = 2**53
 CELLS_MAX = 1_000_000
 
@@ -180,7 +186,10 @@ def counts_of(record: Record, reference: Residuals) -> NDArray[np.int64]:
     if record.coding == CODING_RESIDUALS:
         return reference.read(record.counts, record.rows)
     profile = reference.profile
-    counts = unpack_counts(record.counts, profile.cells)
+    data = record.counts
+    if record.coding == CODING_NOISY:
+        data = _split_noisy(data)[1]
+    counts = unpack_counts(data, profile.cells)
     if not profile.monitors:
         return counts
     totals = np.add.reduceat(counts, profile.offsets())
@@ -205,6 +214,35 @@ def counts_of_many(records: Sequence[Record], reference: Residuals) -> NDArray[n
         )
     counts = [counts_of(record, reference) for record in records]
     return np.stack(counts) if counts else np.zeros((0, reference.profile.cells), dtype=np.int64)
+
+
+def pack_noisy(counts: Sequence[int] | NDArray[np.int64], noise: float) -> bytes:
+    """Counts with noise (coding 3): the noise factor in sixteenths, rounded up, then coding 1.
+
+    ``noise``: how many times larger the variance of a share is than without, 1 or more: evidence
+    that is drawn from the counts is to be divided by it.
+    """
+    if not 1 <= noise <= NOISE_MAX:
+        raise InputFault(f"a noise factor of {noise:g} is out of range")
+    out = bytearray()
+    _leb128(out, math.ceil(noise * NOISE_STEPS))
+    return bytes(out) + pack_counts(counts)
+
+
+def noise_of(record: Record) -> float:
+    """The noise factor of the counts; 1 where there is no noise. Raises InputFault."""
+    return _split_noisy(record.counts)[0] if record.coding == CODING_NOISY else 1.0
+
+
+def _split_noisy(data: bytes) -> tuple[float, bytes]:
+    """The factor, and what follows it."""
+    end = next((at for at, byte in enumerate(data[:5]) if byte < 0x80), None)
+    if end is None:
+        raise InputFault("the noise factor is cut off or too large")
+    noise = sum((byte & 0x7F) << (7 * at) for at, byte in enumerate(data[: end + 1])) / NOISE_STEPS
+    if not 1 <= noise <= NOISE_MAX:
+        raise InputFault(f"a noise factor of {noise:g} is out of range")
+    return noise, data[end + 1 :]
 
 
 def latency_of(record: Record) -> NDArray[np.int64]:

@@ -6,7 +6,8 @@ order of (boot, seq); a window whose profile is unknown is left pending, never c
 another's; one alarm for one crossing.
 
 A monitor that raised an alarm stays latched until a person resolves it, then starts anew. Another
-bundle has another detector.
+bundle has another detector. Groups of devices count the same windows before the devices do
+(``group_evidence``), so that a device's alarm finds the event that it belongs under.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from edge_contract.errors import InputFault
 from edge_contract.typed import msgpack_decoder
 from edge_fleet.drift import edetector
 from edge_fleet.drift import explain as explanations
-from edge_fleet.drift.budget import MONTH_S, Budget
+from edge_fleet.drift.budget import MONTH_S, Budget, Scope
+from edge_fleet.group_evidence import GroupEvidence
 from edge_fleet.library import Known, Library
 from edge_fleet.store.base import Alarm, Counted, Detector, Fault, Transaction, Window
 from edge_fleet.windows import began_ms
@@ -97,16 +99,18 @@ class Outcome:
 class Evidence:
     """Counts windows. After a transaction that failed, ``forget`` what memory holds."""
 
-    def __init__(self, library: Library, budget: Budget) -> None:
+    def __init__(self, library: Library, budget: Budget, cohort_by: Sequence[str] = ()) -> None:
         self._library = library
         self._budget = budget
+        self._groups = GroupEvidence(budget, cohort_by)
         self._live: OrderedDict[Pair, _Live] = OrderedDict()
-        self._streams = 0
+        self._streams: dict[Scope, int] = {}
         self._streams_ms = -STREAMS_EVERY_MS
 
     def forget(self) -> None:
         """Drop everything that was not read back from the store."""
         self._live.clear()
+        self._groups.forget()
         self._streams_ms = -STREAMS_EVERY_MS
 
     def count(self, tx: Transaction, windows: Sequence[Window], now_ms: int) -> Outcome:
@@ -138,9 +142,13 @@ class Evidence:
         outcome.counted += len(good)
         live = self._load(tx, known, good)
         _rearm(tx, known, live.values())
-        threshold = self._threshold(tx, live.values(), now_ms)
+        thresholds = self._thresholds(tx, live.values(), now_ms)
+        threshold = thresholds["device"]
         log_e = known.table.log_e(rows)
-        history = _History(tx, known)
+        outcome.alarms += self._groups.count(
+            tx, known, good, log_e, thresholds=thresholds, now_ms=now_ms
+        )
+        history = _History(tx, known, self._groups, now_ms)
         for turn in _turns(good):
             ours = [live[good[at].device, known.bundle] for at in turn]
             moved = edetector.advance(np.stack([one.log_m for one in ours]), log_e[turn])
@@ -165,13 +173,16 @@ class Evidence:
             self._live.move_to_end(pair)
         return {pair: self._live[pair] for pair in first}
 
-    def _threshold(self, tx: Transaction, live: Iterable[_Live], now_ms: int) -> float:
-        """log A for all streams that reported within a month, the new ones included."""
+    def _thresholds(
+        self, tx: Transaction, live: Iterable[_Live], now_ms: int
+    ) -> dict[Scope, float]:
+        """log A of each scope for what reported within a month, new devices included."""
         if now_ms - self._streams_ms >= STREAMS_EVERY_MS:
-            self._streams = tx.streams(now_ms - MONTH_S * 1000)
+            self._streams = streams(tx, now_ms)
             self._streams_ms = now_ms
         new = sum(one.detector.monitors for one in live if one.fresh)
-        return self._budget.log_threshold(self._streams + new)
+        known = self._streams.get("device", 0)
+        return self._budget.log_thresholds({**self._streams, "device": known + new})
 
     def _keep(self, tx: Transaction, live: Iterable[_Live]) -> None:
         changed = []
@@ -180,16 +191,24 @@ class Evidence:
             changed.append(one.detector)
             if one.fresh:
                 one.fresh = False
-                self._streams += one.detector.monitors
+                self._streams["device"] = self._streams.get("device", 0) + one.detector.monitors
         tx.put_detectors(changed)
+
+
+def streams(tx: Transaction, now_ms: int) -> dict[Scope, int]:
+    """Monitors that counted a window within a month, by scope."""
+    since_ms = now_ms - MONTH_S * 1000
+    return {"device": tx.streams(since_ms), **tx.group_streams(since_ms)}
 
 
 class _History:
     """Looks back when an alarm is raised; reads a device's windows once for all its monitors."""
 
-    def __init__(self, tx: Transaction, known: Known) -> None:
+    def __init__(self, tx: Transaction, known: Known, groups: GroupEvidence, now_ms: int) -> None:
         self._tx = tx
         self._known = known
+        self._groups = groups
+        self._now_ms = now_ms
         self._read: dict[tuple[str, int, int], tuple[list[Window], NDArray[np.int64]]] = {}
 
     def alarm(
@@ -220,7 +239,10 @@ class _History:
             log_threshold=threshold,
             explanation=explanations.encode(explanation),
         )
-        log.warning("drift: %s %s: %s", alarm.device, alarm.feature, explanation.text)
+        parent = self._groups.parent(self._tx, alarm, explanation.kind, self._now_ms)
+        alarm = replace(alarm, parent=parent)
+        if parent is None:
+            log.warning("drift: %s %s: %s", alarm.device, alarm.feature, explanation.text)
         return replace(alarm, id=self._tx.add_alarm(alarm))
 
     def _windows(self, last: Window) -> tuple[list[Window], NDArray[np.int64]]:

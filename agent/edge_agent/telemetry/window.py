@@ -21,6 +21,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from edge_agent.inputs import Batch
+from edge_agent.telemetry.beside import Beside, Taken
 from edge_contract import profile as profiles
 from edge_contract.errors import InputFault
 from edge_contract.manifest import Manifest
@@ -65,9 +66,12 @@ class Counts(Struct, frozen=True):
         return not (self.rows or self.refused or self.failed)
 
 
-_Call = tuple[int, bytes, tuple[tuple[str, ...], ...], Sequence[int], Sequence[float], int]
-"""One answered call, waiting: rows, numbers, categories, labels, scores, latency. No tensor."""
+_Call = tuple[int, bytes, tuple[tuple[str, ...], ...], Sequence[int], Sequence[float], int, Taken]
+"""One answered call, waiting: rows, numbers, categories, labels, scores, latency, and what is kept
+of its tensors (``beside``), never the tensors themselves."""
 
+_BESIDE = ("projection", "tensor")
+_NOTHING = np.zeros((0, 0))
 _T = TypeVar("_T")
 _BY_ROW = "dqq"
 """Behind one row's numbers: the score, the label's index, the latency in nanoseconds."""
@@ -91,7 +95,8 @@ class Window:
         self._width = len(numbers)
         self._labels = tuple(str(label) for label in manifest.outputs.labels)
         self._profile = profile if profile is not None else Profile(rows=0, monitors=())
-        self._plan = _plan(self._profile, numbers, texts)
+        self._beside = Beside(self._profile, numbers)
+        self._plan = _plan(self._profile, numbers, texts, self._beside)
         self._bulk = min(BULK_ROWS, max(1, WAITING_MAX_BYTES // (8 * max(self._width, 1))))
         self._pack_row = struct.Struct(f"{self._width}d{_BY_ROW}").pack
         self._rows_waiting: list[bytes] = []
@@ -121,8 +126,9 @@ class Window:
             if len(waiting) < self._bulk:
                 return
         else:
+            taken = self._beside.take(batch.feeds, batch.rows) if self._beside.tensors else ()
             self._calls_waiting.append(
-                (batch.rows, batch.numbers, batch.categories, labels, scores, latency_ns)
+                (batch.rows, batch.numbers, batch.categories, labels, scores, latency_ns, taken)
             )
             if len(self._calls_waiting) < self._bulk and batch.rows < BATCH_ROWS:
                 return
@@ -206,19 +212,24 @@ class Window:
 
     def _bin_rows(self, rows: list[bytes]) -> None:
         packed = np.frombuffer(b"".join(rows), dtype=self._row_type)
-        table = _Table(packed["numbers"], [], packed["label"], packed["score"], self._labels)
+        numbers = packed["numbers"]
+        beside = self._beside.values(numbers, (), ()) if self._beside.columns else _NOTHING
+        table = _Table(numbers, [], packed["label"], packed["score"], self._labels, beside)
         self._count(table, len(rows), packed["ns"])
         self._slow += int(np.count_nonzero(packed["ns"] > self._slow_ns))
 
     def _bin_calls(self, calls: list[_Call]) -> None:
-        counts, numbers, texts, labels, scores, latencies = zip(*calls, strict=True)
+        counts, packed, texts, labels, scores, latencies, kept = zip(*calls, strict=True)
         rows = sum(counts)
+        numbers = np.frombuffer(b"".join(packed)).reshape(rows, self._width)
+        beside = self._beside.values(numbers, kept, counts) if self._beside.columns else _NOTHING
         table = _Table(
-            numbers=np.frombuffer(b"".join(numbers)).reshape(rows, self._width),
+            numbers=numbers,
             texts=[row for some in texts for row in some],
             labels=np.fromiter(chain.from_iterable(labels), np.int64),
             scores=np.fromiter(chain.from_iterable(scores), np.float64),
             names=self._labels,
+            beside=beside,
         )
         taken, sizes = np.array(latencies, dtype=np.int64), np.array(counts)
         self._count(table, rows, taken)
@@ -240,6 +251,7 @@ class _Table(Struct, frozen=True):
     labels: NDArray[np.int64]
     scores: NDArray[np.float64]
     names: tuple[str, ...]
+    beside: NDArray[np.float64]
 
     def count(self, monitor: Monitor, column: int) -> NDArray[np.int64]:
         """The cells of ``monitor``: of a feature, or of the output where ``column`` is -1."""
@@ -247,7 +259,10 @@ class _Table(Struct, frozen=True):
             return profiles.count_categories(monitor, self._text_of(column))
         if monitor.kind == "score":
             return profiles.count_scores(monitor, self.labels, self.scores)
-        values = self.scores if column < 0 else self.numbers[:, column]
+        if monitor.source in _BESIDE:
+            values = self.beside[:, column]
+        else:
+            values = self.scores if column < 0 else self.numbers[:, column]
         return profiles.count_numbers(monitor, values)
 
     def _text_of(self, column: int) -> Sequence[str]:
@@ -268,13 +283,17 @@ def _take_all(waiting: list[_T]) -> list[_T]:
 
 
 def _plan(
-    profile: Profile, numbers: Sequence[str], texts: Sequence[str]
+    profile: Profile, numbers: Sequence[str], texts: Sequence[str], beside: Beside
 ) -> list[tuple[Monitor, slice, int]]:
     """Each monitor with its place in the count vector and its column; -1: the output."""
     plan: list[tuple[Monitor, slice, int]] = []
     for monitor, start in zip(profile.monitors, profile.offsets(), strict=True):
-        names = texts if monitor.kind == "category" else numbers
-        column = -1 if monitor.source == "output" else _column(monitor, names)
+        if monitor.source in _BESIDE:
+            column = beside.columns[monitor.source, monitor.name]
+        elif monitor.source == "output":
+            column = -1
+        else:
+            column = _column(monitor, texts if monitor.kind == "category" else numbers)
         plan.append((monitor, slice(start, start + monitor.cells), column))
     return plan
 

@@ -7,6 +7,7 @@ interpolated, a shift beyond the reference's range is "at least".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Annotated
@@ -27,6 +28,9 @@ from edge_fleet.drift.components import (
 from edge_fleet.drift.edetector import MonitorTable
 
 CELLS_SHOWN = 5
+DEVICES_SHOWN = 100
+SPARK_WIDTH = 12
+_BLOCKS = " ▁▂▃▄▅▆▇█"
 STUCK_SHARE = 0.95
 """A single value in so many rows, which the reference held in less than half: stuck."""
 STUCK_ROWS_MIN = 20
@@ -54,6 +58,8 @@ _DEGREE_WORDS = {
     ("shape", -1): ("shape", "shape changed: less in shoulders and tails"),
 }
 
+_VALUES = frozenset(kind for kind, _ in _DEGREE_WORDS.values()) | {"out-of-range"}
+
 
 class CellChange(Struct, frozen=True):
     """One cell's share of the rows, in the reference and since the change."""
@@ -61,6 +67,13 @@ class CellChange(Struct, frozen=True):
     cell: str
     before: float
     after: float
+
+
+class DeviceShare(Struct, frozen=True):
+    """How much of a group's evidence one device holds, of all that speaks for the change."""
+
+    device: str
+    share: float
 
 
 class Explanation(Struct, frozen=True):
@@ -71,12 +84,20 @@ class Explanation(Struct, frozen=True):
         text: the same for a person.
         rows: rows seen since the change began.
         cells: the cells that changed most, largest first.
+        bars: before and after in every ordinary cell, in order of values, and in each special one
+            that holds a row; none from a store of before.
+        members, devices: of a group: how many devices it had, and those whose rows speak for the
+            change, the clearest first, at most ``DEVICES_SHOWN``; ``moved``: how many those are.
     """
 
     kind: str
     text: str
     rows: Annotated[int, Meta(ge=0)]
     cells: tuple[CellChange, ...]
+    bars: tuple[CellChange, ...] = ()
+    members: int = 0
+    moved: int = 0
+    devices: tuple[DeviceShare, ...] = ()
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -117,12 +138,51 @@ def explain(
     if stuck:
         kind, text = "stuck", stuck
     order = np.argsort(-np.abs(after - before), kind="stable")[:CELLS_SHOWN]
-    cells = tuple(
-        CellChange(names[i], round(float(before[i]), 6), round(float(after[i]), 6))
-        for i in order
-        if before[i] != after[i]
+    every = [
+        CellChange(name, round(float(was), 6), round(float(now), 6))
+        for name, was, now in zip(names, before, after, strict=True)
+    ]
+    cells = tuple(every[i] for i in order if before[i] != after[i])
+    bars = tuple(bar for i, bar in enumerate(every) if i < monitor.regular or before[i] or after[i])
+    return Explanation(kind, text, rows, cells, bars)
+
+
+def of_group(explanation: Explanation, names: Sequence[str], evidence: Floats) -> Explanation:
+    """The same of many devices: how many of them speak for the change, and which.
+
+    Args:
+        evidence: log evidence of each of ``names``; above 0 speaks for the change.
+    """
+    order = [at for at in np.argsort(-evidence, kind="stable").tolist() if evidence[at] > 0]
+    total = float(evidence[order].sum()) or 1.0
+    devices = tuple(DeviceShare(names[at], round(float(evidence[at]) / total, 4)) for at in order)
+    return msgspec.structs.replace(
+        explanation,
+        text=f"{explanation.text}, on {len(order)} of {len(names)} devices",
+        members=len(names),
+        moved=len(order),
+        devices=devices[:DEVICES_SHOWN],
     )
-    return Explanation(kind, text, rows, cells)
+
+
+def family(kind: str) -> str:
+    """What kinds of alarms one event may show as: moved values are one, and each other its own."""
+    return "values" if kind in _VALUES else kind
+
+
+def sparkline(bars: Sequence[CellChange], *, after: bool, width: int = SPARK_WIDTH) -> str:
+    """Shares as a row of block characters, at most ``width``; neighbours are added up.
+
+    Both sides of one change are drawn to one scale: the largest of their columns.
+    """
+    if not bars:
+        return ""
+    columns = np.linspace(0, len(bars), min(width, len(bars)) + 1).round().astype(np.int64)[:-1]
+    sides = [np.array([getattr(bar, side) for bar in bars]) for side in ("before", "after")]
+    drawn = [np.add.reduceat(side, columns) for side in sides]
+    most = max(float(side.max()) for side in drawn) or 1.0
+    heights = np.ceil(drawn[1 if after else 0] / most * (len(_BLOCKS) - 1)).astype(np.int64)
+    return "".join(_BLOCKS[height] for height in heights.tolist())
 
 
 def telling_entry(table: MonitorTable, log_m: NDArray[np.float32]) -> int:

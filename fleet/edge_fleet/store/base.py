@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+from edge_fleet.drift.budget import Scope
 from edge_fleet.store.firings import FiringsPort
+from edge_fleet.store.groups import Groups
 
 Key = tuple[str, int, int]
 """(device, boot, seq)."""
@@ -171,6 +173,8 @@ class Alarm:
         log_evidence, log_threshold: natural logarithms, at the crossing.
         explanation: see ``drift.explain``.
         resolved_ms: when a person closed it; None while open.
+        scope: of a device, or of a group, whose name then stands in ``device``.
+        parent: the group's alarm that it is listed under.
     """
 
     device: str
@@ -187,6 +191,8 @@ class Alarm:
     explanation: bytes = field(repr=False)
     resolved_ms: int | None = None
     comment: str = ""
+    scope: Scope = "device"
+    parent: int | None = None
     id: int = 0
 
 
@@ -246,7 +252,7 @@ class Totals:
     newest_ms: int
 
 
-class Transaction(FiringsPort, Protocol):
+class Transaction(FiringsPort, Groups, Protocol):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
     def add_windows(self, windows: Sequence[Window]) -> list[Window]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, insert, inspect, select, update
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet.store import firing_rows, tables
+from edge_fleet.store import firing_rows, group_rows, tables
 
 VERSION = 3
 
@@ -23,6 +23,7 @@ def _third(connection: Connection) -> None:
     for each in (tables.of_a_period, tables.sums, tables.rolled):
         each.create(connection)
     firing_rows.create(connection)
+    group_rows.create(connection)
 
 
 STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third}

@@ -194,5 +194,7 @@ alarms = Table(
     Column("explanation", LargeBinary, nullable=False),
     Column("resolved_ms", BigInteger, nullable=True),
     Column("comment", Text, nullable=False, default=""),
+    Column("scope", String(16), nullable=False, server_default="device"),
+    Column("parent", BigInteger, nullable=True),
     Index("alarms_open", "resolved_ms", "opened_ms"),
 )

@@ -33,6 +33,7 @@ from edge_fleet.store.base import (
     Window,
 )
 from edge_fleet.store.firing_rows import FiringRows
+from edge_fleet.store.group_rows import GroupRows
 from edge_fleet.store.tables import (
     alarms,
     asides,
@@ -52,7 +53,7 @@ _IN_MAX = 400
 _ROWS_AT_ONCE = 500
 
 
-class SqlTransaction(FiringRows):
+class SqlTransaction(FiringRows, GroupRows):
     """One open transaction on ``connection``."""
 
     def __init__(self, connection: Connection) -> None:
