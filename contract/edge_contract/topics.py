@@ -117,6 +117,10 @@ class Topics:
         """Every question of a device that enrols."""
         return self.enrol_request("+")
 
+    def trigger(self, name: str) -> str:
+        """What a trigger of the fleet says to whoever retrains."""
+        return f"{self.root}/trigger/{check_name(name, 'trigger')}"
+
     def collector_filters(self) -> tuple[str, ...]:
         """What a collector of the whole fleet subscribes to."""
         device = f"{self.root}/d/+"

@@ -27,6 +27,7 @@ from edge_fleet import (
     reports,
     terminal,
     token_commands,
+    trigger_commands,
     views,
 )
 from edge_fleet import serve as serving
@@ -94,6 +95,14 @@ def serve(
             help="Command that makes the broker read its accounts again.",
         ),
     ] = "",
+    triggers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="EDGE_FLEET_TRIGGERS",
+            help="What to set off when a model has drifted: see `edge-fleet triggers`.",
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
 ) -> None:
     """Collect telemetry into a database and watch for drift, until stopped.
@@ -126,6 +135,7 @@ def serve(
         key_file=key_file,
     )
     serving.log_to_stderr(verbose=verbose)
+    rules = None if triggers is None else trigger_commands.read(triggers)
     with opened(db, create=True) as store:
         serving.serve(
             config,
@@ -133,6 +143,7 @@ def serve(
             own_broker=(port, folder) if auto else None,
             accounts=accounts,
             reload=reload,
+            triggers=None if rules is None or triggers is None else (rules, triggers.parent),
         )
 
 
@@ -267,6 +278,7 @@ app.command()(aside_commands.shadow)
 app.add_typer(export_commands.app, name="export")
 app.add_typer(label_commands.app, name="labels")
 app.add_typer(token_commands.app, name="tokens")
+app.add_typer(trigger_commands.app, name="triggers")
 
 
 def _print_status(found: views.Status) -> None:

@@ -14,7 +14,6 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from edge_contract import aside
-from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor
 from edge_fleet import kept
 from edge_fleet.drift.budget import Budget
@@ -74,20 +73,17 @@ class _Labels:
 def qualities(
     store: Store, now_ms: int, *, period_ms: int, model: str = ""
 ) -> tuple[VersionQuality, ...]:
-    """Every version that answered in the last ``period_ms`` and says labels.
-
-    Raises InputFault when there is none.
-    """
-    since_ms = now_ms - period_ms
+    """Every version that answered in the last ``period_ms`` and says labels; () for none."""
     budget = budget_of(store.settings())
     with store.reading() as tx:
-        found = tuple(_read(tx, since_ms, model, budget))
-    if not found:
-        raise InputFault(
-            f"no version with labels answered since {instant(since_ms)}",
-            advice="A longer period: --hours. Of values, `edge-fleet accuracy` knows errors.",
-        )
-    return found
+        return read(tx, now_ms - period_ms, model, budget)
+
+
+def read(
+    tx: Transaction, since_ms: int, model: str, budget: Budget
+) -> tuple[VersionQuality, ...]:
+    """As ``qualities``, within a reading."""
+    return tuple(_read(tx, since_ms, model, budget))
 
 
 def _read(tx: Transaction, since_ms: int, model: str, budget: Budget) -> Iterator[VersionQuality]:

@@ -43,6 +43,11 @@ def quality(
     if as_json:
         terminal.print_json(found)
         return
+    if not found:
+        terminal.print_line(
+            f"no version that says labels answered in the last {hours:g} h: a longer period is"
+            " --hours; of values, `edge-fleet accuracy` knows errors"
+        )
     for each in found:
         _print(each)
     for blind in dict.fromkeys(e.blind for each in found for e in each.estimates):

@@ -24,8 +24,12 @@ from edge_contract.topics import Topics
 from edge_fleet.brokers import running_broker
 from edge_fleet.collector import Collector, CollectorConfig
 from edge_fleet.enrolment import Enroller
+from edge_fleet.options import now_ms
 from edge_fleet.store.base import Store
 from edge_fleet.terminal import clean, print_line
+from edge_fleet.triggers.delivery import Place
+from edge_fleet.triggers.runner import running
+from edge_fleet.triggers.settings import Settings
 
 AUTO = "auto"
 
@@ -71,6 +75,7 @@ def serve(
     own_broker: tuple[int, Path | None] | None,
     accounts: Path | None = None,
     reload: str = "",
+    triggers: tuple[Settings, Path] | None = None,
 ) -> None:
     """Collect until a signal comes.
 
@@ -79,6 +84,7 @@ def serve(
             ``config``'s place.
         accounts: a folder of `edge-pack broker-acl`: devices that hold a token are let in.
         reload: command that makes the broker read its accounts again.
+        triggers: what to set off, and the folder that its paths begin in.
     """
     with stop_on_signal() as stop, contextlib.ExitStack() as stack:
         if own_broker is not None:
@@ -105,6 +111,13 @@ def serve(
             )
             enroller.start()
             stack.callback(enroller.stop)
+        if triggers is not None:
+            rules, folder = triggers
+            topics = Topics(config.fleet, config.prefix)
+            link = config.link("-triggers", durable=False)
+            store.claim(config.fleet)
+            place = Place(folder, link, topics, now_ms, threading.Event())
+            stack.enter_context(running(rules, store, place))
         collector.run(stop, started)
     print_line("stopped: everything acknowledged is stored")
 

@@ -42,7 +42,7 @@ def rights(role: Role, name: str, topics: Topics) -> tuple[Right, ...]:
         case "fleet":
             heard = (*topics.collector_filters(), f"{root}/d/+/rsp", topics.enrol_filter())
             said = (f"{root}/d/+/desired", f"{root}/d/+/cmd", topics.enrol_answer("+"))
-            return (*_read(*signed, *heard), *_write(*said))
+            return (*_read(*signed, *heard), *_write(*said, f"{root}/trigger/+"))
         case "client":
             return (*_write(f"{root}/d/+/in/+", f"{root}/d/+/fb/+"), *_read(f"{root}/d/+/out/+"))
         case "token":

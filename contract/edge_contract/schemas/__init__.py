@@ -15,8 +15,9 @@ from edge_contract.golden import Golden
 from edge_contract.manifest import Manifest
 from edge_contract.messages import SCHEMA_KINDS
 from edge_contract.profile import Profile
+from edge_contract.trigger import Evidence
 
-KINDS: tuple[type[msgspec.Struct], ...] = (Manifest, Golden, Profile, *SCHEMA_KINDS)
+KINDS: tuple[type[msgspec.Struct], ...] = (Manifest, Golden, Profile, Evidence, *SCHEMA_KINDS)
 
 
 def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from edge_contract import aside, telemetry
 from edge_contract import manifest as manifests
+from edge_contract.profile import SCORE_BINS
 from edge_contract.telemetry import pack_counts
 from edge_fleet.cli import app
 from edge_fleet.collector import now_ms
@@ -23,7 +24,7 @@ from edge_fleet.store.base import AsideKind, AsideSeen
 from edge_fleet.store.sql import SqlStore
 from edge_fleet.windows import window_of
 
-BINS = 16
+BINS = SCORE_BINS
 
 
 def quality(*words: str, db: str) -> Result:
@@ -130,11 +131,14 @@ def test_an_error_rate_that_rose_is_seen(
         assert blind in result.output
 
 
-def test_a_period_without_answers_or_another_model_is_refused(
+def test_a_period_without_answers_or_another_model_has_no_figure(
     store: SqlStore, db: str, packed: Packed, rng: np.random.Generator
 ) -> None:
     keep(store, packed, rng)
-    assert "no version with labels answered" in str(quality("--model", "x", db=db).exception)
+    nothing = quality("--model", "x", db=db)
+    assert nothing.exit_code == 0
+    assert "no version that says labels answered in the last 24 h" in nothing.output
+    assert json.loads(quality("--model", "x", "--json", db=db).output) == []
     assert "--hours 0 is not above 0" in str(quality("--hours", "0", db=db).exception)
 
 

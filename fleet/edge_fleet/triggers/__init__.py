@@ -1,0 +1,1 @@
+"""When to say that a model should be retrained, and saying it."""

@@ -1,0 +1,153 @@
+"""When a trigger fires. Pure.
+
+Guards: an alarm is the grounds of one firing of a trigger and not of the next; a loss counts only
+at the near end of an interval, so an estimate without one never fires; whatever holds, nothing
+fires within the cooldown, without new rows, while an earlier firing is under way, or while devices
+change versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from edge_fleet.triggers.settings import When
+
+
+@dataclass(frozen=True)
+class AlarmSeen:
+    """An open alarm, as far as conditions look at it."""
+
+    id: int
+    bundle: str
+    level: str
+    kind: str
+    feature: str
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Accuracy lost since the build by one method: the estimate, and the interval's ends."""
+
+    method: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a trigger did for one model.
+
+    Attributes:
+        last_ms: when it fired last; None: never. rows: of the bundle, counted then.
+        named: alarms that firings named, save those that were given up.
+        under_way: in words; "": nothing.
+    """
+
+    last_ms: int | None = None
+    rows: int = 0
+    named: frozenset[int] = frozenset()
+    under_way: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one version now. ``rollout``: in words; "": there is none.
+
+    ``losses`` is asked only where the rest holds: it reads a day of counts.
+    """
+
+    rows: int
+    alarms: Sequence[AlarmSeen]
+    losses: Callable[[], Sequence[Loss]]
+    rollout: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether it fires, why or why not in words, and the alarms that are its grounds."""
+
+    fires: bool
+    said: tuple[str, ...]
+    alarms: tuple[int, ...] = ()
+
+
+def matches(patterns: Sequence[str], text: str) -> bool:
+    """``text`` fits one of the patterns, or there are none."""
+    return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+def wanted(when: When, alarms: Sequence[AlarmSeen], past: Past) -> tuple[AlarmSeen, ...]:
+    """The alarms that may be grounds: of the stated kind, and not named before."""
+    return tuple(
+        alarm
+        for alarm in alarms
+        if alarm.id not in past.named
+        and (not when.levels or alarm.level in when.levels)
+        and matches(when.kinds, alarm.kind)
+        and matches(when.features, alarm.feature)
+    )
+
+
+def decide(when: When, facts: Facts, past: Past, now_ms: int) -> Verdict:
+    """Whether a trigger fires for one version at ``now_ms``."""
+    grounds = wanted(when, facts.alarms, past)
+    ids = tuple(sorted(alarm.id for alarm in grounds))
+    enough = bool(when.alarms) and len(grounds) >= when.alarms
+    said = [_alarms(when, len(grounds))] if when.alarms else []
+    alone = when.require == "all" or when.loss is None
+    if when.alarms and not enough and alone:
+        return Verdict(False, tuple(said))
+    hindrance = _hindrance(when, facts, past, now_ms)
+    if hindrance:
+        return Verdict(False, (*said, hindrance))
+    if when.rows:
+        said.append(f"{facts.rows - past.rows} new rows, {when.rows} are wanted")
+    if when.loss is None:
+        return Verdict(True, tuple(said), ids)
+    lost, words = _lost(when, when.loss, facts.losses())
+    said += words
+    both = lost and (enough or not when.alarms)
+    fires = both if when.require == "all" else (lost or enough)
+    return Verdict(fires, tuple(said), ids if fires else ())
+
+
+def _alarms(when: When, count: int) -> str:
+    levels = f" of level {' or '.join(when.levels)}" if when.levels else ""
+    return f"{count} open alarms{levels} that were not told yet, {when.alarms} are wanted"
+
+
+def _hindrance(when: When, facts: Facts, past: Past, now_ms: int) -> str:
+    """What holds a trigger back although its grounds may be there; "" for nothing."""
+    if past.under_way:
+        return past.under_way
+    if past.last_ms is not None:
+        left_s = (when.cooldown_s or 0.0) - (now_ms - past.last_ms) / 1000
+        if left_s > 0:
+            return f"cooldown for another {left_s:.0f} s"
+    if facts.rows - past.rows < when.rows:
+        return f"{facts.rows - past.rows} new rows, {when.rows} are wanted"
+    if facts.rollout and not when.during_rollout:
+        return facts.rollout
+    return ""
+
+
+def _lost(when: When, least: float, losses: Sequence[Loss]) -> tuple[bool, list[str]]:
+    asked = [loss for loss in losses if loss.method in when.loss_by]
+    words = []
+    for loss in asked:
+        if loss.low is None or loss.high is None:
+            words.append(
+                f"accuracy lost by {loss.method}: {loss.value:.4f} without an interval, which is"
+                " never grounds"
+            )
+            continue
+        words.append(
+            f"accuracy lost by {loss.method}: {loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f}),"
+            f" at least {least:g} is wanted"
+        )
+    if not asked:
+        words.append(f"no estimate of accuracy by {' or '.join(when.loss_by)}")
+    return any(loss.low is not None and loss.low >= least for loss in asked), words

@@ -1,0 +1,166 @@
+"""Triggers at work: look, keep, deliver, again and again, a thread a trigger.
+
+Guards: a firing is kept in the store before anything is sent, and what became of each attempt is
+kept after it; so whatever kills this process, what waited is delivered afterwards under the same
+key: at least once, and known again by who has seen it. One process a store does this. A trigger
+that hangs holds up no other, nor the collector.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from edge_contract.errors import EdgeError, InputFault
+from edge_fleet.store.base import Store
+from edge_fleet.store.firings import Firing
+from edge_fleet.triggers import facts
+from edge_fleet.triggers.delivery import Delivered, Place, deliver
+from edge_fleet.triggers.retry import pause_s
+from edge_fleet.triggers.settings import Settings, Trigger
+
+log = logging.getLogger(__name__)
+
+LOCK_ORDINAL = 1_000_000_007
+"""No collector's: who holds it delivers."""
+JOIN_S = 30.0
+
+
+class TriggerRun:
+    """One trigger. ``step`` is one round; a test calls it by hand.
+
+    Args:
+        chance: in [0, 1), drawn anew for each pause.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rule: Trigger,
+        store: Store,
+        place: Place,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._name, self._rule, self._store, self._place = name, rule, store, place
+        self._chance = chance
+
+    def step(self) -> list[Firing]:
+        """Look once, keep what fires, deliver what is due; what was delivered or tried.
+
+        Raises MachineFault when the store cannot.
+        """
+        now_ms = self._place.clock_ms()
+        fleet = self._place.topics.fleet
+        for case in facts.cases(self._store, self._name, self._rule, fleet, now_ms):
+            if case.firing is not None:
+                with self._store.transaction() as tx:
+                    kept = tx.add_firing(case.firing)
+                if kept:
+                    log.warning("trigger %s fires: %s", self._name, "; ".join(case.verdict.said))
+        return self._deliver()
+
+    def _deliver(self) -> list[Firing]:
+        with self._store.reading() as tx:
+            waiting = tx.open_firings(self._name)
+        tried = []
+        for firing in waiting:
+            if self._place.stop.is_set():
+                break
+            if firing.next_ms <= self._place.clock_ms():
+                tried.append(self._attempt(firing))
+        return tried
+
+    def _attempt(self, firing: Firing) -> Firing:
+        still = facts.still_open(self._store, firing.alarms)
+        told = deliver(self._rule, firing, still, self._place)
+        if told.stopped:
+            return firing  # as it was: the next start delivers it
+        after = moved(
+            firing, told, self._rule.action.attempts, self._place.clock_ms(), self._chance()
+        )
+        with self._store.transaction() as tx:
+            tx.put_firing(after)
+        level = logging.INFO if told.done else logging.WARNING
+        log.log(level, "trigger %s, firing %d: %s", self._name, firing.number, told.detail)
+        return after
+
+
+def moved(firing: Firing, told: Delivered, attempts_max: int, now_ms: int, chance: float) -> Firing:
+    """What an attempt makes of a firing. Pure."""
+    attempts = firing.attempts + 1
+    if told.done and told.again_s is not None:
+        return replace(
+            firing, state="active", attempts=0, next_ms=now_ms + round(1000 * told.again_s),
+            detail=told.detail,
+        )  # fmt: skip
+    if told.done:
+        return replace(firing, state="done", attempts=attempts, done_ms=now_ms, detail=told.detail)
+    if told.final or attempts >= attempts_max:
+        return replace(
+            firing, state="failed", attempts=attempts, done_ms=now_ms, detail=told.detail
+        )
+    wait_s = pause_s(attempts, chance, told.asked_s)
+    return replace(
+        firing, attempts=attempts, next_ms=now_ms + round(1000 * wait_s), detail=told.detail
+    )
+
+
+@contextmanager
+def running(settings: Settings, store: Store, place: Place) -> Iterator[None]:
+    """All triggers at work within the ``with`` block, until ``place.stop`` is set at its end.
+
+    Raises InputFault when another process does this for the store.
+    """
+    with _only_one(store):
+        threads = [
+            threading.Thread(
+                target=_loop,
+                args=(TriggerRun(name, rule, store, place), settings.every_s, place.stop, name),
+                name=f"edge-trigger-{name}",
+                daemon=True,
+            )
+            for name, rule in settings.triggers.items()
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            place.stop.set()
+            for thread in threads:
+                thread.join(JOIN_S)
+
+
+def _loop(run: TriggerRun, every_s: float, stop: threading.Event, name: str) -> None:
+    while not stop.is_set():
+        try:
+            tried = run.step()
+        except EdgeError as error:
+            log.warning("trigger %s: %s; again in %.0f s", name, error.what, every_s)
+        except Exception:
+            log.exception("trigger %s failed; again in %.0f s", name, every_s)
+        else:
+            if any(firing.state == "waiting" for firing in tried):
+                stop.wait(min(every_s, 1.0))  # a retry may be due sooner
+                continue
+        stop.wait(every_s)
+
+
+@contextmanager
+def _only_one(store: Store) -> Iterator[None]:
+    lock = store.lock(LOCK_ORDINAL)
+    try:
+        lock.__enter__()
+    except InputFault as error:
+        raise InputFault(
+            "another edge-fleet delivers triggers from this database",
+            advice="Give --triggers to one of its collectors only.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
