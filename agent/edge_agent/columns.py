@@ -80,20 +80,23 @@ def whole(tensor: Tensor, value: object) -> NDArray[Any]:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputFault(f"tensor {tensor.name!r} is not a regular array") from error
+        raise InputFault(f"tensor {tensor.name!r} is not a regular array", code="shape") from error
     if len(array.shape) != len(tensor.shape) or any(
         want is not None and want != got
         for want, got in zip(tensor.shape, array.shape, strict=True)
     ):
         wanted = ", ".join("any" if extent is None else str(extent) for extent in tensor.shape)
         raise InputFault(
-            f"tensor {tensor.name!r} has shape {list(array.shape)}, expected [{wanted}]"
+            f"tensor {tensor.name!r} has shape {list(array.shape)}, expected [{wanted}]",
+            code="shape",
         )
     text = array.dtype.kind in "US" or (
         array.dtype.kind == "O" and all(isinstance(item, str) for item in array.ravel().tolist())
     )
     if text != (tensor.dtype == "string") or (not text and array.dtype.kind not in "fiub"):
-        raise InputFault(f"tensor {tensor.name!r} holds {array.dtype}, expected {tensor.dtype}")
+        raise InputFault(
+            f"tensor {tensor.name!r} holds {array.dtype}, expected {tensor.dtype}", code="value"
+        )
     if text:
         return array.astype(object)
     return _whole_numbers(tensor, array)
@@ -105,12 +108,14 @@ def _whole_numbers(tensor: Tensor, array: NDArray[Any]) -> NDArray[Any]:
         return array
     finite = np.isfinite(array)
     if array.dtype.kind == "f" and bool(np.isinf(array).any()):
-        raise InputFault(f"tensor {tensor.name!r} holds an infinite value")
+        raise InputFault(f"tensor {tensor.name!r} holds an infinite value", code="value")
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(dtype)
     same = np.isfinite(cast) == finite if dtype.kind == "f" else cast == array
     if not same.all():
-        raise InputFault(f"tensor {tensor.name!r} holds a value that {tensor.dtype} cannot")
+        raise InputFault(
+            f"tensor {tensor.name!r} holds a value that {tensor.dtype} cannot", code="value"
+        )
     return cast
 
 
@@ -123,7 +128,8 @@ def _read_text(feature: Feature, values: Any, numbered: bool) -> Column:
                 continue
         elif not _is_missing(item):
             raise InputFault(
-                f"{_at(i, numbered)}feature {feature.name!r} is {_shown(item)}, expected text"
+                f"{_at(i, numbered)}feature {feature.name!r} is {_shown(item)}, expected text",
+                code="value",
             )
         if feature.missing == "refuse":
             raise _missing(feature, i, numbered)
@@ -145,11 +151,13 @@ def _read_each(feature: Feature, values: Any, numbered: bool) -> NDArray[np.floa
                 numbers[i] = float(item)
             except OverflowError as error:
                 raise InputFault(
-                    f"{_at(i, numbered)}feature {feature.name!r} is beyond any float's range"
+                    f"{_at(i, numbered)}feature {feature.name!r} is beyond any float's range",
+                    code="value",
                 ) from error
         else:
             raise InputFault(
-                f"{_at(i, numbered)}feature {feature.name!r} is {_shown(item)}, expected a number"
+                f"{_at(i, numbered)}feature {feature.name!r} is {_shown(item)}, expected a number",
+                code="value",
             )
     return numbers
 
@@ -158,7 +166,8 @@ def _check_missing(feature: Feature, column: NDArray[np.float64], numbered: bool
     infinite = np.isinf(column)
     if infinite.any():
         raise InputFault(
-            f"{_at(int(infinite.argmax()), numbered)}feature {feature.name!r} is infinite"
+            f"{_at(int(infinite.argmax()), numbered)}feature {feature.name!r} is infinite",
+            code="value",
         )
     if feature.missing == "refuse":
         raise _missing(feature, int(np.isnan(column).argmax()), numbered)
@@ -168,6 +177,7 @@ def _missing(feature: Feature, row: int, numbered: bool) -> InputFault:
     return InputFault(
         f"{_at(row, numbered)}feature {feature.name!r} is missing (NaN, null or empty)",
         advice="The model was built on rows where it is always there: fill it in.",
+        code="missing",
     )
 
 
@@ -186,7 +196,8 @@ def _cast(column: Column, dtype: np.dtype[Any], name: str, numbered: bool) -> ND
         row = int(wrong.argmax())
         raise InputFault(
             f"{_at(row, numbered)}feature {name!r} is {values[row]:g}, which {dtype.name} "
-            f"cannot hold"
+            f"cannot hold",
+            code="value",
         )
     return cast
 

@@ -107,6 +107,7 @@ class Inputs:
         raise InputFault(
             f"rows are a {type(rows).__name__}",
             advice="Pass a dict by feature name, a list of them, a 2-D array or a table.",
+            code="shape",
         )
 
     # -- one row of numbers for one tensor: the hot path ------------------------------------
@@ -157,7 +158,8 @@ class Inputs:
         if matrix.ndim != 2 or matrix.shape[1] != len(self._order):
             raise InputFault(
                 f"array of shape {array.shape}, expected [rows, {len(self._order)}] in the "
-                f"manifest's order of features"
+                f"manifest's order of features",
+                code="shape",
             )
         _check_count(len(matrix))
         if self._texts or matrix.dtype.kind not in "fiub" or len(self._tensors) > 1:
@@ -208,9 +210,11 @@ class Inputs:
             self._check_names(row, where)
             return tuple(row[name] for name in self._order)
         if isinstance(row, str | bytes) or not isinstance(row, Sequence | np.ndarray):
-            raise InputFault(f"{where}a {type(row).__name__} is no row")
+            raise InputFault(f"{where}a {type(row).__name__} is no row", code="shape")
         if len(row) != len(self._order):
-            raise InputFault(f"{where}{len(row)} values for {len(self._order)} features")
+            raise InputFault(
+                f"{where}{len(row)} values for {len(self._order)} features", code="shape"
+            )
         return tuple(row)
 
     # -- columns and tensors ----------------------------------------------------------------
@@ -249,7 +253,9 @@ class Inputs:
             return self._from_matrix(matrix, single=False)
         counts = {len(feeds[t.name]) for t in self._tensors.values() if t.features}
         if len(counts) > 1:
-            raise InputFault(f"tensors of different numbers of rows: {sorted(counts)}")
+            raise InputFault(
+                f"tensors of different numbers of rows: {sorted(counts)}", code="shape"
+            )
         first = next(iter(feeds.values()))
         rows = counts.pop() if counts else len(first) if first.ndim else 1
         if self._features:
@@ -286,6 +292,7 @@ class Inputs:
             raise InputFault(
                 f"{what} for a model of whole tensors",
                 advice=f"Pass a dict of arrays by tensor name: {', '.join(self._tensors)}.",
+                code="shape",
             )
 
     def _check_names(self, row: Mapping[Any, Any], where: str) -> None:
@@ -342,19 +349,25 @@ def _is_flat(rows: object) -> bool:
 def _check_count(rows: int) -> None:
     if not 1 <= rows <= ROWS_MAX:
         advice = "Send them in several parts; in Python, Model.predict_many takes any number."
-        raise InputFault(f"{rows} rows, expected 1 to {ROWS_MAX}", advice=advice if rows else "")
+        raise InputFault(
+            f"{rows} rows, expected 1 to {ROWS_MAX}", advice=advice if rows else "", code="shape"
+        )
 
 
 def _check_keys(got: set[Any], expected: set[str], where: str, what: str) -> None:
     missing = sorted(expected - got)
     advice = f"The model takes {_listed(sorted(expected))}."
     if len(missing) == 1:
-        raise InputFault(f"{where}{what} {_listed(missing)} is missing", advice=advice)
+        raise InputFault(
+            f"{where}{what} {_listed(missing)} is missing", advice=advice, code="missing"
+        )
     if missing:
-        raise InputFault(f"{where}{what}s {_listed(missing)} are missing", advice=advice)
+        raise InputFault(
+            f"{where}{what}s {_listed(missing)} are missing", advice=advice, code="missing"
+        )
     extra = sorted(str(name) for name in got - expected)
     if extra:
-        raise InputFault(f"{where}unknown {what} {_listed(extra)}", advice=advice)
+        raise InputFault(f"{where}unknown {what} {_listed(extra)}", advice=advice, code="unknown")
 
 
 def _listed(names: Sequence[str]) -> str:

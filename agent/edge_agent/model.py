@@ -63,11 +63,11 @@ class Observer(Protocol):
     ) -> None:
         """One call was answered."""
 
-    def refused(self, rows: int) -> None:
-        """Rows were turned away for bad input."""
+    def refused(self, rows: int, code: str = "") -> None:
+        """Rows were turned away for bad input; ``code``: the error's."""
 
-    def failed(self, rows: int) -> None:
-        """The model failed on rows that were fit."""
+    def failed(self, rows: int, code: str = "") -> None:
+        """The model failed on rows that were fit; ``code``: the error's."""
 
 
 class Model:
@@ -347,9 +347,9 @@ def _count_fault(observer: Observer | None, rows: object, error: EdgeError) -> N
     if observer is None:
         return
     if isinstance(error, InputFault):
-        observer.refused(row_count(rows))
+        observer.refused(row_count(rows), error.code)
     else:
-        observer.failed(row_count(rows))
+        observer.failed(row_count(rows), error.code)
 
 
 def one_row(manifest: Manifest, whole: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:

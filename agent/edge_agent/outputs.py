@@ -176,7 +176,8 @@ class Outputs:
         """Index of the row's label: by the threshold, by the model's own, or the best score's."""
         if len(scores) != len(self._keys):
             raise MachineFault(
-                f"the model answered {len(scores)} scores for {len(self._keys)} labels"
+                f"the model answered {len(scores)} scores for {len(self._keys)} labels",
+                code="answer",
             )
         if not math.isfinite(sum(scores)):
             _check_finite(scores, row)
@@ -235,7 +236,8 @@ class Outputs:
         index = self._where.get(label)
         if index is None:
             raise MachineFault(
-                f"the model answered the label {label!r}, which its manifest does not know"
+                f"the model answered the label {label!r}, which its manifest does not know",
+                code="answer",
             )
         return index
 
@@ -249,11 +251,13 @@ def _position(name: str, tensors: Sequence[str]) -> int | None:
 
 
 def _wrong_rows(got: int, rows: int) -> MachineFault:
-    return MachineFault(f"the model answered {got} rows for {rows}")
+    return MachineFault(f"the model answered {got} rows for {rows}", code="answer")
 
 
 def _check_finite(values: Sequence[float], row: int) -> None:
     """Raise MachineFault for NaN and infinity; a sum may overflow without one."""
     for value in values:
         if not math.isfinite(value):
-            raise MachineFault(f"the model answered {value} for row {row}, not a number")
+            raise MachineFault(
+                f"the model answered {value} for row {row}, not a number", code="not-finite"
+            )

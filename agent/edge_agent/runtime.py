@@ -133,7 +133,7 @@ class Session:
         try:
             return self._run(self._names, feeds, self._options)
         except MemoryError as error:
-            raise MachineFault("not enough memory to run the model") from error
+            raise MachineFault("not enough memory to run the model", code="memory") from error
         except FAILURES as error:
             raise self._blame(feeds, str(error)) from error
 
@@ -189,7 +189,7 @@ class Session:
                 compute(inner, self._options)
             except FAILURES as error:
                 if _TERMINATED in str(error):
-                    raise MachineFault(_INTERRUPTED) from error
+                    raise MachineFault(_INTERRUPTED, code="interrupted") from error
                 raise
             for at in texts:
                 outputs[at] = inner.get_outputs()[at].numpy()
@@ -202,22 +202,23 @@ class Session:
         expected = {info.name: info for info in self.inputs}
         missing = [name for name in expected if name not in feeds]
         if missing:
-            return InputFault(f"input tensor {missing[0]!r} is missing")
+            return InputFault(f"input tensor {missing[0]!r} is missing", code="missing")
         for name, value in feeds.items():
             info = expected.get(name)
             if info is None:
                 return InputFault(
-                    f"unknown input tensor {name!r}; the model has {', '.join(expected)}"
+                    f"unknown input tensor {name!r}; the model has {', '.join(expected)}",
+                    code="unknown",
                 )
             finding = _unfit(info, value)
             if finding:
-                return InputFault(f"input tensor {name!r} {finding}")
+                return InputFault(f"input tensor {name!r} {finding}", code="shape")
         if said.startswith(_CLOSED):
             return MachineFault(said)
         if any(words in said for words in _NO_MEMORY):
-            return MachineFault("not enough memory to run the model")
+            return MachineFault("not enough memory to run the model", code="memory")
         if _TERMINATED in said:
-            return MachineFault(_INTERRUPTED)
+            return MachineFault(_INTERRUPTED, code="interrupted")
         return MachineFault(f"the model failed at run time: {_first_line(said)}")
 
 

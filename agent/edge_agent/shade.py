@@ -226,13 +226,13 @@ class Shade:
                 if difference is not None:
                     counts.differences[aside.difference_bucket(difference)] += 1
 
-    def refused(self, rows: int) -> None:
+    def refused(self, rows: int, code: str = "") -> None:
         """As ``model.Observer.refused``."""
-        self._window.refused(rows)
+        self._window.refused(rows, code)
 
-    def failed(self, rows: int) -> None:
+    def failed(self, rows: int, code: str = "") -> None:
         """As ``model.Observer.failed``."""
-        self._window.failed(rows)
+        self._window.failed(rows, code)
 
     # -- from outside ------------------------------------------------------------------------
 

@@ -52,13 +52,13 @@ class Tap:
         if watcher is not None:
             watcher.offer(batch, labels, scores, latency_ns)
 
-    def refused(self, rows: int) -> None:
+    def refused(self, rows: int, code: str = "") -> None:
         """As ``Observer.refused``."""
-        self.window.refused(rows)
+        self.window.refused(rows, code)
 
-    def failed(self, rows: int) -> None:
+    def failed(self, rows: int, code: str = "") -> None:
         """As ``Observer.failed``."""
-        self.window.failed(rows)
+        self.window.failed(rows, code)
 
 
 def tapped(model: Model, window: Observer, answers: Answers | None) -> Observer:

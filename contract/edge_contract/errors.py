@@ -13,15 +13,17 @@ class EdgeError(Exception):
     Attributes:
         what: one sentence; what happened, what was expected, what was there.
         advice: one sentence; what to do. May be empty.
+        code: one of ``telemetry.ERROR_CODES`` where it ended a request; "": not told apart.
         exit_code: what a command returns for this family.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, advice: str = "") -> None:
+    def __init__(self, what: str, *, advice: str = "", code: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.advice = advice
+        self.code = code
 
     def __str__(self) -> str:
         return f"{self.what}\n  {self.advice}" if self.advice else self.what

@@ -4,9 +4,9 @@ Guards: what was rounded away is below what chance makes of it, so that rounding
 standard error at most; every processor reads the same whole numbers out of the same bytes; no bytes
 make the reader take more memory than the profile allows.
 
-A number here is a monitor of kind quantile or lattice. Of one with n > 0 finite values in the
-window (its cells without ``missing`` and ``infinite``), whose reference has the mean m and the
-standard deviation s (1 where that is 0):
+A number here is a monitor of kind quantile or lattice and of source feature or output. Of one with
+n > 0 finite values in the window (its cells without ``missing`` and ``infinite``), whose reference
+has the mean m and the standard deviation s (1 where that is 0):
 
     mean     a = (mean - m) / (s / sqrt(n)), rounded: in standard errors
     std      b = (std - the reference's) / (s / sqrt(2 n)), rounded
@@ -36,6 +36,7 @@ from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor, Profile
 
 NUMBER_KINDS = ("quantile", "lattice")
+NUMBER_SOURCES = ("feature", "output")
 RUN_MAX = 2**32 - 1
 _VALUE_MAX = 2**40
 _PARAMETER_BITS = 5
@@ -59,7 +60,11 @@ class Moments(Struct, frozen=True):
 
 def numbers(profile: Profile) -> tuple[int, ...]:
     """Which monitors are numbers."""
-    return tuple(i for i, each in enumerate(profile.monitors) if each.kind in NUMBER_KINDS)
+    return tuple(
+        i
+        for i, each in enumerate(profile.monitors)
+        if each.kind in NUMBER_KINDS and each.source in NUMBER_SOURCES
+    )
 
 
 def finite(profile: Profile, counts: NDArray[np.int64]) -> tuple[int, ...]:

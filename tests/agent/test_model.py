@@ -32,10 +32,10 @@ class Counter:
         self.calls.append(("answered", batch.rows))
         self.latencies.append(ns)
 
-    def refused(self, rows: int) -> None:
+    def refused(self, rows: int, code: str = "") -> None:
         self.calls.append(("refused", rows))
 
-    def failed(self, rows: int) -> None:
+    def failed(self, rows: int, code: str = "") -> None:
         self.calls.append(("failed", rows))
 
 

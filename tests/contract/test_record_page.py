@@ -134,7 +134,8 @@ class Stranger:
         for monitor in self.profile["monitors"]:
             size = len(monitor["counts"])
             cells, at = self.counts[at : at + size], at + size
-            if monitor["kind"] not in ("quantile", "lattice"):
+            feature_or_output = monitor.get("source", "feature") in ("feature", "output")
+            if monitor["kind"] not in ("quantile", "lattice") or not feature_or_output:
                 continue
             f = sum(cells[:-2])
             if not f:

@@ -18,15 +18,18 @@ from typing import TypeVar
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edge_agent.inputs import Batch
 from edge_agent.telemetry.beside import Beside, Taken
+from edge_agent.telemetry.tally import Tallied, Tally
+from edge_contract import moments
 from edge_contract import profile as profiles
 from edge_contract.errors import InputFault
 from edge_contract.manifest import Manifest
 from edge_contract.profile import Monitor, Profile
-from edge_contract.telemetry import LATENCY_BUCKETS
+from edge_contract.telemetry import ERROR_CODES, LATENCY_BUCKETS
 
 BULK_ROWS = 512
 BATCH_ROWS = 32
@@ -52,13 +55,18 @@ class Totals(Struct, frozen=True):
 
 
 class Counts(Struct, frozen=True):
-    """What one period counted: see ``edge_contract.telemetry.Record``."""
+    """What one period counted: see ``edge_contract.telemetry.Record``.
+
+    ``errors``: by ``ERROR_CODES``. ``tallied``: of the profile's numbers; None: not asked for.
+    """
 
     rows: int
     refused: int
     failed: int
     cells: NDArray[np.int64]
     latency: NDArray[np.int64]
+    errors: tuple[int, ...] = ()
+    tallied: Tallied | None = None
 
     @property
     def empty(self) -> bool:
@@ -70,6 +78,8 @@ _Call = tuple[int, bytes, tuple[tuple[str, ...], ...], Sequence[int], Sequence[f
 """One answered call, waiting: rows, numbers, categories, labels, scores, latency, and what is kept
 of its tensors (``beside``), never the tensors themselves."""
 
+_CODES = {code: place for place, code in enumerate(ERROR_CODES)}
+_INPUT, _FAILED = _CODES["input"], _CODES["failed"]
 _BESIDE = ("projection", "tensor")
 _NOTHING = np.zeros((0, 0))
 _T = TypeVar("_T")
@@ -84,10 +94,16 @@ class Window:
         manifest: names the features, in the order of ``Batch.numbers`` and ``categories``.
         profile: the bins; None: only rows and latencies are counted.
         latency_max_ms: what is slower for a row is counted as slow; 0: nothing is.
+        tally: work out the moments and runs of numbers, too.
     """
 
     def __init__(
-        self, manifest: Manifest, profile: Profile | None, *, latency_max_ms: float = 0.0
+        self,
+        manifest: Manifest,
+        profile: Profile | None,
+        *,
+        latency_max_ms: float = 0.0,
+        tally: bool = False,
     ) -> None:
         self._slow_ns = latency_max_ms * 1e6 if latency_max_ms > 0 else math.inf
         numbers = [f.name for f in manifest.features if f.type == "number"]
@@ -97,6 +113,9 @@ class Window:
         self._profile = profile if profile is not None else Profile(rows=0, monitors=())
         self._beside = Beside(self._profile, numbers)
         self._plan = _plan(self._profile, numbers, texts, self._beside)
+        tallied = [self._plan[i] for i in moments.numbers(self._profile)] if tally else []
+        self._tally = Tally([monitor for monitor, _, _ in tallied]) if tally else None
+        self._tallied = [column for _, _, column in tallied]
         self._bulk = min(BULK_ROWS, max(1, WAITING_MAX_BYTES // (8 * max(self._width, 1))))
         self._pack_row = struct.Struct(f"{self._width}d{_BY_ROW}").pack
         self._rows_waiting: list[bytes] = []
@@ -138,15 +157,17 @@ class Window:
             finally:
                 self._lock.release()
 
-    def refused(self, rows: int) -> None:
+    def refused(self, rows: int, code: str = "") -> None:
         """Count rows that were turned away for bad input."""
         with self._lock:
             self._refused += rows
+            self._errors[_CODES.get(code, _INPUT)] += rows
 
-    def failed(self, rows: int) -> None:
+    def failed(self, rows: int, code: str = "") -> None:
         """Count rows on which the model failed."""
         with self._lock:
             self._failed += rows
+            self._errors[_CODES.get(code, _FAILED)] += rows
 
     @property
     def rows(self) -> int:
@@ -166,11 +187,29 @@ class Window:
         """End the period: its counts. What is observed from now on belongs to the next one."""
         with self._lock:
             self._bin()
-            counts = Counts(self._rows, self._refused, self._failed, self._cells, self._latency)
+            counts = self._counts(self._tally.close() if self._tally is not None else None)
             self._past = self._sum()
             self._past_latency = self._past_latency + self._latency
             self._reset()
             return counts
+
+    def peek(self) -> Counts:
+        """The period's counts so far."""
+        with self._lock:
+            self._bin()
+            so_far = self._counts(self._tally.peek() if self._tally is not None else None)
+            return replace(so_far, cells=so_far.cells.copy(), latency=so_far.latency.copy())
+
+    def _counts(self, tallied: Tallied | None) -> Counts:
+        return Counts(
+            self._rows,
+            self._refused,
+            self._failed,
+            self._cells,
+            self._latency,
+            tuple(self._errors),
+            tallied,
+        )
 
     def forget(self) -> None:
         """Begin the totals anew with this period."""
@@ -200,6 +239,7 @@ class Window:
 
     def _reset(self) -> None:
         self._rows = self._refused = self._failed = self._slow = 0
+        self._errors = [0] * len(ERROR_CODES)
         self._cells = np.zeros(self._profile.cells, dtype=np.int64)
         self._latency = np.zeros(LATENCY_BUCKETS, dtype=np.int64)
 
@@ -241,6 +281,8 @@ class Window:
         self._latency += np.bincount(found, minlength=LATENCY_BUCKETS)
         for monitor, cells, column in self._plan:
             self._cells[cells] += table.count(monitor, column)
+        if self._tallied and self._tally is not None:
+            self._tally.add(table.columns(self._tallied))
 
 
 class _Table(Struct, frozen=True):
@@ -264,6 +306,13 @@ class _Table(Struct, frozen=True):
         else:
             values = self.scores if column < 0 else self.numbers[:, column]
         return profiles.count_numbers(monitor, values)
+
+    def columns(self, which: Sequence[int]) -> NDArray[np.float64]:
+        """Numbers side by side, [rows, columns]; -1: the output."""
+        if -1 not in which:
+            every = list(which) == list(range(self.numbers.shape[1]))
+            return self.numbers if every else self.numbers[:, list(which)]
+        return np.column_stack([self.scores if at < 0 else self.numbers[:, at] for at in which])
 
     def _text_of(self, column: int) -> Sequence[str]:
         if column >= 0:

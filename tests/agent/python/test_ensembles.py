@@ -73,10 +73,10 @@ class Counter:
     def observe(self, batch, labels, scores, latency_ns: int) -> None:
         self.answered.append(batch.rows)
 
-    def refused(self, rows: int) -> None:
+    def refused(self, rows: int, code: str = "") -> None:
         self.refusals.append(rows)
 
-    def failed(self, rows: int) -> None:
+    def failed(self, rows: int, code: str = "") -> None:
         raise AssertionError("no model fails here")
 
 
