@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_contract import telemetry
 from edge_contract.telemetry import Record
+from edge_fleet import merging
 from edge_fleet.library import Known
-from edge_fleet.store.base import Kept, Transaction
+from edge_fleet.store.base import Transaction
+from edge_fleet.store.rollups import Kept
+from edge_fleet.windows import times_ms
 
 BATCH_MAX = 200
 CELLS_MAX = 500_000
@@ -36,20 +40,30 @@ class Batch:
     records: Sequence[Record]
     counts: NDArray[np.int64]
 
+    @cached_property
+    def times_ms(self) -> list[tuple[int, int]]:
+        """When each began and ended, by the device's clock where that can be trusted."""
+        pairs = zip(self.records, self.kept, strict=True)
+        return [times_ms(record, one.received_ms) for record, one in pairs]
+
 
 def batches(tx: Transaction, known: Known, since_ms: int) -> Iterator[Batch]:
     """Everything counted of ``known`` that came at or after ``since_ms``, in no order.
 
     An hour or a day that is rolled up counts whole when its last window came in that time.
     """
-    at_once = max(1, min(BATCH_MAX, CELLS_MAX // max(known.profile.cells, 1)))
-    for kept in tx.counted_since(known.bundle, since_ms, at_once):
+    for kept in tx.counted_since(known.bundle, since_ms, at_once(known)):
         yield batch(known, kept)
+
+
+def at_once(known: Known) -> int:
+    """How many windows of this bundle are to be decoded together."""
+    return max(1, min(BATCH_MAX, CELLS_MAX // max(known.profile.cells, 1)))
 
 
 def batch(known: Known, kept: Sequence[Kept]) -> Batch:
     """Decoded. Raises InputFault when one of ``kept`` is unsound: none is that was counted."""
-    records = [telemetry.decode(one.record) for one in kept]
+    records = [merging.decode(one.record) for one in kept]
     return Batch(kept, records, telemetry.counts_of_many(records, known.reference))
 
 

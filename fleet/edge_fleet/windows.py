@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from edge_contract import telemetry
 from edge_fleet.store.base import Window
 
@@ -30,5 +32,22 @@ def window_of(record_bytes: bytes, received_ms: int) -> Window:
 
 def began_ms(window: Window) -> int:
     """When it began, by the device's clock where that can be trusted, else when it came."""
-    trusted = window.synchronised and window.start_ms <= window.received_ms
-    return window.start_ms if trusted else window.received_ms
+    return times_ms(window, window.received_ms)[0]
+
+
+class Timed(Protocol):
+    """A window, or a record."""
+
+    @property
+    def start_ms(self) -> int: ...
+    @property
+    def end_ms(self) -> int: ...
+    @property
+    def synchronised(self) -> bool: ...
+
+
+def times_ms(window: Timed, received_ms: int) -> tuple[int, int]:
+    """Begin and end, by the device's clock where that can be trusted, else when it came."""
+    if not window.synchronised or window.start_ms > received_ms:
+        return received_ms, received_ms
+    return window.start_ms, min(window.end_ms, received_ms)

@@ -18,9 +18,7 @@ from typing import Protocol
 from edge_fleet.drift.budget import Scope
 from edge_fleet.store.firings import FiringsPort
 from edge_fleet.store.groups import Groups
-
-Key = tuple[str, int, int]
-"""(device, boot, seq)."""
+from edge_fleet.store.rollups import Kept, Key, RollupPort
 
 
 class Counted(IntEnum):
@@ -58,15 +56,6 @@ class Window:
     def key(self) -> Key:
         """Its identity."""
         return self.device, self.boot, self.seq
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What the store keeps of counted windows; ``record``: one telemetry record's bytes."""
-
-    device: str
-    received_ms: int
-    record: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -252,15 +241,18 @@ class Totals:
     newest_ms: int
 
 
-class Transaction(FiringsPort, Groups, Protocol):
+class Transaction(FiringsPort, Groups, RollupPort, Protocol):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
     def add_windows(self, windows: Sequence[Window]) -> list[Window]:
-        """Keep windows not kept before; return these. Two with one key: the first is kept."""
+        """Keep windows not kept before, nor part of a sum; return these.
+
+        Two with one key: the first is kept.
+        """
         ...
 
     def same_record(self, window: Window) -> bool:
-        """The window kept under this key holds the same bytes."""
+        """The window kept by itself under this key holds the same bytes."""
         ...
 
     def mark(self, keys: Iterable[Key], counted: Counted) -> None:
@@ -377,6 +369,10 @@ class Store(Protocol):
 
     def lock(self, ordinal: int) -> AbstractContextManager[None]:
         """Be the one collector of this ordinal. Raises InputFault when another one is."""
+        ...
+
+    def compacting(self) -> AbstractContextManager[None]:
+        """Be the one that merges windows. Raises InputFault when another one is."""
         ...
 
     def claim(self, fleet: str) -> None:

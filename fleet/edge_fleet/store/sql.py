@@ -23,6 +23,8 @@ from edge_fleet.store.transaction import SqlTransaction
 BUSY_TIMEOUT_MS = 10_000
 _LOCK_SPACE = 0x65646765
 """First key of PostgreSQL's advisory locks of ours: "edge"."""
+_COMPACTION = -1
+"""Second key, where that of a collector is its ordinal."""
 _URL_ADVICE = "Write sqlite:///FILE or postgresql://user:password@host/database."
 _CLAIMED = "fleet"
 
@@ -89,9 +91,24 @@ class SqlStore:
 
     @contextlib.contextmanager
     def lock(self, ordinal: int) -> Iterator[None]:
-        taken = self._lock_file if self._engine.dialect.name == "sqlite" else self._lock_advisory
-        with taken(ordinal):
+        with self._lock(f"collector-{ordinal}", ordinal, _already_running(str(self), ordinal)):
             yield
+
+    @contextlib.contextmanager
+    def compacting(self) -> Iterator[None]:
+        busy = InputFault(
+            f"{self} is being compacted already",
+            advice="`edge-fleet serve` does it by itself; wait until that is through.",
+        )
+        with self._lock("compaction", _COMPACTION, busy):
+            yield
+
+    def _lock(
+        self, name: str, number: int, taken: InputFault
+    ) -> contextlib.AbstractContextManager[None]:
+        if self._engine.dialect.name == "sqlite":
+            return self._lock_file(name, taken)
+        return self._lock_advisory(number, taken)
 
     def claim(self, fleet: str) -> None:
         with self._connect(reading=False) as connection:
@@ -136,9 +153,9 @@ class SqlStore:
             ) from error
 
     @contextlib.contextmanager
-    def _lock_file(self, ordinal: int) -> Iterator[None]:
+    def _lock_file(self, name: str, taken: InputFault) -> Iterator[None]:
         """Held by this process until it ends, however it ends."""
-        path = Path(f"{self._engine.url.database}.collector-{ordinal}.lock")
+        path = Path(f"{self._engine.url.database}.{name}.lock")
         try:
             file = path.open("a")
         except OSError as error:
@@ -147,21 +164,21 @@ class SqlStore:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise _already_running(str(self), ordinal) from None
+                raise taken from None
             yield
 
     @contextlib.contextmanager
-    def _lock_advisory(self, ordinal: int) -> Iterator[None]:
+    def _lock_advisory(self, number: int, taken: InputFault) -> Iterator[None]:
         try:
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         except SQLAlchemyError as error:
             raise MachineFault(f"the store {self} failed: {error}") from error
         with connection:
             connection.detach()  # not back into the pool: the lock is held until it is closed
-            keys = {"space": _LOCK_SPACE, "ordinal": ordinal}
-            taken = text("SELECT pg_try_advisory_lock(:space, :ordinal)")
-            if not connection.execute(taken, keys).scalar_one():
-                raise _already_running(str(self), ordinal)
+            keys = {"space": _LOCK_SPACE, "number": number}
+            statement = text("SELECT pg_try_advisory_lock(:space, :number)")
+            if not connection.execute(statement, keys).scalar_one():
+                raise taken
             yield
 
 

@@ -111,7 +111,8 @@ rolled = Table(
     Column("last", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
-"""Sequence numbers, from first to last, whose windows are no longer kept by themselves."""
+"""Sequence numbers, from first to last, whose windows are no longer kept by themselves; where
+``first`` is -1, ``last`` is the highest of them."""
 
 blobs = Table(
     "blobs",

@@ -11,7 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from edge_fleet.store.base import (
@@ -24,8 +37,6 @@ from edge_fleet.store.base import (
     EventSeen,
     Fault,
     FaultCount,
-    Kept,
-    Key,
     ReportSeen,
     StatusSeen,
     Totals,
@@ -34,6 +45,8 @@ from edge_fleet.store.base import (
 )
 from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.group_rows import GroupRows
+from edge_fleet.store.rollup_rows import RollupRows
+from edge_fleet.store.rollups import Kept, Key
 from edge_fleet.store.tables import (
     alarms,
     asides,
@@ -43,6 +56,7 @@ from edge_fleet.store.tables import (
     events,
     faults,
     not_counted,
+    sums,
     windows,
 )
 from edge_fleet.windows import window_of
@@ -53,7 +67,7 @@ _IN_MAX = 400
 _ROWS_AT_ONCE = 500
 
 
-class SqlTransaction(FiringRows, GroupRows):
+class SqlTransaction(FiringRows, GroupRows, RollupRows):
     """One open transaction on ``connection``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -86,10 +100,25 @@ class SqlTransaction(FiringRows, GroupRows):
             }
             for window in by_key.values()
         ]
-        kept = {tuple(row) for row in self._connection.execute(statement, rows)}
+        kept = {
+            (row.device, row.boot, row.seq) for row in self._connection.execute(statement, rows)
+        }
+        kept -= self._take_back(kept)
         fresh = [window for key, window in by_key.items() if key in kept]
         self._count_devices(fresh)
         return fresh
+
+    def _take_back(self, kept: set[Key]) -> set[Key]:
+        """Delete those whose window is a part of a sum; returns their keys.
+
+        Only now, after the insertion: in PostgreSQL that waited for whoever was taking a window
+        of the same key out, whose range can be seen from here on.
+        """
+        rolled = self.rolled(kept)
+        for some in _parts(sorted(rolled)):
+            key = tuple_(windows.c.device, windows.c.boot, windows.c.seq)
+            self._connection.execute(delete(windows).where(key.in_(some)))
+        return rolled
 
     def _count_devices(self, fresh: Sequence[Window]) -> None:
         by_device: dict[str, list[Window]] = {}
@@ -190,14 +219,23 @@ class SqlTransaction(FiringRows, GroupRows):
         return newest_first[::-1]
 
     def counted_since(self, bundle: str, since_ms: int, at_once: int) -> Iterator[list[Kept]]:
-        statement = select(windows.c.device, windows.c.received_ms, windows.c.record).where(
-            windows.c.bundle == bytes.fromhex(bundle),
+        of_bundle = bytes.fromhex(bundle)
+        alone = select(
+            windows.c.device, windows.c.received_ms, literal(1).label("windows"), windows.c.record
+        ).where(
+            windows.c.bundle == of_bundle,
             windows.c.counted == Counted.YES,
             windows.c.received_ms >= since_ms,
         )
-        found = self._connection.execute(statement.execution_options(yield_per=at_once))
-        for rows in found.partitions():
-            yield [Kept(row.device, row.received_ms, bytes(row.record)) for row in rows]
+        merged = select(sums.c.device, sums.c.received_ms, sums.c.windows, sums.c.record).where(
+            sums.c.bundle == of_bundle, sums.c.received_ms >= since_ms
+        )
+        # One statement sees one state: no window by itself and again in an hour made meanwhile.
+        both = union_all(alone, merged).execution_options(yield_per=at_once)
+        for rows in self._connection.execute(both).partitions():
+            yield [
+                Kept(row.device, row.received_ms, row.windows, bytes(row.record)) for row in rows
+            ]
 
     def _windows(self, statement: Select[Any]) -> list[Window]:
         return [

@@ -1,0 +1,279 @@
+"""Old windows become hours, old hours become days: what a store of years is made of.
+
+Guards: nothing is merged over devices, models or bundles; a window is taken out in the transaction
+that puts its counts into a sum, so that whatever kills this, each is in the store once; a window
+whose profile is unknown is never touched; transactions are short and leave as much time between
+them as they take, so that a collector on the same database goes on. There is no place to resume
+from: what is still old is found anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from edge_contract.errors import InputFault, MachineFault
+from edge_fleet import kept, merging
+from edge_fleet.kept import Batch
+from edge_fleet.library import Known, Library
+from edge_fleet.store.base import Counted, Store
+from edge_fleet.store.rollups import Kept, Key, Span, Sum
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+KEYS_MAX = 100_000
+"""Keys held in memory at once: 20 MB."""
+REFUSED_AT_ONCE = 500
+TURN_S = 0.3
+"""At most so long between two transactions, however long the last one took."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long what is kept, in milliseconds; None: for ever. Days are never taken out.
+
+    Attributes:
+        raw_ms: windows by themselves, and the bytes of refused ones. hours_ms: hours.
+    """
+
+    raw_ms: int | None = 14 * DAY_MS
+    hours_ms: int | None = 90 * DAY_MS
+
+    def raw_before(self, now_ms: int) -> int:
+        """Windows that came before are old: a whole hour at a time."""
+        return 0 if self.raw_ms is None else Span.HOUR.start_ms(now_ms - self.raw_ms)
+
+    def hours_before(self, now_ms: int) -> int:
+        """Hours that began before are old: a whole day at a time."""
+        return 0 if self.hours_ms is None else Span.DAY.start_ms(now_ms - self.hours_ms)
+
+
+class Compacted(Struct, frozen=True):
+    """What was, or would be, merged.
+
+    Attributes:
+        windows, hours: taken out. into_hours, into_days: sums that they went into.
+        refused: windows that never fitted their profile, whose bytes were dropped.
+        damaged: windows that cannot be read any more and count as refused.
+        size_bytes: of the records that were taken out.
+    """
+
+    windows: int = 0
+    into_hours: int = 0
+    hours: int = 0
+    into_days: int = 0
+    refused: int = 0
+    damaged: int = 0
+    size_bytes: int = 0
+
+    def plus(self, other: Compacted) -> Compacted:
+        """Both together."""
+        return Compacted(*(getattr(self, n) + getattr(other, n) for n in self.__struct_fields__))
+
+
+def plan(store: Store, retention: Retention, now_ms: int) -> Compacted:
+    """What ``compact`` would find to do; a day may take up hours that do not exist yet."""
+    total = Compacted()
+    with store.reading() as tx:
+        for bundle in tx.bundles_counted():
+            windows = tx.old_windows(bundle, retention.raw_before(now_ms))
+            hours = tx.old_hours(bundle, retention.hours_before(now_ms))
+            total = total.plus(
+                Compacted(
+                    windows=windows.rows,
+                    into_hours=windows.sums,
+                    hours=hours.rows,
+                    into_days=hours.sums,
+                    size_bytes=windows.size_bytes + hours.size_bytes,
+                )
+            )
+        refused = tx.old_refused(retention.raw_before(now_ms), KEYS_MAX)
+    return total.plus(Compacted(refused=len(refused)))
+
+
+def compact(
+    store: Store,
+    retention: Retention,
+    now_ms: int,
+    *,
+    pause: Callable[[float], bool],
+    on_step: Callable[[Compacted], None] = lambda _: None,
+) -> Compacted:
+    """Merge what is old, step by step.
+
+    Args:
+        pause: waits for so many seconds; True ends it here, between two transactions.
+        on_step: told what each transaction did.
+
+    Raises:
+        InputFault: another one compacts this store.
+        MachineFault: the store failed; the steps before stand.
+    """
+    total = Compacted()
+    with store.compacting():
+        for step in _steps(store, retention, now_ms):
+            began_s = time.monotonic()
+            done = step()
+            total = total.plus(done)
+            on_step(done)
+            if pause(min(time.monotonic() - began_s, TURN_S)):
+                break
+    return total
+
+
+Step = Callable[[], Compacted]
+
+
+def _steps(store: Store, retention: Retention, now_ms: int) -> Iterator[Step]:
+    library = Library()
+    with store.reading() as tx:
+        found = [library.find(tx, bundle) for bundle in tx.bundles_counted()]
+    for known in filter(None, found):
+        yield from _window_steps(store, known, retention.raw_before(now_ms))
+        yield from _hour_steps(store, known, retention.hours_before(now_ms))
+    yield from _refused_steps(store, retention.raw_before(now_ms))
+
+
+def _window_steps(store: Store, known: Known, before_ms: int) -> Iterator[Step]:
+    while True:
+        with store.reading() as tx:
+            oldest_ms = tx.oldest_window(known.bundle, before_ms)
+            if oldest_ms is None:
+                return
+            start_ms = Span.HOUR.start_ms(oldest_ms)
+            end_ms = start_ms + Span.HOUR.ms
+            keys = tx.window_keys(known.bundle, start_ms, end_ms, KEYS_MAX)
+        for some in _parts(keys, kept.at_once(known)):
+            yield lambda some=some, start_ms=start_ms: _roll(store, known, some, start_ms)  # type: ignore[misc]
+
+
+def _hour_steps(store: Store, known: Known, before_ms: int) -> Iterator[Step]:
+    while True:
+        with store.reading() as tx:
+            oldest_ms = tx.oldest_hour(known.bundle, before_ms)
+            if oldest_ms is None:
+                return
+            start_ms = Span.DAY.start_ms(oldest_ms)
+            end_ms = start_ms + Span.DAY.ms
+            hours = tx.hours(known.bundle, start_ms, end_ms, kept.at_once(known))
+        yield lambda hours=hours, start_ms=start_ms: _roll_hours(store, known, hours, start_ms)  # type: ignore[misc]
+
+
+def _refused_steps(store: Store, before_ms: int) -> Iterator[Step]:
+    while True:
+        with store.reading() as tx:
+            keys = tx.old_refused(before_ms, REFUSED_AT_ONCE)
+        if not keys:
+            return
+        yield lambda keys=keys: _drop_refused(store, keys)  # type: ignore[misc]
+
+
+def _roll(store: Store, known: Known, keys: Sequence[Key], start_ms: int) -> Compacted:
+    """Windows of one hour into their sums; reading and adding happen outside the writing."""
+    with store.reading() as tx:
+        windows = tx.windows_at(keys)
+        there = tx.sums_at(known.bundle, Span.HOUR, start_ms, [device for device, _, _ in keys])
+    good = _sound(known, windows)
+    some = kept.batch(known, list(good.values()))
+    sums, new = _summed(known, Span.HOUR, start_ms, some, there)
+    damaged = sorted(set(keys) - set(good))
+    with store.transaction() as tx:
+        tx.mark(damaged, Counted.REFUSED)
+        tx.put_sums(sums)
+        tx.roll_windows(sorted(good))
+    for device, boot, seq in damaged:
+        log.warning("the record of %r, boot %d seq %d, cannot be read any more", device, boot, seq)
+    return Compacted(
+        windows=len(good), into_hours=new, damaged=len(damaged), size_bytes=_size(some)
+    )
+
+
+def _roll_hours(store: Store, known: Known, hours: Sequence[Sum], start_ms: int) -> Compacted:
+    devices = [hour.device for hour in hours]
+    with store.reading() as tx:
+        there = tx.sums_at(known.bundle, Span.DAY, start_ms, devices)
+    some = kept.batch(known, [_kept(hour) for hour in hours])
+    sums, new = _summed(known, Span.DAY, start_ms, some, there)
+    with store.transaction() as tx:
+        tx.put_sums(sums)
+        tx.drop_hours(hours)
+    return Compacted(hours=len(hours), into_days=new, size_bytes=_size(some))
+
+
+def _drop_refused(store: Store, keys: Sequence[Key]) -> Compacted:
+    with store.transaction() as tx:
+        tx.roll_windows(keys)
+    return Compacted(refused=len(keys))
+
+
+def _sound(known: Known, windows: Mapping[Key, Kept]) -> dict[Key, Kept]:
+    """Those that can be read: all of them, unless the database itself is damaged."""
+    try:
+        kept.batch(known, list(windows.values()))
+    except (InputFault, MachineFault):
+        return {key: one for key, one in windows.items() if _can_be_read(known, one)}
+    return dict(windows)
+
+
+def _can_be_read(known: Known, one: Kept) -> bool:
+    try:
+        kept.batch(known, [one])
+    except (InputFault, MachineFault):
+        return False
+    return True
+
+
+def _summed(
+    known: Known, span: Span, start_ms: int, some: Batch, there: Sequence[Sum]
+) -> tuple[list[Sum], int]:
+    """``some``, and what is ``there`` already, by device and model; and how many sums are new."""
+    members: dict[tuple[str, str], list[int]] = {}
+    for at, record in enumerate(some.records):
+        members.setdefault((record.device, record.model), []).append(at)
+    grown = [one for one in there if one.place in members]
+    everything = some
+    if grown:
+        everything = kept.batch(known, [*some.kept, *map(_kept, grown)])
+    for at, one in enumerate(grown, start=len(some.kept)):
+        members[one.place].append(at)
+    sums = [_sum(known, span, start_ms, everything, at) for at in members.values()]
+    return sums, len(sums) - len(grown)
+
+
+def _sum(known: Known, span: Span, start_ms: int, some: Batch, members: Sequence[int]) -> Sum:
+    record = merging.merged(
+        [some.records[at] for at in members],
+        some.counts[members],
+        [some.times_ms[at] for at in members],
+        known.reference,
+    )
+    return Sum(
+        device=record.device,
+        bundle=known.bundle,
+        model=record.model,
+        span=span,
+        start_ms=start_ms,
+        boot=record.boot,
+        seq=record.seq,
+        received_ms=max(some.kept[at].received_ms for at in members),
+        windows=sum(some.kept[at].windows for at in members),
+        record=merging.encode(record),
+    )
+
+
+def _kept(one: Sum) -> Kept:
+    return Kept(one.device, one.received_ms, one.windows, one.record)
+
+
+def _size(some: Batch) -> int:
+    return sum(len(one.record) for one in some.kept)
+
+
+def _parts(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
+    for at in range(0, len(keys), size):
+        yield keys[at : at + size]
