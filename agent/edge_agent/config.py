@@ -31,11 +31,13 @@ from edge_agent.settings import (
     Identity,
     Loading,
     Overload,
+    Privacy,
     Shadow,
     Telemetry,
     Update,
     Watch,
     faults_of,
+    noise_faults,
 )
 from edge_agent.steps import Rules, TrialRules
 from edge_contract import broker_url
@@ -66,6 +68,7 @@ class Config(Struct, frozen=True, kw_only=True):
     watch: Watch | None = None
     feedback: Feedback = Feedback()
     shadow: Shadow = Shadow()
+    privacy: Privacy = Privacy()
     overload: Overload = Overload()
     brokers: dict[str, Broker] = {}
     bindings: tuple[Binding, ...] = ()
@@ -120,6 +123,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "watch": Watch,
     "feedback": Feedback,
     "shadow": Shadow,
+    "privacy": Privacy,
     "overload": Overload,
 }
 _REQUIRED = ("agent", "broker")
@@ -330,6 +334,10 @@ def _check_together(config: Config) -> list[str]:
     faults = answers.faults_of(config.bindings, config.topics, config.agent.device)
     if faults:
         return faults
+    if config.privacy.noise is not None:
+        faults = noise_faults(config.privacy.noise, config.telemetry)
+        if faults:
+            return faults
     spool = config.telemetry.spool_bytes
     if 0 < config.download.disk_max_bytes <= spool:
         return [

@@ -8,6 +8,7 @@
     slots/<digest>/               one bundle, immutable
     models/<name>/state.json      the update's state; replacing it is what activates a slot
     spool/  outbox/               what is not home yet
+    private/                      counts that wait for noise, and what noise has cost
 
 Guards: one agent a folder; a boot number is never used twice.
 """
@@ -105,6 +106,11 @@ class Folder:
         """Answers that a label may still come for."""
         return self.path / "answers.bin"
 
+    @property
+    def private(self) -> Path:
+        """Counts that wait for noise, and the ledger of what noise has cost."""
+        return self.path / "private"
+
     def state(self, model: str) -> Path:
         """The state of one model's update."""
         return self.models / check_name(model, "model") / "state.json"
@@ -125,7 +131,7 @@ def clear_up(folder: Folder) -> None:
     # Who knows what else lies at the top.
     for path in (folder.boot, folder.desired, folder.download, folder.status, folder.answers):
         settle(folder.path, f".{path.name}.*{TEMPORARY}", deep=False)
-    for name in ("tuf", "chunks", "models", "slots", "spool", "outbox"):
+    for name in ("tuf", "chunks", "models", "slots", "spool", "outbox", "private"):
         settle(folder.path / name)
 
 

@@ -28,6 +28,7 @@ from edge_agent.follow import Follower
 from edge_agent.loop import Loop
 from edge_agent.notify import Notifier
 from edge_agent.outbox import Outbox
+from edge_agent.privacy import Privacy
 from edge_agent.pull import Puller
 from edge_agent.selftest import Limits
 from edge_agent.serving import Serving
@@ -110,6 +111,12 @@ class Parts:
         self.answers = predictions.kept(
             config.feedback, self.folder.answers, boot=boot, now_s=clocks.wall
         )
+        rules = config.privacy.noise
+        self.privacy = (
+            Privacy(rules, self.folder.private, clocks.now(), window_s=config.telemetry.window_s)
+            if rules is not None
+            else None
+        )
         self.recorder = Recorder(
             self.spool,
             device=device,
@@ -119,6 +126,7 @@ class Parts:
             on_record=self.sender.kick,
             latency_max_ms=config.update.latency_max_ms,
             observer=lambda model, window: tap.tapped(model, window, self.answers),
+            veil=self.privacy,
         )
         self.feedback = (
             Feedback(
@@ -340,6 +348,7 @@ class Parts:
             strain=self.strain.said,
             beside=self.shadows.status(),
             bindings=self.doors.reports(),
+            privacy=self.privacy.report() if self.privacy is not None else None,
         )
 
 

@@ -23,6 +23,25 @@ _REASONS_MAX_CHARS = 24_000
 """Of all reasons together, so that a report of 256 models stays within its bound."""
 
 
+class PrivacyReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What noise costs and who waits for it, for ``edge-agent status``.
+
+    Attributes:
+        epsilon_per_day, delta: the budget. spent: epsilon of the last 24 hours.
+        waiting: rows that wait, and how many make a window worth its noise, by model.
+    """
+
+    epsilon_per_day: float
+    delta: float
+    spent: float = 0.0
+    waiting: dict[str, tuple[Count, Count]] = {}
+
+    @property
+    def left(self) -> float:
+        """Epsilon that is left of the day's."""
+        return max(self.epsilon_per_day - self.spent, 0.0)
+
+
 class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The agent at one moment, as ``edge-agent status --json`` prints it.
 
@@ -37,6 +56,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
         strain: whether the machine is slowed down by heat, or short of memory.
         last_error: what last went wrong, at ``last_error_ms``. last_error_over_ms: when that was
             seen to work again; 0: it was not.
+        privacy: what noise on counts costs; None: they leave without.
         doubt: why this may be old, though the agent runs.
     """
 
@@ -62,6 +82,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     bindings: dict[str, BindingReport] = {}
     twin: str = ""
     strain: Strain = Strain()
+    privacy: PrivacyReport | None = None
     last_error: Annotated[str, Meta(max_length=4000)] = ""
     last_error_ms: Count = 0
     last_error_over_ms: Count = 0

@@ -165,6 +165,23 @@ class Feedback(Struct, frozen=True, kw_only=True):
     hours: Annotated[float, Meta(gt=0, le=8784)] = 72.0
 
 
+class Noise(Struct, frozen=True, kw_only=True):
+    """Noise on counts: see ``edge_agent.noise``.
+
+    Attributes:
+        epsilon_per_day, delta: what all windows of a day together may tell of a row of each.
+    """
+
+    epsilon_per_day: Annotated[float, Meta(gt=0, le=100)]
+    delta: Annotated[float, Meta(gt=0, le=0.001)] = 1e-6
+
+
+class Privacy(Struct, frozen=True, kw_only=True):
+    """``[privacy]``: what is done to counts before they leave; without ``noise`` nothing."""
+
+    noise: Noise | None = None
+
+
 class Shadow(Struct, frozen=True, kw_only=True):
     """``[shadow]``: a version that is tried beside the one that answers.
 
@@ -302,6 +319,26 @@ def faults_of(section: Struct | None) -> list[str]:
         case TrialRules() if section.seconds > section.deadline_s:
             return ["[trial] seconds is over deadline_s"]
     return []
+
+
+_NOISE_MONITORS = 10
+_NOISE_ROWS_MAX = 20_000
+
+
+def noise_faults(noise: Noise, telemetry: Telemetry) -> list[str]:
+    """Windows so short that noise would drown them: the budget of a day is split among them."""
+    from edge_agent.noise import FACTOR_MAX, GROUPS, rho_of  # noqa: PLC0415 - most have no noise
+
+    rho = rho_of(noise.epsilon_per_day, noise.delta) * min(telemetry.window_s / 86_400, 1.0)
+    rows = GROUPS * _NOISE_MONITORS / (rho * (FACTOR_MAX - 1))
+    if rows <= _NOISE_ROWS_MAX:
+        return []
+    return [
+        f"[privacy] noise: {86_400 / telemetry.window_s:.3g} windows a day share epsilon"
+        f" {noise.epsilon_per_day:g}: with {_NOISE_MONITORS} features each would need"
+        f" {rows:,.0f} rows for the noise not to drown it. Set [telemetry] window_s = 86400,"
+        " or a larger epsilon_per_day"
+    ]
 
 
 _DAILY_MIN_BYTES = 2 * CHUNK_BYTES

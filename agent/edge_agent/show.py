@@ -11,7 +11,7 @@ from typing import Never, TextIO
 from msgspec.structs import replace
 
 from edge_agent.bindings import counts
-from edge_agent.report import AgentStatus, failure_lines
+from edge_agent.report import AgentStatus, PrivacyReport, failure_lines
 from edge_agent.units import show_bytes
 from edge_contract import wire
 from edge_contract.messages import ModelReport
@@ -37,6 +37,8 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
         said.append(f"in doubt    {found.doubt}")
     if found.twin:
         said.append(f"duplicate   {found.twin}")
+    if found.privacy is not None:
+        said.extend(_privacy(found.privacy))
     if found.strain.signs:
         began = datetime.fromtimestamp(found.strain.since_ms / 1000, zone)
         said.append(f"strained    {'; '.join(found.strain.signs)} (since {began:%H:%M:%S %z})")
@@ -48,6 +50,15 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
         over = f"; over since {_utc(found.last_error_over_ms)}" if found.last_error_over_ms else ""
         said.append(f"last error  {found.last_error} ({_utc(found.last_error_ms)}{over} UTC)")
     return said
+
+
+def _privacy(found: PrivacyReport) -> Iterator[str]:
+    yield (
+        f"noise       epsilon {found.spent:.3g} spent in 24 h, {found.left:.3g} left of"
+        f" {found.epsilon_per_day:g} (delta {found.delta:g})"
+    )
+    for model, (rows, needed) in found.waiting.items():
+        yield f"  waits     {model}: {rows} rows, {needed} or more make a window"
 
 
 def _utc(at_ms: int) -> str:

@@ -22,7 +22,7 @@ from edge_agent import report
 from edge_agent.bindings.counts import BindingReport
 from edge_agent.config import Config
 from edge_agent.folder import Folder
-from edge_agent.report import AgentStatus
+from edge_agent.report import AgentStatus, PrivacyReport
 from edge_agent.steps import State, Tell
 from edge_agent.telemetry.recorder import Instant
 from edge_agent.transfer import Transfer
@@ -60,6 +60,7 @@ class Facts:
         spool_records, spool_bytes, events_waiting: what is not home yet.
         twin: what is known of another agent under this name. strain: heat, memory.
         bindings: what each did. beside: what is tried beside the active version, by model.
+        privacy: what noise costs; None: counts leave without.
     """
 
     states: Mapping[str, State]
@@ -77,6 +78,7 @@ class Facts:
     strain: Strain = field(default_factory=Strain)
     bindings: dict[str, BindingReport] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
+    privacy: PrivacyReport | None = None
 
 
 class Ears(Protocol):
@@ -232,6 +234,7 @@ class Voice:
             twin=facts.twin,
             strain=facts.strain,
             bindings=facts.bindings,
+            privacy=facts.privacy,
             last_error=self._last_error,
             last_error_ms=self._last_error_ms,
             last_error_over_ms=self._last_over_ms,

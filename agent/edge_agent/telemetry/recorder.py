@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from edge_agent.accept import strictest
 from edge_agent.live import Live
@@ -46,6 +48,18 @@ class Instant(NamedTuple):
     synchronised: bool = False
 
 
+class Veil(Protocol):
+    """What stands between a window and the spool: ``edge_agent.privacy.Privacy``."""
+
+    def take(
+        self, record: Record, cells: NDArray[np.int64], profile: Profile, now: Instant, share: int
+    ) -> Record | None:
+        """What leaves of it; None: it waits."""
+
+    def flush(self, now: Instant) -> None:
+        """Have on disk what waits."""
+
+
 class _Watch:
     """A model whose calls are counted, and when its period began."""
 
@@ -66,6 +80,7 @@ class Recorder:
         on_record: called after a record was spooled, such as ``Sender.kick``.
         latency_max_ms: slower rows are counted as slow; so are those over the manifest's limit.
         observer: what a model's calls are told to, given its window; the window where it is None.
+        veil: what windows go through before they leave; records of other kinds stay then.
     """
 
     def __init__(
@@ -79,6 +94,7 @@ class Recorder:
         on_record: Callable[[], None] | None = None,
         latency_max_ms: float = 0.0,
         observer: Callable[[Model, Observer], Observer] | None = None,
+        veil: Veil | None = None,
     ) -> None:
         self._spool = spool
         self._device = device
@@ -88,6 +104,7 @@ class Recorder:
         self._on_record = on_record
         self._latency_max_ms = latency_max_ms
         self._observer = observer
+        self._veil = veil
         self._lock = threading.Lock()
         self._current: dict[str, _Watch] = {}
         self._beside: dict[tuple[str, str], _Watch] = {}
@@ -169,11 +186,14 @@ class Recorder:
         with self._lock:
             for watch in (*self._leaving, *self._current.values(), *self._beside.values()):
                 self._close(watch, now)
+            if self._veil is not None:
+                self._veil.flush(now)
 
     def add(self, aside: Aside) -> None:
         """Number a record of another kind, and spool it; one that cannot be is counted as lost."""
         with self._lock:
-            self._append(aside)
+            if self._veil is None:
+                self._append(aside)
 
     def totals(self, name: str) -> Totals:
         """Rows of the current version of model ``name`` since it was put in place."""
@@ -202,7 +222,7 @@ class Recorder:
         counts = watch.window.close()
         elapsed_ms = int(1000 * max(now.monotonic_s - watch.began_s, 0))
         watch.began_s = now.monotonic_s
-        if counts.empty:
+        if counts.empty and self._veil is None:
             return
         manifest = watch.model.manifest
         record = Record(
@@ -223,6 +243,12 @@ class Recorder:
             counts=watch.reference.write(counts.cells, counts.rows),
             latency=pack_counts(counts.latency),
         )
+        if self._veil is not None:
+            share = len(self._current) + len(self._beside)
+            released = self._veil.take(record, counts.cells, watch.reference.profile, now, share)
+            if released is None:
+                return
+            record = released
         self._append(record)
 
     def _append(self, record: Record | Aside) -> None:
