@@ -102,6 +102,7 @@ def _connected(
     with contextlib.ExitStack() as stack:
         raw = socket.create_connection((host, _port(parts)), timeout_s)
         stack.callback(raw.close)
+        raw.settimeout(None)  # from here on the watch ends every wait
         watch.over(raw)
         if context is not None:
             raw = context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)

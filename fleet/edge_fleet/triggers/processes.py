@@ -60,27 +60,34 @@ def run(
 
 
 def _wait(process: subprocess.Popen[bytes], until_s: float, stop: threading.Event) -> str:
-    """Wait for its end; why it was ended, or ""."""
+    """Wait for its end; why it was ended, or "". What it left in the background goes on then."""
+    ended = False
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_S)
+                ended = True
                 return ""
             if stop.is_set():
                 return "ended, because edge-fleet was told to stop"
             if time.monotonic() >= until_s:
                 return "ended after {timeout_s:g} s"
     finally:
-        _end(process)
+        if not ended:
+            _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Nothing of its process group is left."""
+    """End it and its process group, kindly first.
+
+    It is waited for without being reaped: until then no other process can have its number.
+    """
+    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    until_s = time.monotonic() + GRACE_S
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_S)
+        os.killpg(process.pid, signal.SIGTERM)
+        while os.waitid(os.P_PID, process.pid, how) is None and time.monotonic() < until_s:
+            time.sleep(_POLL_S / 4)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
