@@ -20,6 +20,7 @@ from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import (
     aside_commands,
+    compact_commands,
     export_commands,
     label_commands,
     quality_commands,
@@ -103,6 +104,8 @@ def serve(
             help="What to set off when a model has drifted: see `edge-fleet triggers`.",
         ),
     ] = None,
+    keep_raw: compact_commands.KeepRaw = compact_commands.RAW_DEFAULT,
+    keep_hours: compact_commands.KeepHours = compact_commands.HOURS_DEFAULT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
 ) -> None:
     """Collect telemetry into a database and watch for drift, until stopped.
@@ -121,6 +124,7 @@ def serve(
     if accounts is not None:
         Accounts(accounts).read()
     check_name(fleet, "fleet")
+    retention = compact_commands.retention_of(keep_raw, keep_hours)
     if not (0 < false_alarms_per_month < inf and 0 < window_s < inf):
         raise InputFault("--false-alarms-per-month and --window-s must be above 0 and finite")
     auto = broker == serving.AUTO
@@ -137,12 +141,14 @@ def serve(
     serving.log_to_stderr(verbose=verbose)
     rules = None if triggers is None else trigger_commands.read(triggers)
     with opened(db, create=True) as store:
+        store.put_settings({"keep_raw": keep_raw, "keep_hours": keep_hours})
         serving.serve(
             config,
             store,
             own_broker=(port, folder) if auto else None,
             accounts=accounts,
             reload=reload,
+            retention=retention,
             triggers=None if rules is None or triggers is None else (rules, triggers.parent),
         )
 
@@ -271,6 +277,7 @@ def resolve(
     terminal.print_line(f"closed {', '.join(map(str, closed))}")
 
 
+app.command()(compact_commands.compact)
 app.command()(report_commands.report)
 app.command()(quality_commands.quality)
 app.command()(aside_commands.accuracy)

@@ -10,6 +10,7 @@ from: what is still old is found anew.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ DAY_MS = 86_400_000
 KEYS_MAX = 100_000
 """Keys held in memory at once: 20 MB."""
 REFUSED_AT_ONCE = 500
+FIRST_S, EVERY_S = 60.0, 3600.0
 TURN_S = 0.3
 """At most so long between two transactions, however long the last one took."""
 
@@ -124,6 +126,29 @@ def compact(
             if pause(min(time.monotonic() - began_s, TURN_S)):
                 break
     return total
+
+
+def keep_compact(
+    store: Store,
+    retention: Retention,
+    stop: threading.Event,
+    *,
+    clock_ms: Callable[[], int],
+    first_s: float = FIRST_S,
+    every_s: float = EVERY_S,
+) -> None:
+    """Compact again and again until ``stop`` is set; what fails is tried at the next turn."""
+    pause_s = first_s
+    while not stop.wait(pause_s):
+        pause_s = every_s
+        try:
+            done = compact(store, retention, clock_ms(), pause=stop.wait)
+        except InputFault as error:
+            log.info("%s", error.what)
+        except MachineFault as error:
+            log.warning("%s; windows stay as they are; again in %.0f s", error.what, every_s)
+        else:
+            log.info("merged %d windows into hours, %d hours into days", done.windows, done.hours)
 
 
 Step = Callable[[], Compacted]

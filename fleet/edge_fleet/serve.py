@@ -23,6 +23,7 @@ from edge_contract.ports.disk import read_bounded
 from edge_contract.topics import Topics
 from edge_fleet.brokers import running_broker
 from edge_fleet.collector import Collector, CollectorConfig
+from edge_fleet.compaction import Retention, keep_compact
 from edge_fleet.enrolment import Enroller
 from edge_fleet.options import now_ms
 from edge_fleet.store.base import Store
@@ -76,6 +77,7 @@ def serve(
     accounts: Path | None = None,
     reload: str = "",
     triggers: tuple[Settings, Path] | None = None,
+    retention: Retention | None = None,
 ) -> None:
     """Collect until a signal comes.
 
@@ -85,6 +87,7 @@ def serve(
         accounts: a folder of `edge-pack broker-acl`: devices that hold a token are let in.
         reload: command that makes the broker read its accounts again.
         triggers: what to set off, and the folder that its paths begin in.
+        retention: how long what is kept; None merges nothing.
     """
     with stop_on_signal() as stop, contextlib.ExitStack() as stack:
         if own_broker is not None:
@@ -118,8 +121,24 @@ def serve(
             store.claim(config.fleet)
             place = Place(folder, link, topics, now_ms, threading.Event())
             stack.enter_context(running(rules, store, place))
+        if retention is not None:
+            stack.enter_context(_compacting(store, retention, stop))
         collector.run(stop, started)
     print_line("stopped: everything acknowledged is stored")
+
+
+@contextlib.contextmanager
+def _compacting(store: Store, retention: Retention, stop: threading.Event) -> Iterator[None]:
+    """Beside the collector, in a thread; over within one transaction of ``stop``."""
+    thread = threading.Thread(
+        target=keep_compact, args=(store, retention, stop), kwargs={"clock_ms": now_ms}
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _own_account(url: str, fleet: str, accounts: Path | None) -> BrokerUrl:

@@ -1,0 +1,134 @@
+"""``edge-fleet compact``: old windows become hours, old hours days."""
+
+from __future__ import annotations
+
+import re
+import time
+from math import isfinite
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from edge_contract.errors import InputFault
+from edge_fleet import compaction, terminal
+from edge_fleet.compaction import Compacted, Retention
+from edge_fleet.opening import opened
+from edge_fleet.options import DEFAULT_DB, HOUR_MS, Db, Json, now_ms
+from edge_fleet.store.base import Store
+
+RAW_DEFAULT, HOURS_DEFAULT = "14d", "90d"
+FOREVER = "forever"
+_UNITS_MS = {"h": HOUR_MS, "d": 24 * HOUR_MS}
+
+KeepRaw = Annotated[
+    str,
+    typer.Option(
+        "--keep-raw",
+        metavar="TIME",
+        help="Windows older than this are merged into hours: 36h, 14d or forever.",
+    ),
+]
+KeepHours = Annotated[
+    str,
+    typer.Option(
+        "--keep-hours",
+        metavar="TIME",
+        help="Hours older than this are merged into days, which stay for ever.",
+    ),
+]
+
+
+def compact(
+    *,
+    db: Db = DEFAULT_DB,
+    keep_raw: KeepRaw = "",
+    keep_hours: KeepHours = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Merge old telemetry now: windows into hours, hours into days, by adding their counts.
+
+    `edge-fleet serve` does it by itself, every hour; without options this one keeps as long as
+    that was told to. A collector may run meanwhile. What is over when this is interrupted stands.
+
+    Examples:
+
+      edge-fleet compact --dry-run
+
+      edge-fleet compact --keep-raw 2d --keep-hours 30d
+
+      edge-fleet compact --db postgresql://edge@db/fleet --json
+    """
+    with opened(db) as store:
+        kept = store.settings()
+        retention = retention_of(
+            keep_raw or kept.get("keep_raw", RAW_DEFAULT),
+            keep_hours or kept.get("keep_hours", HOURS_DEFAULT),
+        )
+        planned = compaction.plan(store, retention, now_ms())
+        done = planned if dry_run else _compact(store, retention, planned)
+    if as_json:
+        terminal.print_json({"dry_run": dry_run, **_figures(done)})
+        return
+    terminal.print_line(("there is to do: " if dry_run else "") + _told(done))
+
+
+def retention_of(keep_raw: str, keep_hours: str) -> Retention:
+    """Raises InputFault when one is no time, or hours would be kept shorter than windows."""
+    raw_ms, hours_ms = _time_ms(keep_raw, "--keep-raw"), _time_ms(keep_hours, "--keep-hours")
+    if raw_ms is not None and hours_ms is not None and hours_ms < raw_ms:
+        raise InputFault(
+            f"--keep-hours {keep_hours} is shorter than --keep-raw {keep_raw}",
+            advice="Windows become hours, and hours days: the first is kept shortest.",
+        )
+    return Retention(raw_ms, hours_ms)
+
+
+def _time_ms(text: str, option: str) -> int | None:
+    if text == FOREVER:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([hd])", text.strip())
+    if found is None or not isfinite(span := float(found[1]) * _UNITS_MS[found[2]]):
+        raise InputFault(
+            f"{option} {text!r} is no time", advice="Write 36h for hours, 14d for days, or forever."
+        )
+    return int(span)
+
+
+def _compact(store: Store, retention: Retention, planned: Compacted) -> Compacted:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        total = planned.windows + planned.hours + planned.refused
+        task = bar.add_task("merging", total=total)
+
+        def step(done: Compacted) -> None:
+            bar.update(task, advance=done.windows + done.hours + done.refused)
+
+        return compaction.compact(store, retention, now_ms(), pause=_courtesy, on_step=step)
+
+
+def _courtesy(seconds: float) -> bool:
+    """A collector on the same database has its turn."""
+    time.sleep(seconds)
+    return False
+
+
+def _figures(done: Compacted) -> dict[str, int]:
+    return {name: getattr(done, name) for name in done.__struct_fields__}
+
+
+def _told(done: Compacted) -> str:
+    parts = [
+        f"{done.windows} windows into {done.into_hours} hours",
+        f"{done.hours} hours into {done.into_days} days",
+        f"{done.size_bytes / 1e6:.1f} MB of records",
+    ]
+    if done.refused:
+        parts.append(f"{done.refused} refused windows dropped")
+    if done.damaged:
+        parts.append(f"{done.damaged} windows that cannot be read any more set aside")
+    return ", ".join(parts)
