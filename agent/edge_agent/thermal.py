@@ -45,12 +45,14 @@ class Reading:
         signs: what slows the machine down now, in words; empty: nothing.
         throttles: events that the processors counted since the start; None: they do not.
         limit_khz: the highest clock that is allowed now, of the fastest processor; None: unknown.
+        firmware: a Raspberry Pi's own number (``get_throttled``); None: it is none.
     """
 
     temperature_c: float | None = None
     signs: tuple[str, ...] = ()
     throttles: int | None = None
     limit_khz: int | None = None
+    firmware: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,18 @@ def step(heat: Heat, seen: Reading, now_s: float) -> Heat:
 def read(root: Path = ROOT) -> Reading:
     """What the files below ``root`` say now. Never raises."""
     temperature, hot = _zones(root)
-    signs = [*_firmware(root), *hot, *_coolers(root)]
-    return Reading(temperature, tuple(signs), _throttles(root), _limit(root))
+    firmware = _firmware(root)
+    said = [said for bit, said in _BITS.items() if (firmware or 0) & bit]
+    signs = [*said, *hot, *_coolers(root)]
+    return Reading(temperature, tuple(signs), _throttles(root), _limit(root), firmware)
 
 
-def _firmware(root: Path) -> list[str]:
+def _firmware(root: Path) -> int | None:
     """A Raspberry Pi's own word for it: a hexadecimal number."""
     for path in sorted(root.glob("sys/devices/platform/soc/*/get_throttled")):
         with contextlib.suppress(OSError, ValueError):
-            value = int(path.read_text().strip().removeprefix("throttled="), 16)
-            return [said for bit, said in _BITS.items() if value & bit]
-    return []
+            return int(path.read_text().strip().removeprefix("throttled="), 16)
+    return None
 
 
 def _zones(root: Path) -> tuple[float | None, list[str]]:

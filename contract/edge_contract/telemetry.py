@@ -68,7 +68,7 @@ took too long and was ended, want of memory.
 
 QUALITY_CODES = (
     "missing", "infinite", "out-of-range", "unseen", "off-lattice",
-    "stuck", "flat", "sentinel", "unit", "stale-clock",
+    "stuck", "flat", "sentinel", "unit", "stale-clock", "refused",
 )  # fmt: skip
 """What a device found wrong with its inputs, by number in ``Record.quality``; added to at the end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from edge_contract.profile import Monitor, Profile
@@ -10,8 +11,11 @@ from edge_contract.telemetry import QUALITY_CODES
 EVIDENCE = 25.0
 """h: e^25 is 7 * 10^10; a fleet of 1,000 devices with 20 features has 2 * 10^9 windows of five
 minutes a year."""
-UNORDERED_EFFECT = 10.0
-"""Rows depend on each other. Where the reference has no order in time, so much is assumed."""
+EFFECT_MAX, RANGE_EFFECT_MAX = 10.0, 50.0
+"""Rows depend on each other, so many count as one. The design effect is measured on values, and how
+long a gap lasts has little to do with it: so it is taken up to 10, and up to 50 for values beyond
+the reference, which a slow sensor keeps for a while. Where the reference has no order, these are
+assumed. (1,000 windows of ten healthy sensors of every kind raise nothing then.)"""
 
 CODE = {name: code for code, name in enumerate(QUALITY_CODES)}
 
@@ -36,6 +40,8 @@ class Finding(NamedTuple):
         return self.code, self.monitor
 
 
-def effect(profile: Profile, monitor: Monitor) -> float:
-    """How many rows of the monitor count as one."""
-    return monitor.design_effect if profile.time_ordered else UNORDERED_EFFECT
+def effect(profile: Profile, monitor: Monitor, most: float = math.inf) -> float:
+    """How many rows of the monitor count as one; ``most`` is also what is assumed without order."""
+    if profile.time_ordered:
+        return min(monitor.design_effect, most)
+    return min(RANGE_EFFECT_MAX, most)

@@ -25,9 +25,11 @@ _SENTINEL_MOST = 1.2 * EVIDENCE
 RUN_TIMES, RUN_MIN, RUN_UNORDERED_MIN = 4, 30, 1_000
 FLAT_SHARE, FLAT_MIN, FLAT_UNORDERED_MIN, FLAT_INDEPENDENT = 0.01, 100, 1_000, 20
 """Flat: under a hundredth of the reference's spread in at least 20 independent rows, 100 in all."""
-UNIT_ROWS, UNIT_FAR, UNIT_NEAR = 5, 3.0, 0.25
-"""Another unit: what it makes of the reference's mean is 3 standard deviations away from that, and
-the window's mean within one (of the other unit) and within a quarter of the way of it."""
+UNIT_ROWS, UNIT_FAR, UNIT_NEAR, UNIT_SPREAD = 5, 3.0, 0.15, 2.0
+"""Another unit: most values are out of range; what it makes of the reference's mean is 3 standard
+deviations away from that, and the window's mean within one (of the other unit) and within 15 % of
+the way of it; the spread is at most twice that of the other unit, and at least half of it where the
+window has 20 independent rows."""
 
 UNITS: tuple[tuple[str, float, float], ...] = (
     ("Fahrenheit for Celsius", 1.8, 32.0),
@@ -157,17 +159,18 @@ class Sensors:
         count = int(tallied.count[column])
         if count < UNIT_ROWS or not monitor.std:
             return None
-        mean, std = float(tallied.mean[column]), float(tallied.std[column])
         if 2 * beyond < count:
             return ""
+        mean, std = float(tallied.mean[column]), float(tallied.std[column])
+        whole = count / effect(self._profile, monitor) >= FLAT_INDEPENDENT
         best = (1.0, "")
         for name, factor, offset in UNITS:
-            expected = factor * monitor.mean + offset
+            expected, spread = factor * monitor.mean + offset, factor * monitor.std
             away = abs(expected - monitor.mean)
-            near = min(factor * monitor.std, UNIT_NEAR * away)
-            off = abs(mean - expected) / near if near else math.inf
-            if away > UNIT_FAR * monitor.std and off <= best[0] and std <= 2 * factor * monitor.std:
-                best = (off, f"as if {name}")
+            fits = std <= UNIT_SPREAD * spread and (std >= spread / UNIT_SPREAD or not whole)
+            near = min(spread, UNIT_NEAR * away)
+            if fits and away > UNIT_FAR * monitor.std and abs(mean - expected) <= best[0] * near:
+                best = (abs(mean - expected) / near, f"as if {name}")
         return best[1]
 
 

@@ -95,26 +95,28 @@ class Tally:
             self._count += len(values) if whole else np.count_nonzero(finite, axis=0)
             self._sum += away.sum(axis=0)
             self._squares += np.einsum("ij,ij->j", away, away)
-            beyond = (values < self._low) | (values > self._high)
-        self._add_runs(values)
+            beyond = finite & ((values < self._low) | (values > self._high))
+        self._add_runs(values, None if whole else finite)
         if beyond.any():
             self._add_sentinels(values, beyond)
 
-    def _add_runs(self, values: NDArray[np.float64]) -> None:
+    def _add_runs(self, values: NDArray[np.float64], finite: NDArray[np.bool_] | None) -> None:
+        """``finite``: None where all are. What is missing or infinite is no value that stays."""
         same = np.empty(values.shape, dtype=np.bool_)
         same[0] = values[0] == self._last
         np.equal(values[1:], values[:-1], out=same[1:])
         self._last = values[-1].copy()
         if not same.any():
-            self._now = np.where(np.isnan(self._last), 0, 1)
-            np.maximum(self._run, self._now, out=self._run)
+            self._now = np.where(np.isfinite(self._last), 1, 0)
+            np.maximum(self._run, np.isfinite(values).any(axis=0), out=self._run)
             return
         # Of each row: how far back the value began; before the first change it goes on from before.
         at = np.arange(1, len(values) + 1)[:, None]
         began = np.maximum.accumulate(np.where(same, 0, at), axis=0)
         length = np.where(began, at - began + 1, at + self._now)
         np.minimum(length, RUN_MAX, out=length)
-        length[np.isnan(values)] = 0
+        if finite is not None:
+            length[~finite] = 0
         np.maximum(self._run, length.max(axis=0), out=self._run)
         self._now = length[-1]
 
