@@ -21,6 +21,7 @@ from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import (
     aside_commands,
     compact_commands,
+    drift_commands,
     export_commands,
     label_commands,
     quality_commands,
@@ -45,8 +46,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-LEVELS_SHOWN = 20
-
 
 @app.command()
 def serve(
@@ -65,6 +64,13 @@ def serve(
         float,
         typer.Option(help="At most so many false drift alarms in 30 days, over the whole fleet."),
     ] = 1.0,
+    cohort_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Watch devices with one value of this label together; may be given again.",
+        ),
+    ] = None,
     window_s: Annotated[
         float, typer.Option(help="Length of the agents' telemetry windows, in seconds.")
     ] = 300.0,
@@ -116,6 +122,8 @@ def serve(
 
       edge-fleet serve --fleet home --broker mqtt://10.0.0.2 --db sqlite:///home.db
 
+      edge-fleet serve --fleet plant --cohort-by site --cohort-by line
+
       edge-fleet serve --fleet plant --broker mqtts://plant.server@broker --window-s 3600
       --accounts accounts --reload "pkill -HUP mosquitto"
 
@@ -134,6 +142,7 @@ def serve(
         prefix=prefix,
         ordinal=ordinal,
         budget=Budget(false_alarms_per_month, window_s),
+        cohort_by=tuple(check_name(label, "label") for label in cohort_by or ()),
         ca_file=ca_file,
         cert_file=cert_file,
         key_file=key_file,
@@ -236,47 +245,8 @@ def devices(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     )
 
 
-@app.command()
-def drift(
-    db: Db = DEFAULT_DB,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also closed alarms, and the evidence on each monitor.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Open drift alarms: which device, which feature, what changed, since when (UTC).
-
-    Evidence is log10 of the detector's value; an alarm is raised where it reaches the threshold.
-
-    Examples:
-
-      edge-fleet drift
-
-      edge-fleet drift --all --json
-    """
-    with opened(db) as store:
-        found = reports.drift(store, now_ms(), closed=everything)
-    if as_json:
-        terminal.print_json(found)
-        return
-    _print_drift(found, everything=everything)
-
-
-@app.command()
-def resolve(
-    alarms: Annotated[list[int], typer.Argument(help="Numbers of alarms, from `drift`.")],
-    comment: Annotated[str, typer.Option(help="Why, for those who come later.")] = "",
-    db: Db = DEFAULT_DB,
-) -> None:
-    """Close drift alarms; their monitors start anew with the next window.
-
-    Example: edge-fleet resolve 3 4 --comment "sensor replaced"
-    """
-    with opened(db) as store:
-        closed = reports.resolve(store, alarms, now_ms(), comment)
-    terminal.print_line(f"closed {', '.join(map(str, closed))}")
-
-
+app.command()(drift_commands.drift)
+app.command()(drift_commands.resolve)
 app.command()(compact_commands.compact)
 app.command()(report_commands.report)
 app.command()(quality_commands.quality)
@@ -325,41 +295,6 @@ def _print_status(found: views.Status) -> None:
         )
     for note in found.notes:
         terminal.print_line(f"note         {note}")
-
-
-def _print_drift(found: views.Drift, *, everything: bool) -> None:
-    if not found.alarms:
-        terminal.print_line(f"no drift alarms (threshold {found.threshold:.2f})")
-    else:
-        columns = ["alarm", "device", "model", "feature", "what", "since (UTC)", "evidence"]
-        terminal.print_table(
-            columns,
-            [
-                [
-                    f"{alarm.id}{' (closed)' if alarm.resolved else ''}",
-                    alarm.device,
-                    f"{alarm.model} {alarm.version}",
-                    alarm.feature,
-                    alarm.what,
-                    alarm.since,
-                    f"{alarm.evidence:.2f} / {alarm.threshold:.2f}",
-                ]
-                for alarm in found.alarms
-            ],
-        )
-    if everything:
-        terminal.print_line()
-        levels = found.levels[:LEVELS_SHOWN]
-        terminal.print_table(
-            ["device", "model", "feature", "evidence", "windows", "rows"],
-            [
-                [x.device, f"{x.model} {x.version}", x.feature,
-                 f"{x.evidence:.2f} / {x.threshold:.2f}", x.windows, x.rows]
-                for x in levels
-            ],
-        )  # fmt: skip
-        if len(found.levels) > len(levels):
-            terminal.print_line(f"and {len(found.levels) - len(levels)} more: --json has them all")
 
 
 command.add_version(app, "edge-fleet")

@@ -6,17 +6,21 @@ Guards: reports only read. A figure that is not known is None, never a guess.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 
 from edge_contract import aside, messages
 from edge_contract.errors import InputFault
 from edge_fleet import asides
 from edge_fleet.drift import explain as explanations
-from edge_fleet.drift.budget import MONTH_S, Budget
-from edge_fleet.evidence import load_state
+from edge_fleet.drift import groups
+from edge_fleet.drift.budget import Budget, Scope
+from edge_fleet.drift.groups import GroupTable, Pace
+from edge_fleet.evidence import load_state, streams
 from edge_fleet.library import Library
 from edge_fleet.liveness import liveness
 from edge_fleet.store.base import Alarm, AsideKind, Detector, Device, Store, Transaction
@@ -63,7 +67,7 @@ def status(store: Store, now_ms: int) -> Status:
     settings = store.settings()
     budget = budget_of(settings)
     with store.reading() as tx:
-        devices, totals, streams = tx.devices(), tx.totals(), _streams(tx, now_ms)
+        devices, totals, watched = tx.devices(), tx.totals(), streams(tx, now_ms)
         unknown = tx.pending_bundles(UNKNOWN_SHOWN)
         faults = sorted(tx.faults(), key=lambda fault: -fault.last_ms)[:UNKNOWN_SHOWN]
     states = [liveness(device, now_ms, budget.window_s) for device in devices]
@@ -86,8 +90,8 @@ def status(store: Store, now_ms: int) -> Status:
         faults=totals.faults,
         last_heard=instant(totals.newest_ms),
         lag_s=max(lags) / 1000 if lags else None,
-        streams=streams,
-        threshold=budget.log_threshold(streams) / LN10,
+        streams=sum(watched.values()),
+        threshold=budget.log_thresholds(watched)["device"] / LN10,
         false_alarms_per_month=budget.false_alarms_per_month,
         window_s=budget.window_s,
         unknown_profiles=tuple(
@@ -115,16 +119,26 @@ def devices(store: Store, now_ms: int) -> tuple[DeviceReport, ...]:
 
 
 def drift(store: Store, now_ms: int, *, closed: bool = False) -> Drift:
-    """Alarms and the current evidence on each monitor of each device's newest bundle."""
+    """Alarms, and the evidence now on each monitor of the newest bundle of devices and groups."""
     budget = budget_of(store.settings())
     with store.reading() as tx:
-        threshold = budget.log_threshold(_streams(tx, now_ms)) / LN10
+        nats = budget.log_thresholds(streams(tx, now_ms))
+        thresholds = {scope: value / LN10 for scope, value in nats.items()}
         alarms = tx.alarms(open_only=not closed)
-        levels = list(_levels(tx, threshold))
+        levels = [*_levels(tx, thresholds["device"]), *_group_levels(tx, thresholds, budget)]
     now = {(x.device, x.model, x.version, x.source, x.feature): x.evidence for x in levels}
-    reports = tuple(_alarm(alarm, now) for alarm in alarms)
+    opened = {alarm.id for alarm in alarms if alarm.resolved_ms is None}
+    under = Counter(alarm.parent for alarm in alarms if alarm.id in opened)
+    reports = tuple(
+        msgspec.structs.replace(
+            _alarm(alarm, now),
+            parent=alarm.parent if alarm.parent in opened else None,
+            under=under[alarm.id],
+        )
+        for alarm in alarms
+    )
     levels.sort(key=lambda level: (-level.evidence, level.device, level.feature))
-    return Drift(reports, tuple(levels), threshold)
+    return Drift(reports, tuple(levels), thresholds["device"], thresholds)
 
 
 def shadow(store: Store) -> tuple[asides.ShadowReport, ...]:
@@ -142,13 +156,19 @@ def accuracy(store: Store) -> tuple[asides.LabelReport, ...]:
     return asides.labels((each for each in records if isinstance(each, aside.Labelled)), rows)
 
 
-def resolve(store: Store, ids: Iterable[int], now_ms: int, comment: str) -> list[int]:
-    """Close alarms; their monitors start anew with the next window.
+def resolve(
+    store: Store, ids: Iterable[int], now_ms: int, comment: str, *, under: bool = False
+) -> list[int]:
+    """Close alarms, with ``under`` also those under them; their monitors start anew.
+
+    An alarm that was under a closed one speaks for itself again.
 
     Raises InputFault, closing none, when one of them is not an open alarm.
     """
     wanted = sorted(set(ids))
     with store.transaction() as tx:
+        if under:
+            wanted = _with_those_under(tx.alarms(open_only=True), wanted)
         closed = tx.resolve(wanted, now_ms, comment)
         wrong = [str(one) for one in wanted if one not in closed]
         if wrong:
@@ -159,8 +179,12 @@ def resolve(store: Store, ids: Iterable[int], now_ms: int, comment: str) -> list
     return closed
 
 
-def _streams(tx: Transaction, now_ms: int) -> int:
-    return tx.streams(now_ms - MONTH_S * 1000)
+def _with_those_under(opened: Iterable[Alarm], ids: Iterable[int]) -> list[int]:
+    found = set(ids)
+    opened = list(opened)
+    for _ in range(2):  # an event of the fleet, of a cohort, a device's alarm
+        found |= {alarm.id for alarm in opened if alarm.parent in found}
+    return sorted(found)
 
 
 def _notes(devices: Iterable[Device], budget: Budget, collecting: bool) -> Iterable[str]:
@@ -249,6 +273,33 @@ def _levels(tx: Transaction, threshold: float) -> Iterable[Level]:
             )
 
 
+def _group_levels(
+    tx: Transaction, thresholds: Mapping[Scope, float], budget: Budget
+) -> Iterable[Level]:
+    library, pace = Library(), Pace.of(budget.window_s)
+    newest = {(group.name, group.model): group for group in tx.all_groups()}
+    for group in newest.values():
+        known = library.find(tx, group.bundle)
+        if known is None:
+            continue
+        state, latched = groups.load(group.state, GroupTable(known.table, pace))
+        levels = known.table.levels(state.log_m)
+        for at, monitor in enumerate(known.profile.monitors):
+            yield Level(
+                device=group.name,
+                model=group.model,
+                version=group.version,
+                source=monitor.source,
+                feature=monitor.name,
+                evidence=round(max(float(levels[at]) / LN10, 0.0), 3),
+                threshold=round(thresholds[group.scope], 3),
+                windows=group.windows,
+                rows=group.rows,
+                alarm=latched.get(at),
+                scope=group.scope,
+            )
+
+
 def _alarm(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], float]) -> AlarmReport:
     explanation = explanations.decode(alarm.explanation)
     key = (alarm.device, alarm.model, alarm.version, alarm.source, alarm.feature)
@@ -270,4 +321,10 @@ def _alarm(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], float]) ->
         cells=explanation.cells,
         resolved=instant(alarm.resolved_ms),
         comment=alarm.comment,
+        scope=alarm.scope,
+        parent=alarm.parent,
+        members=explanation.members,
+        moved=explanation.moved,
+        devices=explanation.devices,
+        bars=explanation.bars,
     )

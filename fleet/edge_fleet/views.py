@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from edge_fleet.drift.explain import CellChange
+from edge_fleet.drift.budget import Scope
+from edge_fleet.drift.explain import CellChange, DeviceShare
 from edge_fleet.liveness import Liveness
 
 
@@ -93,7 +94,16 @@ class DeviceReport(Struct, frozen=True):
 
 
 class AlarmReport(Struct, frozen=True):
-    """One alarm. ``evidence`` and ``threshold`` are log10; ``evidence`` now, where known."""
+    """One alarm. ``evidence`` and ``threshold`` are log10; ``evidence`` now, where known.
+
+    Attributes:
+        scope, device: of one device, or of a group, which ``device`` then names.
+        parent: the open event of a group under which it is listed; None: it speaks for itself.
+        under: how many open alarms are listed under it.
+        members, moved, devices: of a group: how many devices, those whose rows speak for the
+            change, and the clearest of them.
+        bars: shares of rows before and after, cell by cell, in order of values.
+    """
 
     id: int
     device: str
@@ -112,6 +122,13 @@ class AlarmReport(Struct, frozen=True):
     cells: tuple[CellChange, ...]
     resolved: str | None
     comment: str
+    scope: Scope = "device"
+    parent: int | None = None
+    under: int = 0
+    members: int = 0
+    moved: int = 0
+    devices: tuple[DeviceShare, ...] = ()
+    bars: tuple[CellChange, ...] = ()
 
 
 class Level(Struct, frozen=True):
@@ -127,11 +144,16 @@ class Level(Struct, frozen=True):
     windows: int
     rows: int
     alarm: int | None
+    scope: Scope = "device"
 
 
 class Drift(Struct, frozen=True):
-    """Alarms, newest first, and current levels, strongest first."""
+    """Alarms, newest first, and current levels, strongest first.
+
+    ``threshold``: of a device; ``thresholds``: of each scope, which share the promise.
+    """
 
     alarms: tuple[AlarmReport, ...]
     levels: tuple[Level, ...]
     threshold: float
+    thresholds: dict[Scope, float] = {}

@@ -41,6 +41,9 @@ EVERY_DEVICE = "(all devices)"
 LEARN_S, MEMORY_S = 2 * 86_400.0, 14 * 86_400.0
 """Two days show a daily rhythm; what is older than two weeks fades."""
 LEARN_SLOTS_MIN = 48
+OUTLIER = 3.0
+"""Once a group has learnt, a slot further off than this many standard deviations counts as so far:
+else a change, in the hour in which it comes, would be learnt as what devices have in common."""
 WINDOWS_MIN = 2
 """A slot with fewer windows says nothing about how devices differ."""
 
@@ -188,6 +191,9 @@ class GroupTable:
         learnt = min(state.learnt + 1, self.pace.memory)
         weight = 1.0 / learnt
         apart = x - state.mean
+        if state.learnt >= self.pace.learn:
+            most = OUTLIER * np.sqrt(np.maximum(state.between, state.within))
+            apart = np.clip(apart, -most, most)
         return replace(
             after,
             learnt=learnt,
