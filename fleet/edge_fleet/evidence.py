@@ -26,18 +26,21 @@ from numpy.typing import NDArray
 from edge_contract import telemetry
 from edge_contract.errors import InputFault
 from edge_contract.typed import msgpack_decoder
+from edge_fleet import kept
 from edge_fleet.drift import edetector
 from edge_fleet.drift import explain as explanations
-from edge_fleet.drift.budget import MONTH_S, Budget, Scope
+from edge_fleet.drift.budget import MONTH_S, Budget, Part
 from edge_fleet.group_evidence import GroupEvidence
+from edge_fleet.kept import Batch
 from edge_fleet.library import Known, Library
 from edge_fleet.store.base import Alarm, Counted, Detector, Fault, Transaction, Window
-from edge_fleet.windows import began_ms
 
 log = logging.getLogger(__name__)
 
 HISTORY_WINDOWS = 500
 """How far back an alarm looks for its beginning."""
+HISTORY_CELLS, HISTORY_LEAST = 8_000_000, 20
+"""Less far where there are many features: 8 million cells are 64 MB."""
 LIVE_MAX = 20_000
 """Detectors kept in memory: 2.6 KB each for 20 features."""
 STREAMS_EVERY_MS = 60_000
@@ -104,7 +107,7 @@ class Evidence:
         self._budget = budget
         self._groups = GroupEvidence(budget, cohort_by)
         self._live: OrderedDict[Pair, _Live] = OrderedDict()
-        self._streams: dict[Scope, int] = {}
+        self._streams: dict[Part, int] = {}
         self._streams_ms = -STREAMS_EVERY_MS
 
     def forget(self) -> None:
@@ -144,7 +147,7 @@ class Evidence:
         _rearm(tx, known, live.values())
         thresholds = self._thresholds(tx, live.values(), now_ms)
         threshold = thresholds["device"]
-        log_e = known.table.log_e(rows)
+        log_e = known.table.log_e(rows) / _noise(good)
         outcome.alarms += self._groups.count(
             tx, known, good, log_e, thresholds=thresholds, now_ms=now_ms
         )
@@ -173,9 +176,7 @@ class Evidence:
             self._live.move_to_end(pair)
         return {pair: self._live[pair] for pair in first}
 
-    def _thresholds(
-        self, tx: Transaction, live: Iterable[_Live], now_ms: int
-    ) -> dict[Scope, float]:
+    def _thresholds(self, tx: Transaction, live: Iterable[_Live], now_ms: int) -> dict[Part, float]:
         """log A of each scope for what reported within a month, new devices included."""
         if now_ms - self._streams_ms >= STREAMS_EVERY_MS:
             self._streams = streams(tx, now_ms)
@@ -195,10 +196,16 @@ class Evidence:
         tx.put_detectors(changed)
 
 
-def streams(tx: Transaction, now_ms: int) -> dict[Scope, int]:
-    """Monitors that counted a window within a month, by scope."""
+def streams(tx: Transaction, now_ms: int) -> dict[Part, int]:
+    """Monitors that counted a window within a month, by scope, and who sent labels."""
     since_ms = now_ms - MONTH_S * 1000
-    return {"device": tx.streams(since_ms), **tx.group_streams(since_ms)}
+    groups = tx.group_streams(since_ms)
+    return {
+        "device": tx.streams(since_ms),
+        "cohort": groups.get("cohort", 0),
+        "fleet": groups.get("fleet", 0),
+        "labels": tx.labelling_streams(since_ms),
+    }
 
 
 class _History:
@@ -209,7 +216,7 @@ class _History:
         self._known = known
         self._groups = groups
         self._now_ms = now_ms
-        self._read: dict[tuple[str, int, int], tuple[list[Window], NDArray[np.int64]]] = {}
+        self._read: dict[tuple[str, int, int], Batch] = {}
 
     def alarm(
         self, live: _Live, monitor: int, window: Window, level: float, threshold: float
@@ -218,9 +225,9 @@ class _History:
         table = self._known.table.monitors[monitor]
         start = int(self._known.table.starts[monitor])
         entry = explanations.telling_entry(table, live.log_m[start : start + len(table.entries)])
-        windows, counts = self._windows(window)
+        before = self._before(window)
         at = self._known.profile.offsets()[monitor]
-        own = counts[:, at : at + table.monitor.cells]
+        own = before.counts[:, at : at + table.monitor.cells]
         begin = edetector.change_point(own @ table.log_e[:, entry])
         explanation = explanations.explain(
             table, entry, own[begin:].sum(axis=0), self._known.labels
@@ -234,7 +241,7 @@ class _History:
             source=table.monitor.source,
             feature=table.monitor.name,
             opened_ms=window.received_ms,
-            since_ms=began_ms(windows[begin]),
+            since_ms=before.times_ms[begin][0],
             log_evidence=float(level),
             log_threshold=threshold,
             explanation=explanations.encode(explanation),
@@ -245,12 +252,14 @@ class _History:
             log.warning("drift: %s %s: %s", alarm.device, alarm.feature, explanation.text)
         return replace(alarm, id=self._tx.add_alarm(alarm))
 
-    def _windows(self, last: Window) -> tuple[list[Window], NDArray[np.int64]]:
+    def _before(self, last: Window) -> Batch:
+        """What was counted up to ``last``: windows, and before them the hours and days."""
         if last.key not in self._read:
-            until = (last.boot, last.seq)
-            windows = self._tx.history(last.device, last.bundle, until, HISTORY_WINDOWS)
-            good, counts = _counts_of(self._known, windows, [])
-            self._read[last.key] = good, counts
+            limit = max(HISTORY_LEAST, HISTORY_CELLS // max(self._known.profile.cells, 1))
+            found = self._tx.history(
+                last.device, last.bundle, (last.boot, last.seq), min(limit, HISTORY_WINDOWS)
+            )
+            self._read[last.key] = kept.batch(self._known, kept.sound(self._known, found))
         return self._read[last.key]
 
 
@@ -275,6 +284,12 @@ def _counts_of(
             rows.append(counts)
     cells = known.profile.cells
     return good, np.stack(rows) if rows else np.zeros((0, cells), dtype=np.int64)
+
+
+def _noise(windows: Sequence[Window]) -> NDArray[np.float64]:
+    """How many times larger noise makes a window's variance, ``[windows, 1]``; 1 without noise."""
+    records = (telemetry.decode(window.record) for window in windows)
+    return np.array([[telemetry.noise_of(record)] for record in records])
 
 
 def _turns(windows: Sequence[Window]) -> list[list[int]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_contract import telemetry
+from edge_contract.errors import InputFault, MachineFault
 from edge_contract.telemetry import Record
 from edge_fleet import merging
 from edge_fleet.library import Known
@@ -67,14 +68,42 @@ def batch(known: Known, kept: Sequence[Kept]) -> Batch:
     return Batch(kept, records, telemetry.counts_of_many(records, known.reference))
 
 
+def sound(known: Known, kept: Sequence[Kept]) -> list[Kept]:
+    """Those that can be read: all of them, unless the database itself is damaged."""
+    try:
+        batch(known, kept)
+    except (InputFault, MachineFault):
+        return [one for one in kept if _can_be_read(known, one)]
+    return list(kept)
+
+
+def _can_be_read(known: Known, one: Kept) -> bool:
+    try:
+        batch(known, [one])
+    except (InputFault, MachineFault):
+        return False
+    return True
+
+
 def by_device(tx: Transaction, known: Known, since_ms: int) -> dict[str, NDArray[np.int64]]:
-    """The counts (cells,) of each device since ``since_ms``, in order of name."""
-    sums: dict[str, NDArray[np.int64]] = {}
+    """The counts (cells,) of each device since ``since_ms``, in order of name.
+
+    A window with noise counts as the fewer rows that it is worth.
+    """
+    sums: dict[str, NDArray[np.int64] | NDArray[np.float64]] = {}
     for some in batches(tx, known, since_ms):
         names, whose = np.unique([one.device for one in some.kept], return_inverse=True)
         order = np.argsort(whose, kind="stable")
         starts = np.searchsorted(whose[order], np.arange(len(names)))
-        added = np.add.reduceat(some.counts[order], starts, axis=0)
+        added = np.add.reduceat(_worth(some)[order], starts, axis=0)
         for name, counts in zip(names.tolist(), added, strict=True):
             sums[name] = sums[name] + counts if name in sums else counts
-    return dict(sorted(sums.items()))
+    return {name: np.rint(sums[name]).astype(np.int64) for name in sorted(sums)}
+
+
+def _worth(some: Batch) -> NDArray[np.int64] | NDArray[np.float64]:
+    """Counts, those with noise divided by how many times larger it makes their variance."""
+    noise = np.array([telemetry.noise_of(record) for record in some.records])
+    if (noise == 1).all():
+        return some.counts
+    return np.asarray(some.counts / noise[:, None], dtype=np.float64)

@@ -70,6 +70,9 @@ def merged(
         raise ValueError("records of different devices, bundles or models")
     total = counts.sum(axis=0)
     rows = sum(record.rows for record in records)
+    # Variances of independent parts add: noise that made one of them larger makes the sum's so.
+    noise = sum(record.rows * telemetry.noise_of(record) for record in records) / max(rows, 1)
+    noise = max(noise, 1.0)
     return msgspec.structs.replace(
         last,
         start_ms=min(start for start, _ in times),
@@ -78,8 +81,8 @@ def merged(
         rows=rows,
         refused=sum(record.refused for record in records),
         failed=sum(record.failed for record in records),
-        coding=telemetry.CODING_RESIDUALS,
-        counts=reference.write(total, rows),
+        coding=telemetry.CODING_RESIDUALS if noise == 1 else telemetry.CODING_NOISY,
+        counts=reference.write(total, rows) if noise == 1 else telemetry.pack_noisy(total, noise),
         latency=telemetry.pack_counts(_latencies(records)),
         errors=tuple(map(sum, zip_longest(*(record.errors for record in records), fillvalue=0))),
         moments=_moments(records, counts, total, reference),
