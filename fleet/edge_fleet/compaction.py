@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -203,10 +203,10 @@ def _roll(store: Store, known: Known, keys: Sequence[Key], start_ms: int) -> Com
     with store.reading() as tx:
         windows = tx.windows_at(keys)
         there = tx.sums_at(known.bundle, Span.HOUR, start_ms, [device for device, _, _ in keys])
-    good = _sound(known, windows)
-    some = kept.batch(known, list(good.values()))
+    some = kept.batch(known, kept.sound(known, windows))
+    good = {(r.device, r.boot, r.seq) for r in some.records}
     sums, new = _summed(known, Span.HOUR, start_ms, some, there)
-    damaged = sorted(set(keys) - set(good))
+    damaged = sorted(set(keys) - good)
     with store.transaction() as tx:
         tx.mark(damaged, Counted.REFUSED)
         tx.put_sums(sums)
@@ -234,23 +234,6 @@ def _drop_refused(store: Store, keys: Sequence[Key]) -> Compacted:
     with store.transaction() as tx:
         tx.roll_windows(keys)
     return Compacted(refused=len(keys))
-
-
-def _sound(known: Known, windows: Mapping[Key, Kept]) -> dict[Key, Kept]:
-    """Those that can be read: all of them, unless the database itself is damaged."""
-    try:
-        kept.batch(known, list(windows.values()))
-    except (InputFault, MachineFault):
-        return {key: one for key, one in windows.items() if _can_be_read(known, one)}
-    return dict(windows)
-
-
-def _can_be_read(known: Known, one: Kept) -> bool:
-    try:
-        kept.batch(known, [one])
-    except (InputFault, MachineFault):
-        return False
-    return True
 
 
 def _summed(

@@ -267,8 +267,8 @@ class Transaction(FiringsPort, Groups, RollupPort, Protocol):
         """Bundles that pending windows name, the one that came last first."""
         ...
 
-    def history(self, device: str, bundle: str, until: tuple[int, int], limit: int) -> list[Window]:
-        """The last counted windows up to and with (boot, seq) ``until``, in order."""
+    def history(self, device: str, bundle: str, until: tuple[int, int], limit: int) -> list[Kept]:
+        """What was counted last, up to and with (boot, seq) ``until``, in order."""
         ...
 
     def counted_since(self, bundle: str, since_ms: int, at_once: int) -> Iterator[list[Kept]]:

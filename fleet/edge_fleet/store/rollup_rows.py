@@ -79,13 +79,12 @@ class RollupRows:
         )
         return [(row.device, row.boot, row.seq) for row in found]
 
-    def windows_at(self, keys: Sequence[Key]) -> dict[Key, Kept]:
-        found: dict[Key, Kept] = {}
+    def windows_at(self, keys: Sequence[Key]) -> list[Kept]:
+        found: list[Kept] = []
         for some in _parts(list(keys)):
             key = tuple_(windows.c.device, windows.c.boot, windows.c.seq)
             for row in self._connection.execute(select(windows).where(key.in_(some))):
-                one = Kept(row.device, row.received_ms, 1, bytes(row.record))
-                found[row.device, row.boot, row.seq] = one
+                found.append(Kept(row.device, row.received_ms, 1, bytes(row.record)))
         return found
 
     def hours(self, bundle: str, from_ms: int, to_ms: int, limit: int) -> list[Sum]:

@@ -109,7 +109,7 @@ class RollupPort(Protocol):
         """Keys of counted windows that came in [from, to), by device."""
         ...
 
-    def windows_at(self, keys: Sequence[Key]) -> dict[Key, Kept]:
+    def windows_at(self, keys: Sequence[Key]) -> list[Kept]:
         """The windows under these keys."""
         ...
 

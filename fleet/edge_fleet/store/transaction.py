@@ -21,6 +21,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    text,
     tuple_,
     union_all,
     update,
@@ -203,20 +204,27 @@ class SqlTransaction(FiringRows, GroupRows, RollupRows):
         return Unknown(bundle, example.model, example.version, count, device_count)
 
     def history(self, device: str, bundle: str, until: tuple[int, int], limit: int) -> list[Window]:
-        boot, seq = until
-        earlier = (windows.c.boot < boot) | and_(windows.c.boot == boot, windows.c.seq <= seq)
-        newest_first = self._windows(
-            select(windows)
-            .where(
-                windows.c.device == device,
-                earlier,
-                windows.c.bundle == bytes.fromhex(bundle),
-                windows.c.counted != Counted.REFUSED,
-            )
-            .order_by(windows.c.boot.desc(), windows.c.seq.desc())
-            .limit(limit)
-        )
-        return newest_first[::-1]
+        of_bundle = bytes.fromhex(bundle)
+
+        def up_to(table: Any) -> Any:
+            key = tuple_(table.c.boot, table.c.seq)
+            same = and_(table.c.device == device, table.c.bundle == of_bundle)
+            return and_(same, key <= tuple_(*map(literal, until)))
+
+        alone = select(
+            windows.c.boot, windows.c.seq, windows.c.received_ms, literal(1).label("windows"),
+            windows.c.record,
+        ).where(up_to(windows), windows.c.counted == Counted.YES)  # fmt: skip
+        merged = select(
+            sums.c.boot, sums.c.seq, sums.c.received_ms, sums.c.windows, sums.c.record
+        ).where(up_to(sums))
+        both = union_all(alone, merged)  # in one statement: see ``counted_since``
+        newest = both.order_by(text("boot DESC"), text("seq DESC")).limit(limit)
+        found = [
+            Kept(device, row.received_ms, row.windows, bytes(row.record))
+            for row in self._connection.execute(newest)
+        ]
+        return found[::-1]
 
     def counted_since(self, bundle: str, since_ms: int, at_once: int) -> Iterator[list[Kept]]:
         of_bundle = bytes.fromhex(bundle)
