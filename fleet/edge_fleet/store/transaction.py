@@ -203,7 +203,7 @@ class SqlTransaction(FiringRows, GroupRows, RollupRows):
         example = self.pending(bundle, 1)[0]
         return Unknown(bundle, example.model, example.version, count, device_count)
 
-    def history(self, device: str, bundle: str, until: tuple[int, int], limit: int) -> list[Window]:
+    def history(self, device: str, bundle: str, until: tuple[int, int], limit: int) -> list[Kept]:
         of_bundle = bytes.fromhex(bundle)
 
         def up_to(table: Any) -> Any:
