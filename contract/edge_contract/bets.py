@@ -54,9 +54,12 @@ class MonitorTable:
 
 
 def tolerance(monitor: Monitor, minimum_effect: float = MINIMUM_EFFECT) -> float:
-    """eps of the polynomials, in standard deviations: 4 / sqrt(independent rows) or more."""
+    """eps of the polynomials, in standard deviations: 4 / sqrt(independent rows) or more.
+
+    The build may have asked for more (``Monitor.tolerance``).
+    """
     rows = max(sum(monitor.counts) / monitor.design_effect, 1.0)
-    return max(minimum_effect, TOLERANCE_FACTOR / float(np.sqrt(rows)))
+    return max(minimum_effect, TOLERANCE_FACTOR / float(np.sqrt(rows)), monitor.tolerance)
 
 
 def component_tolerance(component: Component, eps: float) -> float:

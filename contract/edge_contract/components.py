@@ -121,6 +121,8 @@ def _polynomial_components(monitor: Monitor) -> list[Component]:
     counts = np.asarray(monitor.counts, dtype=np.float64)
     filled = np.bincount(groups[ordered], weights=counts[ordered]) >= GROUP_ROWS_MIN
     degree = min(len(DEGREES), int(filled.sum()) - 1)
+    if monitor.components:
+        degree = min(degree, sum(name in DEGREES for name in monitor.components))
     if degree < 1:
         return []
     by_group = polynomials(group_probabilities(monitor), degree)

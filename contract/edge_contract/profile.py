@@ -344,10 +344,17 @@ def count_scores(
         scores: the score of that label (for two labels: of the last one), one a row. A monitor
             of one bin counts labels alone, for models without scores: then they are not looked at.
     """
+    return np.bincount(score_cells(monitor, labels, scores), minlength=monitor.cells)
+
+
+def score_cells(
+    monitor: Monitor, labels: NDArray[np.int64], scores: NDArray[Any]
+) -> NDArray[np.int64]:
+    """The cell of each prediction, as ``count_scores`` counts it."""
     edges = np.asarray(monitor.edges)
     bins = len(edges) - 1
     column = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
     cells = labels * bins + column
     lacking = ~np.isfinite(scores) if bins > 1 else np.zeros(len(labels), dtype=bool)
     cells[lacking | (labels < 0) | (labels >= monitor.labels)] = monitor.regular
-    return np.bincount(cells, minlength=monitor.cells)
+    return cells

@@ -8,31 +8,49 @@ the way in moves no row to another cell. Pure: the same rows give the same profi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edge_contract import profile as profiles
-from edge_contract.manifest import Feature, Outputs, Task
+from edge_contract import tensor_figures
+from edge_contract.manifest import Feature, Outputs, Task, Tensor
 from edge_contract.profile import (
     BINS_MAX,
     CATEGORIES_MAX,
+    ERROR_QUANTILES,
+    LABELLED_CELLS_MAX,
     LATTICE_MAX,
     SCORE_BINS,
+    Errors,
     Kind,
     Monitor,
     Profile,
+    Source,
 )
-from edge_pack import design_effect
+from edge_contract.projection import Projection
+from edge_pack import cycles, design_effect, directions
 from edge_pack.answers import Answers
 from edge_pack.intake import Rows
 
-Source = Literal["feature", "output"]
 PREDICTION = "prediction"
 _SLACK = 1e-6
 """Relative room beyond the least and greatest value: eight times float32's rounding."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """When the reference rows were taken.
+
+    Attributes:
+        positions: of the rows, from the earliest to the latest.
+        seconds: since 1970-01-01 UTC, one a row; None: the order is known, the hours are not.
+    """
+
+    positions: NDArray[np.int64]
+    seconds: NDArray[np.float64] | None = None
 
 
 def build(
@@ -43,14 +61,18 @@ def build(
     *,
     task: Task,
     outputs: Outputs,
-    order: NDArray[np.int64] | None,
+    order: Order | None = None,
+    truth: NDArray[np.float64] | None = None,
+    tensors: Sequence[Tensor] = (),
 ) -> Profile:
     """The profile of the reference rows and the bundle's answers to them.
 
     Args:
         answers: the bundle's, which are counted. original: the original's, which place the edges:
             in float64 they are the same on every processor.
-        order: positions of the rows in order of time; None: they have none.
+        order: None: the rows have none in time.
+        truth: of each row, as ``gates.truth.read`` gives it; None: nobody knows it.
+        tensors: those that are passed whole, a row along the first axis of each.
     """
     monitors = []
     for feature in features:
@@ -61,13 +83,74 @@ def build(
             monitors.append(_categories(feature.name, column, feature.categories, order))
         else:
             monitors.append(_numbers(feature.name, column, "feature", order))
-    if rows.columns:
-        monitors += _predictions(answers, original, task, outputs, order)
-    return Profile(rows=rows.count, time_ordered=order is not None, monitors=tuple(monitors))
+    monitors += _predictions(answers, original, task, outputs, order=order, truth=truth)
+    looked_at: list[tensor_figures.Tensor] = []
+    found: list[tuple[Projection, NDArray[np.float64]] | None] = []
+    positions = None if order is None else order.positions
+    for tensor in tensors:
+        if tensor.dtype != "string":
+            array = np.asarray(rows.tensors[tensor.name]).astype(tensor.dtype)
+            one, figures = _tensor(tensor.name, array)
+            looked_at.append(one)
+            monitors += [
+                _numbers(name, column, "tensor", order)
+                for name, column in zip(one.names, figures.T, strict=True)
+            ]
+            found.append(directions.of_tensor(tensor.name, array, positions))
+    numbers = {f.name: rows.columns[f.name] for f in features if f.type == "number"}
+    found.insert(0, directions.of_features(numbers, positions))
+    projections = [one for one in found if one is not None]
+    for projection, values in projections:
+        monitors += _directions(projection, values, order)
+    return Profile(
+        rows=rows.count,
+        time_ordered=order is not None,
+        monitors=tuple(monitors),
+        projections=tuple(projection for projection, _ in projections),
+        tensors=tuple(looked_at),
+    )
+
+
+def _tensor(
+    name: str, array: NDArray[np.generic]
+) -> tuple[tensor_figures.Tensor, NDArray[np.float64]]:
+    """What is counted of a tensor, and its figures ``[rows, figures]``."""
+    parts = list(directions.samples(array))
+    tops = [float(part[np.isfinite(part)].max(initial=-np.inf)) for part in parts]
+    top = max(tops, default=0.0)
+    one = tensor_figures.Tensor(name=name, top=top if np.isfinite(top) else 0.0)
+    return one, np.concatenate([tensor_figures.figures(part, one.top) for part in parts])
+
+
+def _directions(
+    projection: Projection, values: NDArray[np.float64], order: Order | None
+) -> list[Monitor]:
+    """A monitor for each direction, of the rows that it was not fitted to."""
+    positions = None if order is None else order.positions
+    _, counted = directions.halves(len(values), positions)
+    found = []
+    for name, column in zip(projection.names, values.T, strict=True):
+        held_out = column[counted]
+        finite = held_out[np.isfinite(held_out)]
+        monitor = Monitor(
+            name=name,
+            kind="quantile",
+            source="projection",
+            edges=quantile_edges(finite, directions.BINS),
+            counts=(),
+            mean=_rounded(finite.mean()),
+            std=_rounded(finite.std()),
+        )
+        effect = 1.0
+        if order is not None:
+            cells = _cells_of(monitor, column)[order.positions]
+            effect = design_effect.estimate(cells, ordered=True)
+        found.append(replace(monitor, counts=_counted(monitor, held_out), design_effect=effect))
+    return found
 
 
 def _numbers(
-    name: str, values: NDArray[np.float64], source: Source, order: NDArray[np.int64] | None
+    name: str, values: NDArray[np.float64], source: Source, order: Order | None
 ) -> Monitor:
     finite = values[np.isfinite(values)]
     distinct = np.unique(finite)
@@ -86,11 +169,23 @@ def _numbers(
         mean=_digits(finite.mean()) if finite.size else 0.0,
         std=_digits(finite.std()) if finite.size else 0.0,
     )
-    effect = 1.0
-    if order is not None:
-        cells = _cells_of(monitor, values)[order]
-        effect = design_effect.estimate(cells, ordered=True)
-    return replace(monitor, counts=_counted(monitor, values), design_effect=effect)
+    counts = _counted(monitor, values)
+    if order is None:
+        return replace(monitor, counts=counts)
+    inner = order.positions
+    hours: tuple[float, ...] = ()
+    weekdays: tuple[float, ...] = ()
+    if order.seconds is not None:
+        hours = cycles.hours(values, order.seconds)
+        weekdays = cycles.weekdays(values, order.seconds)
+    return replace(
+        monitor,
+        counts=counts,
+        design_effect=design_effect.estimate(_cells_of(monitor, values)[inner], ordered=True),
+        longest_run=cycles.longest_run(values[inner]),
+        hours=hours,
+        weekdays=weekdays,
+    )
 
 
 def _counted(monitor: Monitor, values: NDArray[np.float64]) -> tuple[int, ...]:
@@ -102,11 +197,11 @@ def _digits(figure: float) -> float:
     return float(f"{figure:.12g}")
 
 
-def quantile_edges(finite: NDArray[np.float64]) -> tuple[float, ...]:
-    """At most 33 edges of bins with about equal numbers of rows, each between two values."""
+def quantile_edges(finite: NDArray[np.float64], bins: int = BINS_MAX) -> tuple[float, ...]:
+    """Edges of at most ``bins`` bins of about equal numbers of rows, each between two values."""
     distinct, counts = np.unique(finite, return_counts=True)
     below = np.cumsum(counts)
-    wanted = np.arange(1, BINS_MAX) * (len(finite) / BINS_MAX)
+    wanted = np.arange(1, bins) * (len(finite) / bins)
     # The cut goes behind the distinct value whose cumulative count is nearest to the quantile.
     after = np.searchsorted(below, wanted)
     before = np.maximum(after - 1, 0)
@@ -143,7 +238,7 @@ def _cells_of(monitor: Monitor, values: NDArray[np.float64]) -> NDArray[np.int64
 
 
 def _categories(
-    name: str, values: NDArray[np.object_], known: Sequence[str], order: NDArray[np.int64] | None
+    name: str, values: NDArray[np.object_], known: Sequence[str], order: Order | None
 ) -> Monitor:
     """The most frequent categories by themselves, ties by name; the other known ones together."""
     items = values.tolist()
@@ -161,7 +256,7 @@ def _categories(
     effect = 1.0
     if order is not None:
         where = {item: i for i, item in enumerate(sorted(set(items), key=str))}
-        cells = np.array([where[items[i]] for i in order.tolist()])
+        cells = np.array([where[items[i]] for i in order.positions.tolist()])
         effect = design_effect.estimate(cells, ordered=False)
     return replace(monitor, counts=tuple(counts.tolist()), design_effect=effect)
 
@@ -171,22 +266,52 @@ def _predictions(
     original: Answers,
     task: Task,
     outputs: Outputs,
-    order: NDArray[np.int64] | None,
+    *,
+    order: Order | None,
+    truth: NDArray[np.float64] | None,
 ) -> list[Monitor]:
     if answers.labels is not None:
-        return [_scores(answers, answers.labels, outputs, order)]
+        known = truth if task == "classification" else None
+        return [_scores(answers, answers.labels, outputs, order, known)]
     if task == "regression" and answers.values is not None:
         assert original.values is not None
         values = answers.values[:, 0]
         monitor = _numbers(PREDICTION, original.values[:, 0], "output", order)
         if monitor.kind == "lattice" and not np.allclose(values, original.values[:, 0], rtol=1e-6):
             monitor = _numbers(PREDICTION, values, "output", order)  # few rows, compressed
-        return [replace(monitor, counts=_counted(monitor, values))]
+        errors = None if truth is None else errors_of(original.values[:, 0] - truth)
+        return [replace(monitor, counts=_counted(monitor, values), errors=errors)]
     return []
 
 
+def errors_of(errors: NDArray[np.float64]) -> Errors | None:
+    """Moments and quantiles of a regression's errors, NaN where the truth is not known."""
+    known = errors[np.isfinite(errors)]
+    if not len(known):
+        return None
+    low, lower, middle, upper, high = np.quantile(known, ERROR_QUANTILES).tolist()
+    return Errors(
+        rows=len(known),
+        mean=_rounded(known.mean()),
+        std=_rounded(known.std()),
+        absolute=_rounded(np.abs(known).mean()),
+        quantiles=(
+            _rounded(low), _rounded(lower), _rounded(middle), _rounded(upper), _rounded(high)
+        ),
+    )  # fmt: skip
+
+
+def _rounded(figure: float) -> float:
+    """Four digits: sums of sums, which processors add up in their own ways."""
+    return float(f"{figure:.4g}")
+
+
 def _scores(
-    answers: Answers, labels: NDArray[np.int64], outputs: Outputs, order: NDArray[np.int64] | None
+    answers: Answers,
+    labels: NDArray[np.int64],
+    outputs: Outputs,
+    order: Order | None,
+    truth: NDArray[np.float64] | None,
 ) -> Monitor:
     """Predicted labels by score; one bin a label where the model gives no scores."""
     edges: tuple[float, ...]
@@ -206,14 +331,34 @@ def _scores(
         counts=(),
     )
     counts = profiles.count_scores(monitor, labels, scores)
-    effect = 1.0
+    monitor = replace(monitor, counts=tuple(counts.tolist()))
+    if truth is not None:
+        monitor = replace(monitor, labelled=_labelled(monitor, labels, scores, truth))
     if order is not None:
-        effect = design_effect.estimate(labels[order], ordered=False)
-    return replace(monitor, counts=tuple(counts.tolist()), design_effect=effect)
+        effect = design_effect.estimate(labels[order.positions], ordered=False)
+        monitor = replace(monitor, design_effect=effect)
+    return monitor
+
+
+def _labelled(
+    monitor: Monitor,
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    truth: NDArray[np.float64],
+) -> tuple[int, ...]:
+    """Rows by true label and cell, of those whose true label the model knows."""
+    if monitor.labels * monitor.regular > LABELLED_CELLS_MAX:
+        return ()
+    cells = profiles.score_cells(monitor, labels, scores)
+    known = np.isfinite(truth) & (truth >= 0) & (cells < monitor.regular)
+    if not known.any():
+        return ()
+    at = truth[known].astype(np.int64) * monitor.regular + cells[known]
+    return tuple(np.bincount(at, minlength=monitor.labels * monitor.regular).tolist())
 
 
 def score_edges(threshold: float | None) -> tuple[float, ...]:
-    """17 even edges over [0, 1], the inner one nearest to the threshold moved onto it."""
+    """33 even edges over [0, 1], the inner one nearest to the threshold moved onto it."""
     edges = np.linspace(0, 1, SCORE_BINS + 1)
     if threshold is not None and 0 < threshold < 1:
         edges[1 + int(np.argmin(np.abs(edges[1:-1] - threshold)))] = threshold

@@ -24,6 +24,7 @@ from edge_contract.manifest import (
     Manifest,
     Runtime,
 )
+from edge_contract.profile import Profile
 from edge_pack import (
     golden_build,
     graphs,
@@ -39,12 +40,14 @@ from edge_pack.asking import Asked
 from edge_pack.compress.candidates import Candidate
 from edge_pack.compress.modes import COMPUTE
 from edge_pack.config import BuildConfig
+from edge_pack.gates import truth
 from edge_pack.gates.devices import MB
 from edge_pack.gates.judge import Judgement
 from edge_pack.papers import provenance
 from edge_pack.papers.provenance import Found
 from edge_pack.parity import Budget
 from edge_pack.passphrases import Asking
+from edge_pack.profile_build import Order
 from edge_release import signing
 
 
@@ -62,9 +65,9 @@ class Members:
 
 
 def members(asked: Asked, chosen: Candidate, config: BuildConfig) -> Members:
-    """The model, its golden samples, and for table models the reference profile."""
+    """The model, its golden samples, and the reference profile of given rows."""
     raws = {GOLDEN_FILE: goldens.encode(_golden(asked, chosen))}
-    if asked.intake.columns:
+    if asked.intake.columns or (asked.intake.batch != "whole" and not asked.table.drawn):
         raws[PROFILE_FILE] = _profile(asked, chosen, config)
     files, stored = [chosen.file], {chosen.file.name: chosen.stored}
     for name, raw in raws.items():
@@ -93,19 +96,35 @@ def _golden(asked: Asked, chosen: Candidate) -> Golden:
 
 
 def _profile(asked: Asked, chosen: Candidate, config: BuildConfig) -> bytes:
-    order = times.order(asked.table, config.time_column) if config.time_column else None
-    profile = profile_build.build(
+    encoded = profiles.encode(_profiled(asked, chosen, config))
+    profiles.decode(encoded)  # what a device would refuse is not sealed
+    return encoded
+
+
+def _profiled(asked: Asked, chosen: Candidate, config: BuildConfig) -> Profile:
+    task, outputs = asked.onnx.task, asked.onnx.outputs
+    known = None
+    if config.target and config.target in asked.table.columns:
+        known = truth.read(asked.table, config.target, task, outputs.labels)
+    return profile_build.build(
         asked.features,
         asked.data,
         chosen.answers.take(np.arange(asked.given)),
         asked.answers.take(np.arange(asked.given)),
-        task=asked.onnx.task,
-        outputs=asked.onnx.outputs,
-        order=order,
+        task=task,
+        outputs=outputs,
+        order=_order(asked, config.time_column),
+        truth=known,
+        tensors=[tensor for tensor in asked.intake.tensors if not tensor.features],
     )
-    encoded = profiles.encode(profile)
-    profiles.decode(encoded)  # what a device would refuse is not sealed
-    return encoded
+
+
+def _order(asked: Asked, column: str) -> Order | None:
+    if not column:
+        return None
+    seconds = times.seconds_of(asked.table, column)
+    clock = times.are_clock_times(asked.table, column, seconds)
+    return Order(np.argsort(seconds, kind="stable"), seconds if clock else None)
 
 
 def manifest(

@@ -55,6 +55,7 @@ def test_kinds_of_monitors(machines: Any, pack: Any) -> None:
     assert {name: monitor.kind for name, monitor in monitors.items()} == {
         "site": "category", "temperature": "quantile", "pump": "category",
         "vibration": "quantile", "steps": "lattice", "prediction": "score",
+        "pc1": "quantile", "pc2": "quantile", "pc3": "quantile",
     }  # fmt: skip
     assert monitors["steps"].edges == (0, 1, 2, 3, 4, 5, 6)
     assert monitors["site"].categories == ("graz", "lyon", "turin")
@@ -83,8 +84,14 @@ def test_a_device_that_sees_the_reference_counts_the_reference(
     opened.observer = window
     for start in range(0, len(frame), 50):
         opened.predict(frame.iloc[start : start + 50])
-    expected = [count for monitor in opened.profile.monitors for count in monitor.counts]
-    assert window.close().cells.tolist() == expected
+    seen = window.close().cells
+    for monitor, start in zip(opened.profile.monitors, opened.profile.offsets(), strict=True):
+        counted = seen[start : start + monitor.cells]
+        assert counted.sum() == len(frame)
+        if monitor.source == "projection":  # its reference is the half that it was not fitted to
+            assert (counted >= monitor.counts).all() and sum(monitor.counts) == len(frame) // 2
+        else:
+            assert counted.tolist() == list(monitor.counts), monitor.name
     # Values that were float32 on their way change no cell either.
     single = {name: numbers[name].to_numpy(np.float32).astype(np.float64) for name in numbers}
     for monitor in opened.profile.monitors:
@@ -167,10 +174,10 @@ def test_a_short_number_lies_between(low: float, high: float) -> None:
 
 
 def test_an_edge_lies_on_the_threshold() -> None:
-    assert score_edges(None) == tuple(np.linspace(0, 1, 17).tolist())
+    assert score_edges(None) == tuple(np.linspace(0, 1, 33).tolist())
     for threshold in (0.5, 0.317, 0.99, 0.01):
         edges = score_edges(threshold)
-        assert threshold in edges and len(edges) == 17 and all(np.diff(edges) > 0)
+        assert threshold in edges and len(edges) == 33 and all(np.diff(edges) > 0)
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,11 @@ class Shift(Struct, frozen=True, kw_only=True):
 def between(a: Profile, b: Profile) -> tuple[Shift, ...]:
     """The monitors of both profiles that are of one kind and differ, most first."""
     old = {(monitor.source, monitor.name): monitor for monitor in a.monitors}
+    same_directions = a.projections == b.projections
     found = []
     for monitor in b.monitors:
+        if monitor.source == "projection" and not same_directions:
+            continue  # a first direction of other rows is another direction
         before = old.get((monitor.source, monitor.name))
         cells = None if before is None else _aligned(before, monitor)
         if before is None or cells is None:

@@ -186,10 +186,14 @@ def profile(facts: Facts) -> Section | None:
     if not any(file.name == PROFILE_FILE for file in facts.manifest.files):
         return None
     found = profiles.decode(facts.bundle.file(PROFILE_FILE))
-    drawn = found.monitors[: facts.profiles_max]
+    shown = [monitor for monitor in found.monitors if monitor.source != "projection"]
+    drawn = shown[: facts.profiles_max]
     cards = [_monitor(monitor, found) for monitor in drawn]
-    left = len(found.monitors) - len(drawn)
+    left = len(shown) - len(drawn)
     order = "They are in time order." if found.time_ordered else "Their order in time is not known."
+    directions = len(found.monitors) - len(shown)
+    if directions:
+        order += f" Devices count {directions} directions through them too, to see a lost relation."
     body: list[Child] = [
         soft(
             f"The {found.rows:,} reference rows as devices count them. {order} Each shape is a "
@@ -216,7 +220,7 @@ def _monitor(monitor: Monitor, whole: Profile) -> Html:
                         f"{words.number(monitor.std, 4)}")  # fmt: skip
     if monitor.design_effect > 1:
         notes.append(f"design effect {monitor.design_effect:.3g}")
-    name = monitor.name if monitor.source == "feature" else f"output: {monitor.name}"
+    name = f"output: {monitor.name}" if monitor.source == "output" else monitor.name
     body: list[Child] = [element("h4", cut(name, 60), title=name if len(name) > 60 else None)]
     if regular:
         heights, ends = _shape(monitor, regular)
