@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edge_agent import blocks, memory, quick
 from edge_agent.inputs import Batch, Inputs, row_count
 from edge_agent.outputs import Outputs, Prediction, Reading, listed
+from edge_agent.quick import Write
 from edge_agent.runtime import Session, TensorInfo
 from edge_contract import bundle as bundles
 from edge_contract import golden as goldens
@@ -178,7 +179,7 @@ class Model:
         observer = self.observer
         try:
             answered = self._quick(rows) if self._quick is not None else None
-            batch, reading = answered or self._answer(rows)[:2]
+            batch, reading, _ = answered or self._answer(rows)
         except EdgeError as error:
             _count_fault(observer, rows, error)
             raise
@@ -195,19 +196,37 @@ class Model:
         """
         begin = _now_ns()
         observer = self.observer
-        outputs: list[NDArray[Any]] = []
         try:
-            answered = self._quick(rows, outputs) if self._quick is not None else None
-            if answered is not None:
-                batch, reading = answered
-            else:
-                batch, reading, outputs = self._answer(rows)
+            answered = self._quick(rows, quick.copied) if self._quick is not None else None
+            batch, reading, outputs = answered or self._answer(rows)
         except EdgeError as error:
             _count_fault(observer, rows, error)
             raise
         if observer is not None:
             observer.observe(batch, reading.labels, reading.scores, _now_ns() - begin)
         return dict(zip(self.tensors, outputs, strict=True))
+
+    def infer_row(self, row: Sequence[float], write: Write) -> Any:
+        """What ``write`` makes of the output tensors for one row of numbers, checked and counted.
+
+        As ``infer``, without copies: ``write`` gets them in the order of ``tensors`` and must not
+        keep them. None: ask ``infer``, which says what is wrong if anything is; none was counted.
+
+        Raises MachineFault as ``predict``.
+        """
+        begin = _now_ns()
+        observer = self.observer
+        try:
+            answered = self._quick(row, write) if self._quick is not None else None
+        except EdgeError as error:
+            _count_fault(observer, row, error)
+            raise
+        if answered is None:
+            return None
+        batch, reading, made = answered
+        if observer is not None:
+            observer.observe(batch, reading.labels, reading.scores, _now_ns() - begin)
+        return made
 
     def _answer(self, rows: object) -> tuple[Batch, Reading, list[NDArray[Any]]]:
         batch = self._read(rows)

@@ -6,6 +6,7 @@ the ordinary is left to the general way, which says what is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,17 +16,25 @@ from edge_agent.inputs import NOT_PACKED, Batch, Inputs
 from edge_agent.outputs import Outputs, Reading
 from edge_agent.runtime import FAILURES, Bound, Session
 
+Write = Callable[[Sequence[NDArray[Any]]], Any]
+"""Makes something of the output tensors, which are valid until it returns; None: it cannot."""
+
 
 class Quick(Protocol):
-    """What was read and what was answered, or None: ask the general way.
+    """What was read, what was answered, and what ``write`` made of it; None: ask the general way.
 
     Args:
-        outputs: takes copies of the output tensors, where they are wanted.
+        write: sees the output tensors in the model's own buffers, once they were interpreted.
     """
 
     def __call__(
-        self, rows: Any, outputs: list[NDArray[Any]] | None = None, /
-    ) -> tuple[Batch, Reading] | None: ...
+        self, rows: Any, write: Write | None = None, /
+    ) -> tuple[Batch, Reading, Any] | None: ...
+
+
+def copied(found: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """The tensors, to be kept: a ``Write``."""
+    return [output.copy() for output in found]
 
 
 def plan(inputs: Inputs, session: Session, outputs: Outputs) -> Quick | None:
@@ -40,9 +49,7 @@ def plan(inputs: Inputs, session: Session, outputs: Outputs) -> Quick | None:
     unusual: tuple[type[Exception], ...] = (*NOT_PACKED, *FAILURES)
     idle: list[Bound] = [make()]
 
-    def answer(
-        rows: Any, outputs: list[NDArray[Any]] | None = None
-    ) -> tuple[Batch, Reading] | None:
+    def answer(rows: Any, write: Write | None = None) -> tuple[Batch, Reading, Any] | None:
         values = take(rows)
         if values is None:
             return None
@@ -54,12 +61,15 @@ def plan(inputs: Inputs, session: Session, outputs: Outputs) -> Quick | None:
             pack_into(bound.buffer, 0, *values)
             found = bound.run()
             reading = read(found, 1)
-            if outputs is not None:
-                outputs += [output.copy() for output in found]  # the next call overwrites them
+            made = None
+            if write is not None:
+                made = write(found)  # the next call overwrites them
+                if made is None:
+                    return None
         except unusual:
             return None
         finally:
             idle.append(bound)
-        return Batch({}, 1, type(rows) is not np.ndarray, b"", (), values), reading
+        return Batch({}, 1, type(rows) is not np.ndarray, b"", (), values), reading, made
 
     return answer

@@ -255,6 +255,10 @@ class Columns:
         return self._tensors[name]
 
 
+RowTensor = tuple[str, tuple[int, ...], "np.dtype[Any]"]
+"""Name, shape and type of the tensor that takes one row."""
+
+
 class Form(NamedTuple):
     """What a model's requests are compared with.
 
@@ -265,7 +269,7 @@ class Form(NamedTuple):
     """
 
     features: frozenset[str]
-    row: tuple[str, tuple[int, ...], np.dtype[Any]] | None = None
+    row: RowTensor | None = None
 
 
 def form_of(manifest: Manifest) -> Form:
@@ -284,18 +288,71 @@ def read(body: bytes, json_size: int | None, form: Form) -> tuple[Infer, object]
     then ``Infer.tensors`` is empty.
     """
     if json_size is None and form.row is not None:
-        name, shape, dtype = form.row
-        try:
-            request = _decode_row(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            pass  # something else, or something wrong: ``decode`` says what
-        else:
-            given = request.inputs[0]
-            fits = given.name == name and given.shape == shape and len(given.data) == shape[1]
-            if fits and DTYPES[given.datatype] == dtype:
-                return Infer({}, id=request.id), given.data
+        row = one_row(body, form.row)
+        if row is not None:
+            return Infer({}, id=row[0]), row[1]
     infer = decode(body, json_size)
     return infer, rows_of(infer, form)
+
+
+def one_row(body: bytes, form: RowTensor) -> tuple[str, list[float]] | None:
+    """The id and the numbers of a request for one row, and nothing besides.
+
+    None: it is something else, or something wrong, and ``decode`` says what.
+    """
+    try:
+        request = _decode_row(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    name, shape, dtype = form
+    given = request.inputs[0]
+    data = given.data
+    if given.name != name or given.shape != shape or len(data) != shape[1]:
+        return None
+    return (request.id, data) if DTYPES[given.datatype] == dtype else None
+
+
+class RowWriter:
+    """Writes one model's answers to requests for one row: all outputs, without an id.
+
+    As ``encode`` does, byte for byte. What stands around the numbers is the same each time, so it
+    is made once, of the first answer. In one thread.
+
+    Args:
+        tensors: names of the outputs, in the order in which they come.
+    """
+
+    def __init__(self, manifest: Manifest, tensors: Sequence[str]) -> None:
+        self._start = _encode(InferResponse(manifest.name, manifest.version, []))[:-2]
+        self._tensors = tuple(tensors)
+        self._parts: list[tuple[tuple[int, ...], bytes, bool]] | None = None
+
+    def __call__(self, found: Sequence[NDArray[Any]]) -> bytes | None:
+        """The body; None: numbers that JSON has not, or tensors of another form than before."""
+        parts = self._parts
+        if parts is None:
+            parts = self._parts = [
+                (array.shape, _opening(name, array, bool(at)), array.dtype.kind == "f")
+                for at, (name, array) in enumerate(zip(self._tensors, found, strict=True))
+            ]
+        pieces = [self._start]
+        for array, (shape, opening, real) in zip(found, parts, strict=True):
+            values = array.ravel().tolist()
+            if array.shape != shape or (real and not math.isfinite(sum(values))):
+                return None
+            pieces += opening, _encode(values), b"}"
+        pieces.append(b"]}")
+        return b"".join(pieces)
+
+
+def with_id(body: bytes, own: str) -> bytes:
+    """The answer of a ``RowWriter`` with an id."""
+    return b"".join((body[:-1], b',"id":', _encode(own), b"}"))
+
+
+def _opening(name: str, array: NDArray[Any], following: bool) -> bytes:
+    described = _encode(ResponseOutput(name, array.shape, datatype_of(array)))
+    return b"," * following + described[:-1] + b',"data":'
 
 
 def rows_of(infer: Infer, form: Form) -> object:

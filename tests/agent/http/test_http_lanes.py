@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import socket
 
+import numpy as np
 import pytest
 
 from edge_agent import Model
+from edge_agent.doors import oip
 from edge_agent.doors.http import protocol
+from edge_agent.doors.http.api import Api
 from edge_agent.doors.http.protocol import Request, Response
+from edge_agent.live import Live
+from edge_agent.telemetry.window import Window
 from edge_contract import bundle as bundles
 
 ROWS = [
@@ -147,3 +153,82 @@ def test_lanes_are_bounded_in_number_and_size() -> None:
     assert asyncio.run(ask(3, f"x-long: {'y' * protocol.LANE_HEAD_MAX_BYTES}\r\n")) == 0
     assert asyncio.run(ask(3, "expect: 100-continue\r\n")) == 0
     assert asyncio.run(ask(3, "connection: close\r\n")) == 0
+
+
+def infer(row: list[float], **more: object) -> bytes:
+    """A request for one row, as the Open Inference Protocol has it."""
+    tensor = {"name": "X", "shape": [1, 4], "datatype": "FP32", "data": row}
+    return json.dumps({"inputs": [tensor], **more}).encode()
+
+
+def test_one_row_in_a_lane_is_answered_and_counted_as_any_other(monkeypatch, client, seats) -> None:
+    model = seats["pump"].model
+    general: list[str] = []
+    real = Api._timed
+
+    def timed(api: Api, seat: Live, *rest: object) -> Response:
+        general.append(seat.name)
+        return real(api, seat, *rest)
+
+    monkeypatch.setattr(Api, "_timed", timed)
+    seed = 20261121
+    rng = random.Random(seed)
+    rows = [[round(rng.gauss(0, 3), 3) for _ in range(4)] for _ in range(20)] + [[0.0] * 4]
+    path = "/v2/models/pump/infer"
+    for _ in range(20):
+        client.ask("POST", path, infer(rows[0]))  # the model is known as a quick one
+    model.observer = Window(model.manifest, model.profile)
+    for row in rows:
+        for own in ({}, {"id": "a-7"}):
+            right = client.ask("POST", path, infer(row, parameters={}, **own))
+            client.ask("POST", path, infer(row, **own))  # opens the lane, where there is none
+            before = len(general)
+            found = client.ask("POST", path, infer(row, **own))
+            assert (found.status, found.body) == (200, right.body), (seed, row)
+            assert len(general) == before, "it went another way"
+    assert model.observer.rows == 6 * len(rows)
+
+
+def test_what_a_row_lane_does_not_know_is_answered_in_the_same_words(client) -> None:
+    path, statuses = "/v2/models/pump/infer", []
+    for _ in range(4):
+        client.ask("POST", path, infer([0.0] * 4))
+    for body in (
+        infer([0.0] * 3),
+        infer([0.0, 1.0, None, 2.0]),
+        infer([0.0, 1.0, 1e300, 2.0]),
+        infer([0.0] * 4).replace(b"FP32", b"FP64"),
+        infer([0.0] * 4).replace(b'"X"', b'"Y"'),
+        infer([0.0] * 4)[:-1] + b"\xff",
+    ):
+        first, second = (client.ask("POST", path, body) for _ in range(2))
+        other = client.ask("POST", path, body, edge_key="another head")
+        statuses.append(first.status)
+        assert first.status == second.status == other.status
+        assert first.body == second.body == other.body
+    assert statuses.count(400) >= 4 and 500 not in statuses, statuses
+
+
+def test_the_quick_writer_writes_what_the_general_one_does(seats) -> None:
+    manifest = seats["pump"].model.manifest
+    names = ("label", "probabilities", "seen", "words", "real")
+    writer = oip.RowWriter(manifest, names)
+    seed = 8
+    rng = np.random.default_rng(seed)
+    for _ in range(50):
+        found = [
+            rng.integers(-(2**62), 2**62, 1),
+            rng.random((1, 3), dtype=np.float32) * 10.0 ** float(rng.integers(-30, 30)),
+            rng.random((1, 2)) > 0.5,
+            np.array([['ü"\n', "b"]], dtype=object),
+            rng.normal(size=(1, 2, 2)),
+        ]
+        right, _ = oip.encode(manifest, oip.Infer({}), dict(zip(names, found, strict=True)))
+        assert writer(found) == right, seed
+        named, _ = oip.encode(
+            manifest, oip.Infer({}, id='"7"'), dict(zip(names, found, strict=True))
+        )
+        assert oip.with_id(right, '"7"') == named
+    assert writer([*found[:4], np.array([[[1.0, np.nan], [0, 0]]])]) is None
+    assert writer([*found[:4], np.array([[[1.0, np.inf], [-np.inf, 0]]])]) is None
+    assert writer([*found[:4], np.zeros((1, 4))]) is None

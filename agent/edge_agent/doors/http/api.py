@@ -65,17 +65,19 @@ class Known(Struct):
 
     Attributes:
         digest: which version it is; the model itself is not held beyond its time.
-        form: what requests are compared with.
+        form: what requests are compared with. writer: of answers for one row.
         took_ns: how long it takes; the first request is never answered in the loop.
     """
 
     digest: str
     form: oip.Form
+    writer: oip.RowWriter
     took_ns: int = INLINE_MAX_NS + 1
 
     def add(self, ns: int) -> None:
         """One request took so long."""
-        self.took_ns = min(ns, self.took_ns + self.took_ns // RISE)
+        most = self.took_ns + self.took_ns // RISE
+        self.took_ns = ns if ns < most else most
 
 
 Work = Callable[[Model, oip.Form, Request, int], Response]
@@ -153,7 +155,47 @@ class Api:
             self._check_caller(request)
         except _Status:
             return None
-        return functools.partial(self._at_once, request._replace(body=b""), *place[:2], work)
+        lane = functools.partial(self._at_once, request._replace(body=b""), *place[:2], work)
+        plain_json = oip.HEADER_LENGTH not in request.headers
+        return self._row_lane(*place[:2], lane) if work is _infer and plain_json else lane
+
+    def _row_lane(self, name: str, version: str, otherwise: Lane) -> Lane:
+        """As ``otherwise``, for what a device is asked most, one row as JSON: in fewer steps.
+
+        Each step costs twice what it does in a loop of its own: between two requests the kernel
+        and others have had the processor's caches.
+        """
+        key = name, version
+        models, every, values_max = self._models, self._known, self._config.rules.values_max
+
+        def answer(body: bytes) -> Response | None:
+            begin = time.perf_counter_ns()
+            known, seat = every.get(key), models.get(name)
+            if known is None or known.took_ns > INLINE_MAX_NS or len(body) > INLINE_MAX_BYTES:
+                return None
+            tensor = known.form.row
+            if seat is None or seat.split is not None or tensor is None:
+                return otherwise(body)
+            row = oip.one_row(body, tensor)
+            if row is None or len(row[1]) > values_max:
+                return otherwise(body)
+            try:
+                with seat.use(version) as model:
+                    if model.digest != known.digest:
+                        return otherwise(body)
+                    found = model.infer_row(row[1], known.writer)
+                    if found is None:
+                        return otherwise(body)
+                    own = tap.claim(model)
+            except Exception as error:  # noqa: BLE001 - as in ``handle``
+                return self._counted(fault_of(error), begin)
+            if own or row[0]:
+                found = oip.with_id(found, row[0] or own)
+            known.add(time.perf_counter_ns() - begin)
+            headers = ((ID_HEADER, own),) if own else ()
+            return self._counted(Response(200, found, headers=headers), begin)
+
+        return answer
 
     def _at_once(
         self, like: Request, name: str, version: str, work: Work, body: bytes
@@ -324,7 +366,11 @@ class Api:
     def _learn(self, name: str, version: str, model: Model) -> Known:
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()  # versions come and go; what answers is learnt again
-        known = self._known[name, version] = Known(model.digest, oip.form_of(model.manifest))
+        known = self._known[name, version] = Known(
+            model.digest,
+            oip.form_of(model.manifest),
+            oip.RowWriter(model.manifest, model.tensors),
+        )
         return known
 
     def _seat(self, name: str) -> Live:
