@@ -23,6 +23,7 @@ from edge_fleet import (
     compact_commands,
     drift_commands,
     export_commands,
+    fetch_commands,
     label_commands,
     quality_commands,
     report_commands,
@@ -248,6 +249,7 @@ def devices(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 app.command()(drift_commands.drift)
 app.command()(drift_commands.resolve)
 app.command()(compact_commands.compact)
+app.command()(fetch_commands.fetch)
 app.command()(report_commands.report)
 app.command()(quality_commands.quality)
 app.command()(aside_commands.accuracy)
@@ -286,7 +288,8 @@ def _print_status(found: views.Status) -> None:
     for unknown in found.unknown_profiles:
         terminal.print_line(
             f"unknown      bundle {unknown.bundle[:12]} ({unknown.model} {unknown.version}):"
-            f" {unknown.windows} windows of {unknown.devices} devices wait for its profile"
+            f" {unknown.windows} windows of {unknown.devices} devices wait for its profile:"
+            " publish it, or `edge-fleet fetch FILE`"
         )
     for fault in found.recent_faults:
         terminal.print_line(

@@ -7,7 +7,7 @@ that is counted and acknowledged: it must never come again and never stop the co
 
 from __future__ import annotations
 
-from edge_contract import aside, messages
+from edge_contract import aside, messages, telemetry
 from edge_contract.errors import InputFault
 from edge_contract.topics import Topics
 from edge_fleet.store.base import (
@@ -27,6 +27,10 @@ FUTURE_MS = 3_600_000
 """A window that ends so far ahead of our clock: one of the two clocks is wrong."""
 ROWS_MAX = 2**36
 """No device makes so many predictions in a window; sums over a fleet stay within 64 bits."""
+ROWS_PER_S_MAX = 10_000_000
+"""More than any device answers: a bare linear model in batches does a million or two a second."""
+LENGTH_LEAST_S = 60.0
+"""A clock that was set while a window ran may show it shorter than it was."""
 
 
 def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: int) -> Item:
@@ -77,11 +81,14 @@ def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: 
 
 def _window(device: str, payload: bytes, now_ms: int) -> Window | Fault:
     window = window_of(payload, now_ms)
+    telemetry.latency_of(telemetry.decode(payload))
     if window.device != device:
         detail = f"a record of {window.device!r} on the topic of {device!r}"
         return Fault(device, "wrong-device", detail, now_ms)
-    if window.rows > ROWS_MAX:
-        return Fault(device, "bad-telemetry", f"a window of {window.rows} rows", now_ms)
+    length_s = max((window.end_ms - window.start_ms) / 1000, LENGTH_LEAST_S)
+    if window.rows > min(ROWS_MAX, ROWS_PER_S_MAX * length_s):
+        detail = f"{window.rows} rows in {length_s:.0f} s: more than any device answers"
+        return Fault(device, "too-many-rows", detail, now_ms)
     return window
 
 

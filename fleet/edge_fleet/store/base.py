@@ -263,6 +263,10 @@ class Transaction(FiringsPort, Groups, RollupPort, Protocol):
         """Windows of ``bundle`` not counted yet, in order of key."""
         ...
 
+    def waiting(self, bundle: str) -> int:
+        """How many windows of ``bundle`` are not counted yet."""
+        ...
+
     def pending_bundles(self, limit: int) -> list[Unknown]:
         """Bundles that pending windows name, the one that came last first."""
         ...

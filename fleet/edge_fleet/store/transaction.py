@@ -184,6 +184,17 @@ class SqlTransaction(FiringRows, GroupRows, RollupRows):
             .limit(limit)
         )
 
+    def waiting(self, bundle: str) -> int:
+        return int(
+            self._connection.execute(
+                select(func.count()).where(
+                    not_counted,
+                    windows.c.counted == Counted.PENDING,
+                    windows.c.bundle == bytes.fromhex(bundle),
+                )
+            ).scalar_one()
+        )
+
     def pending_bundles(self, limit: int) -> list[Unknown]:
         found = self._connection.execute(
             select(
