@@ -32,10 +32,10 @@ class Size:
 
     quiet: tuple[str, ...] = ("iid", "ar1", "both", "all")
     faulty: tuple[str, ...] = ("iid", "both")
-    peers_quiet: tuple[int, int] = (6, 120)
-    ours_quiet: tuple[int, int] = (40, 720)
-    delay: tuple[int, int] = (6, 96)
-    ours_delay: tuple[int, int] = (6, 480)
+    peers_quiet: tuple[int, int] = (4, 96)
+    ours_quiet: tuple[int, int] = (20, 720)
+    delay: tuple[int, int] = (5, 72)
+    ours_delay: tuple[int, int] = (5, 480)
 
 
 QUICK = Size(

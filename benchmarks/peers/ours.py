@@ -36,6 +36,8 @@ from edge_fleet.drift.edetector import DriftTable
 from edge_pack import BuildConfig, build
 
 WORDS = np.array(["idle", "run", "ramp", "purge", "hold", "trip", "bypass"], dtype=object)
+MONDAY_S = 1_754_265_600
+"""A midnight in UTC, in seconds since 1970: where every reference begins."""
 Case = dict[str, Any]
 
 
@@ -43,14 +45,15 @@ class Ours:
     """A packaged model and what watches it.
 
     Args:
-        case: ``before`` and ``words`` as in ``monitors.py``; optional ``columns`` names.
+        case: ``before`` and ``words`` as in ``monitors.py``; ``step_s`` between rows, 60 where
+            there is none.
         ordered: the reference is in order of time; else it is declared to have none.
     """
 
     def __init__(self, case: Case, folder: Path, *, ordered: bool = True) -> None:
         self.columns = _columns(case)
         made = table(case, case["before"], case["words"])
-        bundle = package(made, folder, ordered=ordered)
+        bundle = package(made, folder, step_s=float(case.get("step_s", 60)) if ordered else 0)
         self.model = Model.open(bundle)
         assert self.model.profile is not None
         self.profile: Profile = self.model.profile
@@ -119,8 +122,11 @@ def table(case: Case, numbers: Any, words: Any) -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
-def package(rows: pd.DataFrame, folder: Path, *, ordered: bool) -> Path:
-    """A small classifier of ``rows`` as a bundle; ``rows`` are its reference, in order of time."""
+def package(rows: pd.DataFrame, folder: Path, *, step_s: float) -> Path:
+    """A small classifier of ``rows`` as a bundle.
+
+    ``rows`` are its reference, ``step_s`` after one another; 0: they have no order.
+    """
     first = rows.iloc[:, 0]
     answers = (first.fillna(first.median()) > first.median()).astype(int)
     texts = [name for name in rows if name.startswith("word")]
@@ -131,11 +137,11 @@ def package(rows: pd.DataFrame, folder: Path, *, ordered: bool) -> Path:
     model = make_pipeline(make_column_transformer(*parts), LogisticRegression(max_iter=300))
     source, data = folder / "watched.joblib", folder / "watched.csv"
     joblib.dump(model.fit(rows, answers), source)
-    written = rows.assign(at=np.arange(len(rows))) if ordered else rows
+    written = rows.assign(at=MONDAY_S + step_s * np.arange(len(rows))) if step_s else rows
     written.to_csv(data, index=False)
     config = BuildConfig(
         model=source, data=data, name="watched", version="1", out=folder / "watched.edgepack",
-        time_column="at" if ordered else "", quantize="none", measure=False, provenance=False,
+        time_column="at" if step_s else "", quantize="none", measure=False, provenance=False,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

