@@ -17,6 +17,7 @@ from datetime import tzinfo
 from pathlib import Path
 
 from edge_agent import clock, closing, hardware, identity, pipeline, predictions, state, tap
+from edge_agent.calibrating import Calibrating
 from edge_agent.config import Config
 from edge_agent.doors.every import Doors
 from edge_agent.ensemble import EnsembleSeat
@@ -37,6 +38,7 @@ from edge_agent.steps import Tell
 from edge_agent.strain import LOOK_S, Strain
 from edge_agent.telemetry import Recorder, Sender, Spool
 from edge_agent.telemetry.recorder import Instant
+from edge_agent.telemetry.resources import Meter
 from edge_agent.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.voice import Facts, Voice
@@ -111,6 +113,11 @@ class Parts:
         self.answers = predictions.kept(
             config.feedback, self.folder.answers, boot=boot, now_s=clocks.wall
         )
+        self.calibrating = (
+            Calibrating(config.calibration, self.folder.calibration)
+            if config.calibration is not None
+            else None
+        )
         rules = config.privacy.noise
         self.privacy = (
             Privacy(rules, self.folder.private, clocks.now(), window_s=config.telemetry.window_s)
@@ -125,8 +132,12 @@ class Parts:
             window_rows=config.telemetry.window_rows,
             on_record=self.sender.kick,
             latency_max_ms=config.update.latency_max_ms,
-            observer=lambda model, window: tap.tapped(model, window, self.answers),
+            observer=lambda model, window: tap.tapped(
+                model, window, self.answers, self.calibrating
+            ),
             veil=self.privacy,
+            meter=Meter(self.folder.spool, resting=lambda: self.strain.resting).look,
+            on_quality=lambda model, tell: self.loop.post(lambda: self.voice.told(model, tell)),
         )
         self.feedback = (
             Feedback(
@@ -135,6 +146,7 @@ class Parts:
                 clocks.now,
                 window_s=config.telemetry.window_s,
                 aliases={n: pipeline.order(s).answer for n, s in config.ensembles.items()},
+                learner=self.calibrating,
             )
             if self.answers is not None
             else None
@@ -327,9 +339,12 @@ class Parts:
             time.sleep(0.01)
 
     def _facts(self) -> Facts:
-        requests = {}
+        requests, calibrated = {}, {}
         for name in self.serving.models:
             sha256, totals = self.serving.seen(name)
+            said = self.calibrating.report(sha256) if self.calibrating is not None else None
+            if said is not None:
+                calibrated[name] = said
             if sha256:
                 requests[name] = (totals.answered, totals.failed)
         return Facts(
@@ -346,8 +361,10 @@ class Parts:
             events_waiting=len(self.outbox.waiting()),
             twin=self.uplink.twin,
             strain=self.strain.said,
+            quality=self.recorder.quality,
             beside=self.shadows.status(),
             bindings=self.doors.reports(),
+            calibrated=calibrated,
             privacy=self.privacy.report() if self.privacy is not None else None,
         )
 

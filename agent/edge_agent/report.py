@@ -54,6 +54,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
         bindings: what each binding did, by its name.
         twin: what is known of another agent under this name; "" when there was none of late.
         strain: whether the machine is slowed down by heat, or short of memory.
+        quality: what is wrong with the input, by model; "": with the device's clock.
         last_error: what last went wrong, at ``last_error_ms``. last_error_over_ms: when that was
             seen to work again; 0: it was not.
         privacy: what noise on counts costs; None: they leave without.
@@ -82,6 +83,7 @@ class AgentStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     bindings: dict[str, BindingReport] = {}
     twin: str = ""
     strain: Strain = Strain()
+    quality: dict[str, tuple[str, ...]] = {}
     privacy: PrivacyReport | None = None
     last_error: Annotated[str, Meta(max_length=4000)] = ""
     last_error_ms: Count = 0

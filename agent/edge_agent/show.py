@@ -14,7 +14,7 @@ from edge_agent.bindings import counts
 from edge_agent.report import AgentStatus, PrivacyReport, failure_lines
 from edge_agent.units import show_bytes
 from edge_contract import wire
-from edge_contract.messages import ModelReport
+from edge_contract.messages import Calibrated, ModelReport
 
 LOOK_S = 0.5
 _BAR = 24
@@ -42,6 +42,7 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
     if found.strain.signs:
         began = datetime.fromtimestamp(found.strain.since_ms / 1000, zone)
         said.append(f"strained    {'; '.join(found.strain.signs)} (since {began:%H:%M:%S %z})")
+    said.extend(f"bad input   {line}" for line in found.quality.get("", ()))
     for name, model in found.models.items():
         said.extend(_model(name, model, found, zone))
     for name, binding in found.bindings.items():
@@ -81,6 +82,9 @@ def _model(name: str, model: ModelReport, found: AgentStatus, zone: tzinfo) -> I
     if name in found.requests:
         answered, failed = found.requests[name]
         yield f"  answered  {answered} rows, {failed} failed"
+    yield from (f"  bad input {line}" for line in found.quality.get(name, ()))
+    if model.calibration is not None:
+        yield f"  scores    {_calibrated(model.calibration)}"
     if model.reason:
         yield f"  because   {model.reason}"
     if model.quarantined:
@@ -89,6 +93,15 @@ def _model(name: str, model: ModelReport, found: AgentStatus, zone: tzinfo) -> I
         first, *evidence = failure_lines(model.failure)
         yield f"  failed    {first}"
         yield from (f"            {line}" for line in evidence)
+
+
+def _calibrated(found: Calibrated) -> str:
+    if found.labels < found.needed:
+        return f"as the model says: {found.labels} of {found.needed} labels came here"
+    return (
+        f"put right by {found.labels} labels, by up to {found.shift:.3g}"
+        f" ({found.max_shift:g} is allowed)"
+    )
 
 
 def _fetched(model: ModelReport) -> str:

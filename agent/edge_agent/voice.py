@@ -28,7 +28,7 @@ from edge_agent.telemetry.recorder import Instant
 from edge_agent.transfer import Transfer
 from edge_contract import wire
 from edge_contract.errors import EdgeError
-from edge_contract.messages import Event, Hardware, ModelReport, Reported, Strain
+from edge_contract.messages import Calibrated, Event, Hardware, ModelReport, Reported, Strain
 from edge_contract.ports.disk import TEMPORARY
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,9 @@ class Facts:
         twin: what is known of another agent under this name. strain: heat, memory.
         bindings: what each did. beside: what is tried beside the active version, by model.
         privacy: what noise costs; None: counts leave without.
+        calibrated: how labels put scores right, by model; where counts leave with noise, the fleet
+            is not told.
+        quality: what is wrong with the input, by model; "": with the device's clock.
     """
 
     states: Mapping[str, State]
@@ -79,6 +82,8 @@ class Facts:
     bindings: dict[str, BindingReport] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
     privacy: PrivacyReport | None = None
+    calibrated: Mapping[str, Calibrated] = field(default_factory=dict)
+    quality: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Ears(Protocol):
@@ -193,7 +198,7 @@ class Voice:
                 revision=facts.revision,
                 freshness=facts.freshness,
                 labels=self._config.agent.labels,
-                models=self._models(facts),
+                models=self._models(facts, home=True),
                 twin=facts.twin[:200],
                 strain=facts.strain,
             )
@@ -233,6 +238,7 @@ class Voice:
             events_waiting=facts.events_waiting,
             twin=facts.twin,
             strain=facts.strain,
+            quality=facts.quality,
             bindings=facts.bindings,
             privacy=facts.privacy,
             last_error=self._last_error,
@@ -244,13 +250,16 @@ class Voice:
         """Leave word that the agent stopped in order."""
         write_status(self._folder.status, self.status(running=False))
 
-    def _models(self, facts: Facts) -> dict[str, ModelReport]:
+    def _models(self, facts: Facts, *, home: bool = False) -> dict[str, ModelReport]:
         found = report.model_reports(
             facts.states, self._transfers, facts.why, facts.factory, facts.waits
         )
         room = max(BESIDE_MAX_CHARS // max(len(facts.beside), 1), 40)
         for name in found.keys() & facts.beside.keys():
             found[name] = replace(found[name], beside=facts.beside[name][: min(room, 200)])
+        if not home or facts.privacy is None:
+            for name in found.keys() & facts.calibrated.keys():
+                found[name] = replace(found[name], calibration=facts.calibrated[name])
         return found
 
     def _write_status(self, now: Instant) -> None:

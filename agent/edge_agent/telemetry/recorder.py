@@ -19,19 +19,25 @@ from numpy.typing import NDArray
 from edge_agent.accept import strictest
 from edge_agent.live import Live
 from edge_agent.model import Model, Observer
+from edge_agent.steps import Tell
+from edge_agent.telemetry import stale
+from edge_agent.telemetry.inspection import FAULT, RESTORED, Inspection
 from edge_agent.telemetry.spool import Spool
-from edge_agent.telemetry.window import Totals, Window
-from edge_contract import telemetry
+from edge_agent.telemetry.window import Counts, Totals, Window
+from edge_contract import moments, telemetry
 from edge_contract.aside import Aside
 from edge_contract.errors import EdgeError
 from edge_contract.profile import Profile
 from edge_contract.residuals import Residuals
-from edge_contract.telemetry import Record, pack_counts
+from edge_contract.telemetry import QUALITY_CODES, Record, Resources, pack_counts
 
 log = logging.getLogger(__name__)
 
 WINDOW_S = 300.0
 WINDOW_ROWS = 100_000
+LOOK_S = 30.0
+"""The input is looked at so often; a look takes a millisecond at 20 features."""
+_STALE_CLOCK = QUALITY_CODES.index("stale-clock")
 
 
 class Instant(NamedTuple):
@@ -66,10 +72,17 @@ class _Watch:
     def __init__(self, model: Model, began_s: float, latency_max_ms: float) -> None:
         self.model = model
         limit_ms = strictest(latency_max_ms, model.manifest.runtime.latency_ms_max)
-        self.window = Window(model.manifest, model.profile, latency_max_ms=limit_ms)
+        self.window = Window(model.manifest, model.profile, latency_max_ms=limit_ms, tally=True)
         self.reference = Residuals(model.profile or Profile(rows=0, monitors=()))
         self.began_s = began_s
+        self.looked_s = began_s
         self.left = False
+        self.inspection: Inspection | None = None
+        """Of what answers; what is beside meets the same input."""
+
+    def inspect(self) -> None:
+        """It answers from now on."""
+        self.inspection = Inspection(self.model.manifest.version, self.reference.profile)
 
 
 class Recorder:
@@ -81,6 +94,9 @@ class Recorder:
         latency_max_ms: slower rows are counted as slow; so are those over the manifest's limit.
         observer: what a model's calls are told to, given its window; the window where it is None.
         veil: what windows go through before they leave; records of other kinds stay then.
+        meter: the machine at a moment of the monotonic clock.
+        on_quality: is told by model ("": the device) what began and what ended to be wrong with
+            the input; never where there is a veil.
     """
 
     def __init__(
@@ -95,6 +111,8 @@ class Recorder:
         latency_max_ms: float = 0.0,
         observer: Callable[[Model, Observer], Observer] | None = None,
         veil: Veil | None = None,
+        meter: Callable[[float], Resources] | None = None,
+        on_quality: Callable[[str, Tell], None] | None = None,
     ) -> None:
         self._spool = spool
         self._device = device
@@ -105,6 +123,9 @@ class Recorder:
         self._latency_max_ms = latency_max_ms
         self._observer = observer
         self._veil = veil
+        self._meter = meter
+        self._on_quality = on_quality
+        self._clock: stale.ClockSeen | None = None
         self._lock = threading.Lock()
         self._current: dict[str, _Watch] = {}
         self._beside: dict[tuple[str, str], _Watch] = {}
@@ -144,10 +165,12 @@ class Recorder:
                 del self._current[live.name]
                 if keep:
                     self._close(past, now)
+                    self._end(past)
                     self._beside[live.name, past.model.digest] = past
                 else:
                     self._leaving.append(past)
             if watch is not None:
+                watch.inspect()
                 self._current[live.name] = watch
             self._close_leaving(now)
             return old
@@ -176,7 +199,9 @@ class Recorder:
         """End the windows that are due, by their time or their rows."""
         with self._lock:
             self._close_leaving(now)
+            self._look_at_clock(now)
             for watch in (*self._current.values(), *self._beside.values()):
+                self._look(watch, now)
                 due = now.monotonic_s - watch.began_s >= self._window_s
                 if due or watch.window.rows >= self._window_rows:
                     self._close(watch, now)
@@ -200,6 +225,18 @@ class Recorder:
         watch = self._current.get(name)
         return watch.window.totals if watch is not None else Totals(0, 0, 0)
 
+    @property
+    def quality(self) -> dict[str, tuple[str, ...]]:
+        """What is wrong with the input now, a line a kind of fault, by model; "": the device."""
+        with self._lock:
+            seen = {
+                name: watch.inspection.said
+                for name, watch in self._current.items()
+                if watch.inspection is not None
+            }
+            clock = (self._clock.wrong,) if self._clock is not None else ()
+        return {name: lines for name, lines in {"": clock, **seen}.items() if any(lines)}
+
     def latency_p99_ms(self, name: str) -> float:
         """Of the current version's calls since it was put in place; see ``Window``."""
         watch = self._current.get(name)
@@ -216,10 +253,40 @@ class Recorder:
         staying = [watch for watch in self._leaving if not watch.left]
         for watch in self._leaving:
             self._close(watch, now)
+            if watch not in staying:
+                self._end(watch)
         self._leaving = staying
+
+    def _look(self, watch: _Watch, now: Instant) -> None:
+        """Tell of faults before the window ends."""
+        if watch.inspection is not None and now.monotonic_s - watch.looked_s >= LOOK_S:
+            watch.looked_s = now.monotonic_s
+            self._tell(watch.model.manifest.name, watch.inspection.look(watch.window.peek()))
+
+    def _end(self, watch: _Watch) -> None:
+        """It answers no more."""
+        if watch.inspection is not None:
+            self._tell(watch.model.manifest.name, watch.inspection.end())
+            watch.inspection = None
+
+    def _look_at_clock(self, now: Instant) -> None:
+        before = self._clock
+        self._clock = seen = stale.clock(
+            before, now.wall_ms, now.monotonic_s, synchronised=now.synchronised
+        )
+        if before is not None and bool(seen.wrong) != bool(before.wrong):
+            kind = FAULT if seen.wrong else RESTORED
+            self._tell("", [Tell(kind, "", ": ".join(filter(None, ["stale-clock", seen.wrong])))])
+
+    def _tell(self, model: str, told: list[Tell]) -> None:
+        for each in told:
+            log.warning("%s%s: %s", f"{model}: " if model else "", each.kind, each.detail)
+            if self._on_quality is not None and self._veil is None:
+                self._on_quality(model, each)
 
     def _close(self, watch: _Watch, now: Instant) -> None:
         counts = watch.window.close()
+        findings = self._inspected(watch, counts)
         elapsed_ms = int(1000 * max(now.monotonic_s - watch.began_s, 0))
         watch.began_s = now.monotonic_s
         if counts.empty and self._veil is None:
@@ -242,6 +309,10 @@ class Recorder:
             coding=telemetry.CODING_RESIDUALS,
             counts=watch.reference.write(counts.cells, counts.rows),
             latency=pack_counts(counts.latency),
+            errors=_without_end(counts.errors),
+            moments=_moments(watch.reference.profile, counts),
+            quality=findings,
+            resources=self._meter(now.monotonic_s) if self._meter is not None else None,
         )
         if self._veil is not None:
             share = len(self._current) + len(self._beside)
@@ -250,6 +321,15 @@ class Recorder:
                 return
             record = released
         self._append(record)
+
+    def _inspected(self, watch: _Watch, counts: Counts) -> tuple[tuple[int, int], ...]:
+        """What was wrong in the window, the device's clock first."""
+        clock = ((_STALE_CLOCK, 0),) if self._clock is not None and self._clock.wrong else ()
+        if watch.inspection is None:
+            return clock
+        told, findings = watch.inspection.close(counts)
+        self._tell(watch.model.manifest.name, told)
+        return (*clock, *findings)[: telemetry.FINDINGS_MAX]
 
     def _append(self, record: Record | Aside) -> None:
         numbered = replace(
@@ -264,6 +344,17 @@ class Recorder:
             return
         if self._on_record is not None:
             self._on_record()
+
+
+def _without_end(errors: tuple[int, ...]) -> tuple[int, ...]:
+    """Without zeros at the end."""
+    last = max((at for at, count in enumerate(errors) if count), default=-1)
+    return errors[: last + 1]
+
+
+def _moments(profile: Profile, counts: Counts) -> bytes:
+    tallied = counts.tallied
+    return b"" if tallied is None else moments.write(profile, counts.cells, tallied.moments())
 
 
 def _mark_left(watch: _Watch | None) -> None:
