@@ -9,13 +9,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `fleet_kit` is beside the tests
 
-from fleet_kit import Packed, pack, until
+from fleet_kit import Packed, Publisher, pack, until
 
 from edge_fleet.store.sql import SqlStore, open_store
 
@@ -109,3 +110,10 @@ def any_store(any_db: str) -> Iterator[SqlStore]:
     opened = open_store(any_db, create=True)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def publisher(any_broker: Any) -> Iterator[Publisher]:
+    made = Publisher(any_broker.url)
+    yield made
+    made.close()

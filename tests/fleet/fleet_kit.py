@@ -1,9 +1,12 @@
 """A bundle with a real profile, and a device that publishes real records of it."""
 
 import hashlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,9 +16,13 @@ from edge_contract import manifest as manifests
 from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.profile import Monitor, Profile
 from edge_contract.topics import Topics
+from edge_fleet.collector import Collector, CollectorConfig
+from edge_fleet.drift.budget import Budget
+from edge_fleet.store.sql import SqlStore
 
 FLEET = "test"
 REFERENCE_ROWS = 20_000
+BUDGET = Budget(1, 60)
 
 
 def number(name: str, values: np.ndarray, *, design_effect: float = 1.0) -> Monitor:
@@ -250,3 +257,46 @@ def until(condition: Callable[[], object], what: str, timeout_s: float = 120.0) 
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s: {what}"
         time.sleep(0.02)
+
+
+@contextmanager
+def collecting(url: str, store: SqlStore) -> Iterator[None]:
+    """A collector in a thread; its errors are the test's."""
+    stop, started = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+    config = CollectorConfig(broker_url.parse(url), FLEET, budget=BUDGET, retry_s=0.05)
+
+    def run() -> None:
+        try:
+            Collector(config, store).run(stop, started.set)
+        except BaseException as error:  # noqa: BLE001 (raised in the test's thread)
+            errors.append(error)
+            started.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert started.wait(20)
+        if errors:
+            raise errors[0]
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def totals(store: SqlStore) -> Any:
+    with store.reading() as tx:
+        return tx.totals()
+
+
+def settled(store: SqlStore, windows: int, *, pending: int = 0) -> Callable[[], bool]:
+    return lambda: (totals(store).windows, totals(store).pending) == (windows, pending)
+
+
+def fault_kinds(store: SqlStore) -> dict[tuple[str, str], int]:
+    with store.reading() as tx:
+        return {(fault.device, fault.kind): fault.count for fault in tx.faults()}

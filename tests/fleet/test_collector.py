@@ -8,78 +8,36 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from fleet_kit import FLEET, Packed, Publisher, draw, pack, record, until
+from fleet_kit import (
+    FLEET,
+    Packed,
+    Publisher,
+    collecting,
+    draw,
+    fault_kinds,
+    pack,
+    record,
+    settled,
+    totals,
+    until,
+)
 
 from edge_contract import broker_url, messages, telemetry
 from edge_contract.errors import InputFault, PeerFault
 from edge_fleet import reports
 from edge_fleet.broker import BrokerConfig, BrokerThread, Direction, Double
 from edge_fleet.collector import Collector, CollectorConfig, now_ms
-from edge_fleet.drift.budget import Budget
 from edge_fleet.store.sql import SqlStore, open_store
-
-BUDGET = Budget(1, 60)
-
-
-@contextmanager
-def collecting(url: str, store: SqlStore) -> Iterator[None]:
-    """A collector in a thread; its errors are the test's."""
-    stop, started = threading.Event(), threading.Event()
-    errors: list[BaseException] = []
-    config = CollectorConfig(broker_url.parse(url), FLEET, budget=BUDGET, retry_s=0.05)
-
-    def run() -> None:
-        try:
-            Collector(config, store).run(stop, started.set)
-        except BaseException as error:  # noqa: BLE001 (raised in the test's thread)
-            errors.append(error)
-            started.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert started.wait(20)
-        if errors:
-            raise errors[0]
-        yield
-    finally:
-        stop.set()
-        thread.join(30)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
-
-
-@pytest.fixture
-def publisher(any_broker: Any) -> Iterator[Publisher]:
-    made = Publisher(any_broker.url)
-    yield made
-    made.close()
-
-
-def totals(store: SqlStore) -> Any:
-    with store.reading() as tx:
-        return tx.totals()
-
-
-def settled(store: SqlStore, windows: int, *, pending: int = 0) -> Callable[[], bool]:
-    return lambda: (totals(store).windows, totals(store).pending) == (windows, pending)
 
 
 def quiet(packed: Packed, rng: np.random.Generator, **where: Any) -> telemetry.Record:
     return record(packed, packed.counts(draw(rng, 50)), **where)
-
-
-def fault_kinds(store: SqlStore) -> dict[tuple[str, str], int]:
-    with store.reading() as tx:
-        return {(fault.device, fault.kind): fault.count for fault in tx.faults()}
 
 
 def test_windows_become_evidence_and_one_alarm_names_device_and_feature(
