@@ -25,6 +25,7 @@ from edge_agent.bindings.settings import BINDINGS_MAX, Binding
 from edge_agent.pipeline import Spec
 from edge_agent.settings import (
     Broker,
+    Calibration,
     Download,
     Feedback,
     Http,
@@ -69,6 +70,7 @@ class Config(Struct, frozen=True, kw_only=True):
     feedback: Feedback = Feedback()
     shadow: Shadow = Shadow()
     privacy: Privacy = Privacy()
+    calibration: Calibration | None = None
     overload: Overload = Overload()
     brokers: dict[str, Broker] = {}
     bindings: tuple[Binding, ...] = ()
@@ -124,6 +126,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "feedback": Feedback,
     "shadow": Shadow,
     "privacy": Privacy,
+    "calibration": Calibration,
     "overload": Overload,
 }
 _REQUIRED = ("agent", "broker")

@@ -37,6 +37,16 @@ class Records(Protocol):
         """Number the record and spool it."""
 
 
+class Learner(Protocol):
+    """Who else hears of labels that count: ``calibrating.Calibrating``."""
+
+    def count(self, answer: Answer, truth: float) -> None:
+        """A label counted for the first time."""
+
+    def save(self) -> None:
+        """The marks are on disk."""
+
+
 class _Period:
     """What came for one version since its last record."""
 
@@ -93,6 +103,7 @@ class Feedback:
         records: where counts go, every ``window_s`` in which a label came.
         now: this moment by both clocks.
         aliases: the model whose answers an ensemble gives, by the ensemble's name.
+        learner: hears of each label that counts.
     """
 
     def __init__(
@@ -103,12 +114,14 @@ class Feedback:
         *,
         window_s: float,
         aliases: Mapping[str, str] | None = None,
+        learner: Learner | None = None,
     ) -> None:
         self._answers = answers
         self._records = records
         self._now = now
         self._window_s = window_s
         self._aliases = dict(aliases or {})
+        self._learner = learner
         self._lock = threading.Lock()
         self._periods: dict[str, _Period] = {}
         self._saved_s = now().monotonic_s
@@ -169,6 +182,8 @@ class Feedback:
             period.tally[again] += 1
             return again, ""
         period.count(found, truth)
+        if self._learner is not None:
+            self._learner.count(found, truth)
         return "counted", ""
 
     def _period(self, bundle: Bundle) -> _Period:
@@ -192,6 +207,8 @@ class Feedback:
         except EdgeError as error:
             log.warning("labels are held back: %s", error.what)
             return False
+        if self._learner is not None:
+            self._learner.save()
         return True
 
 

@@ -8,6 +8,7 @@
     slots/<digest>/               one bundle, immutable
     models/<name>/state.json      the update's state; replacing it is what activates a slot
     spool/  outbox/               what is not home yet
+    calibration/                  what labels said of scores, by version
     private/                      counts that wait for noise, and what noise has cost
 
 Guards: one agent a folder; a boot number is never used twice.
@@ -107,6 +108,11 @@ class Folder:
         return self.path / "answers.bin"
 
     @property
+    def calibration(self) -> Path:
+        """What labels said of scores, by version."""
+        return self.path / "calibration"
+
+    @property
     def private(self) -> Path:
         """Counts that wait for noise, and the ledger of what noise has cost."""
         return self.path / "private"
@@ -131,7 +137,7 @@ def clear_up(folder: Folder) -> None:
     # Who knows what else lies at the top.
     for path in (folder.boot, folder.desired, folder.download, folder.status, folder.answers):
         settle(folder.path, f".{path.name}.*{TEMPORARY}", deep=False)
-    for name in ("tuf", "chunks", "models", "slots", "spool", "outbox", "private"):
+    for name in ("tuf", "chunks", "models", "slots", "spool", "outbox", "private", "calibration"):
         settle(folder.path / name)
 
 

@@ -28,6 +28,8 @@ class Prediction(Struct, frozen=True, omit_defaults=True, repr_omit_defaults=Tru
         value: of a regression.
         outputs: every output tensor of a model without declared meaning.
         id: what a label that comes later refers to, where an agent gave one.
+        calibrated: the label's probability by the labels that came on this device, where it is
+            calibrated; ``probabilities`` are the model's own in any case.
     """
 
     label: Label | None = None
@@ -35,6 +37,7 @@ class Prediction(Struct, frozen=True, omit_defaults=True, repr_omit_defaults=Tru
     value: float | None = None
     outputs: dict[str, NDArray[Any]] = {}
     id: str | None = None
+    calibrated: float | None = None
 
     @property
     def score(self) -> float | None:

@@ -165,6 +165,18 @@ class Feedback(Struct, frozen=True, kw_only=True):
     hours: Annotated[float, Meta(gt=0, le=8784)] = 72.0
 
 
+class Calibration(Struct, frozen=True, kw_only=True):
+    """``[calibration]``: scores put right by labels that come here, where the publisher allows it.
+
+    Attributes:
+        models: which; empty: every one that allows it. min_labels: more than the publisher asks
+            for, before anything moves.
+    """
+
+    models: Models = ()
+    min_labels: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+
+
 class Noise(Struct, frozen=True, kw_only=True):
     """Noise on counts: see ``edge_agent.noise``.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from edge_agent.calibrating import Calibrating
+from edge_agent.calibration import Curve
 from edge_agent.inputs import Batch
 from edge_agent.model import Model, Observer
 from edge_agent.outputs import Prediction
@@ -30,9 +32,10 @@ class Tap:
     Attributes:
         noted: keeps the answers for labels; None: there is no feedback.
         watcher: sees the answered calls; None: nobody does. May be set at any time.
+        curve: puts the scores of answers in words right; None: they are the model's alone.
     """
 
-    __slots__ = ("noted", "watcher", "window")
+    __slots__ = ("curve", "noted", "watcher", "window")
 
     def __init__(
         self, window: Observer, noted: Noted | None = None, watcher: Watcher | None = None
@@ -40,6 +43,7 @@ class Tap:
         self.window = window
         self.noted = noted
         self.watcher = watcher
+        self.curve: Curve | None = None
 
     def observe(
         self, batch: Batch, labels: Sequence[int], scores: Sequence[float], latency_ns: int
@@ -61,12 +65,20 @@ class Tap:
         self.window.failed(rows, code)
 
 
-def tapped(model: Model, window: Observer, answers: Answers | None) -> Observer:
+def tapped(
+    model: Model,
+    window: Observer,
+    answers: Answers | None,
+    calibrating: Calibrating | None = None,
+) -> Observer:
     """What a model tells its calls to, given its window; ``answers``: None without feedback."""
     bundle = bundle_of(model.manifest, model.profile, model.digest)
     if answers is None or bundle is None:
         return window
-    return Tap(window, Noted(answers, bundle))
+    tap = Tap(window, Noted(answers, bundle))
+    if calibrating is not None:
+        calibrating.attach(bundle, model.manifest.calibration, tap)
+    return tap
 
 
 def watch(model: Model, watcher: Watcher | None) -> None:
@@ -87,7 +99,10 @@ def claim(model: Model) -> str:
 
 
 def predict(model: Model, rows: object) -> Prediction | list[Prediction]:
-    """As ``Model.predict``, each prediction with its id where the agent gives ids."""
+    """As ``Model.predict``, each prediction with its id where the agent gives ids.
+
+    Where labels that came here put scores right, it says that probability beside the model's own.
+    """
     found = model.predict(rows)
     observer = model.observer
     if type(observer) is not Tap or observer.noted is None:
@@ -96,10 +111,12 @@ def predict(model: Model, rows: object) -> Prediction | list[Prediction]:
     number = noted.claim()
     if not number:
         return found
+    curve = observer.curve
     if not isinstance(found, list):
-        return _with_id(found, noted.id_of(number))
-    return [_with_id(each, noted.id_of(at)) for at, each in enumerate(found, number)]
+        return _with_id(found, noted.id_of(number), curve)
+    return [_with_id(each, noted.id_of(at), curve) for at, each in enumerate(found, number)]
 
 
-def _with_id(found: Prediction, own: str) -> Prediction:
-    return Prediction(found.label, found.probabilities, found.value, found.outputs, own)
+def _with_id(found: Prediction, own: str, curve: Curve | None) -> Prediction:
+    said = None if curve is None else curve.of(str(found.label), found.probabilities)
+    return Prediction(found.label, found.probabilities, found.value, found.outputs, own, said)

@@ -297,6 +297,17 @@ class Provenance(Struct, frozen=True, omit_defaults=True, kw_only=True):
     registered: str = ""
 
 
+class Calibration(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a device may do to the model's scores by labels that come there; never to its labels.
+
+    Attributes:
+        max_shift: no score moves farther. min_labels: with fewer labels nothing moves.
+    """
+
+    max_shift: float
+    min_labels: int = 200
+
+
 class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The signed description of one bundle. See the field types for units and meaning."""
 
@@ -318,6 +329,7 @@ class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
     baseline: Baseline | None = None
     licence: str = ""
     intended_use: str = ""
+    calibration: Calibration | None = None
 
     def file(self, name: str) -> File:
         """The member called ``name``. Raises InputFault when the manifest has none."""
@@ -385,6 +397,9 @@ def _check(manifest: Manifest) -> None:
             raise InputFault(f"output {tensor!r} is not among the model's output tensors")
     if manifest.outputs.scores and not manifest.outputs.labels:
         raise InputFault("the manifest has scores but no labels")
+    bounds = manifest.calibration
+    if bounds is not None and not (0 < bounds.max_shift <= 1 and bounds.min_labels >= 1):
+        raise InputFault("the manifest's calibration has bounds out of range")
 
 
 def _check_files(files: tuple[File, ...]) -> None:

@@ -202,6 +202,19 @@ class Failure(Struct, frozen=True, omit_defaults=True, kw_only=True):
     findings: Findings | None = None
 
 
+class Calibrated(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How labels on the device put the scores of what answers right.
+
+    ``labels`` so far, of ``needed``; with fewer nothing moves. ``shift``: the farthest that a score
+    moves; ``max_shift``: the publisher's bound.
+    """
+
+    labels: Count
+    needed: Count
+    shift: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    max_shift: Annotated[float, Meta(ge=0, le=1)]
+
+
 class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The state of one model on a device. Versions are "" where there is none.
 
@@ -210,6 +223,7 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     ``total_bytes`` are here (0 before that is known), ``bytes_per_s`` came lately. ``waits``: what
     the phase waits for, in words; ``until_ms``: when that ends by the device's clock, 0 where it
     is not known. ``beside``: what is tried beside the active version, and how, in words.
+    ``calibration``: None where the version may not be calibrated, or the device does not want it.
     """
 
     phase: Phase
@@ -228,6 +242,7 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     waits: Short = ""
     until_ms: Count = 0
     beside: Short = ""
+    calibration: Calibrated | None = None
 
 
 class Reported(Struct, frozen=True, kw_only=True):
@@ -300,6 +315,7 @@ class Outcome(Struct, frozen=True, omit_defaults=True, kw_only=True):
     value: float | None = None
     outputs: dict[str, TensorData] = {}
     id: Short = ""
+    calibrated: float | None = None
 
 
 class Label(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

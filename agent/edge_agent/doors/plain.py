@@ -52,6 +52,7 @@ def _outcome(prediction: Prediction) -> Outcome:
         value=prediction.value,
         outputs={name: _listed(name, array) for name, array in prediction.outputs.items()},
         id=prediction.id or "",
+        calibrated=prediction.calibrated,
     )
 
 
