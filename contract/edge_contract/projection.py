@@ -30,6 +30,8 @@ CLIP = 8.0
 """Standard deviations: one wild value does not turn every direction towards itself."""
 MISSING_MAX = 0.5
 """Share of a row's inputs that may be missing."""
+LOADINGS_MAX, LOADING_LEAST = 4, 0.5
+"""So many features name a direction: those with at least half the largest weight."""
 _STORED = np.dtype("<f2")
 """Eleven bits are more than a direction estimated from some thousand rows deserves."""
 
@@ -92,6 +94,21 @@ def check(projection: Projection) -> None:
     if not finite or min(projection.scales) <= 0:
         raise InputFault(f"the projection of {name} has a scale that is not above 0")
     _matrix(projection)
+
+
+def loadings(projection: Projection, name: str) -> tuple[str, ...]:
+    """What the direction ``name`` looks at most, the heaviest first, at most ``LOADINGS_MAX``.
+
+    Features whose weight, of values in standard deviations, is at least half the largest; the
+    tensor's name where it is a tensor's direction.
+    """
+    if projection.tensor:
+        return (projection.tensor,)
+    weights = np.abs(_matrix(projection)[projection.names.index(name)])
+    by_input = np.repeat(weights, projection.group)[: projection.elements]
+    order = np.argsort(-by_input, kind="stable")[:LOADINGS_MAX].tolist()
+    heavy = LOADING_LEAST * float(by_input.max())
+    return tuple(projection.inputs[at] for at in order if by_input[at] >= heavy)
 
 
 def _matrix(projection: Projection) -> Floats:

@@ -165,7 +165,9 @@ def _change(found: ranking.Ranked, one: _Counted, at: int) -> Change:
     what = "changed"
     if table.entries:
         entry = explanations.telling_entry(table, (counts @ table.log_e).astype(np.float32))
-        what = explanations.explain(table, entry, counts, one.known.labels).text
+        what = explanations.explain(
+            table, entry, counts, one.known.labels, one.known.profile.projections
+        ).text
     ordered = monitor.kind != "category"
     samples = oneshot.cells(monitor, counts)
     return Change(

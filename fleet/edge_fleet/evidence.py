@@ -230,7 +230,11 @@ class _History:
         own = before.counts[:, at : at + table.monitor.cells]
         begin = edetector.change_point(own @ table.log_e[:, entry])
         explanation = explanations.explain(
-            table, entry, own[begin:].sum(axis=0), self._known.labels
+            table,
+            entry,
+            own[begin:].sum(axis=0),
+            self._known.labels,
+            self._known.profile.projections,
         )
         alarm = Alarm(
             device=window.device,

@@ -22,7 +22,7 @@ from edge_fleet import kept
 from edge_fleet.cohorts import Membership
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import groups as detectors
-from edge_fleet.drift.budget import Budget, Scope
+from edge_fleet.drift.budget import Budget, Part
 from edge_fleet.drift.groups import EVERY_DEVICE, GroupState, GroupTable, Pace
 from edge_fleet.library import Known
 from edge_fleet.store.base import Alarm, Transaction, Window
@@ -92,7 +92,7 @@ class GroupEvidence:
         windows: Sequence[Window],
         log_e: Floats,
         *,
-        thresholds: Mapping[Scope, float],
+        thresholds: Mapping[Part, float],
         now_ms: int,
     ) -> list[Alarm]:
         """Count ``windows`` of one bundle, with their log evidence; returns new alarms."""
@@ -172,7 +172,9 @@ class GroupEvidence:
             self._solo[crossing.place] = state.slot
             return None
         explanation = explanations.of_group(
-            explanations.explain(table, entry, members.counts.sum(axis=0), known.labels),
+            explanations.explain(
+                table, entry, members.counts.sum(axis=0), known.labels, known.profile.projections
+            ),
             members.names,
             members.evidence,
         )

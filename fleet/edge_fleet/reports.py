@@ -18,7 +18,7 @@ from edge_contract.errors import InputFault
 from edge_fleet import asides
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import groups
-from edge_fleet.drift.budget import Budget, Scope
+from edge_fleet.drift.budget import Budget, Part
 from edge_fleet.drift.groups import GroupTable, Pace
 from edge_fleet.evidence import load_state, streams
 from edge_fleet.library import Library
@@ -274,7 +274,7 @@ def _levels(tx: Transaction, threshold: float) -> Iterable[Level]:
 
 
 def _group_levels(
-    tx: Transaction, thresholds: Mapping[Scope, float], budget: Budget
+    tx: Transaction, thresholds: Mapping[Part, float], budget: Budget
 ) -> Iterable[Level]:
     library, pace = Library(), Pace.of(budget.window_s)
     newest = {(group.name, group.model): group for group in tx.all_groups()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from edge_fleet.drift.budget import Scope
+from edge_fleet.drift.budget import Part, Scope
 from edge_fleet.drift.explain import CellChange, DeviceShare
 from edge_fleet.liveness import Liveness
 
@@ -156,4 +156,4 @@ class Drift(Struct, frozen=True):
     alarms: tuple[AlarmReport, ...]
     levels: tuple[Level, ...]
     threshold: float
-    thresholds: dict[Scope, float] = {}
+    thresholds: dict[Part, float] = {}

@@ -10,6 +10,7 @@ from scipy import special, stats
 
 from edge_contract import profile as profiles
 from edge_contract.profile import Monitor, Profile
+from edge_contract.projection import Projector
 from edge_fleet.drift import edetector
 from edge_fleet.drift.budget import Budget
 from edge_fleet.drift.components import (
@@ -19,7 +20,17 @@ from edge_fleet.drift.components import (
     polynomials,
 )
 from edge_fleet.drift.edetector import DriftTable, advance, change_point, monitor_table, tolerance
-from edge_fleet.drift.explain import explain, median_of, telling_entry
+from edge_fleet.drift.explain import (
+    CellChange,
+    decode,
+    encode,
+    explain,
+    family,
+    median_of,
+    sparkline,
+    telling_entry,
+)
+from edge_pack import directions
 
 RNG = np.random.default_rng(7)
 MONITORS = {
@@ -444,3 +455,58 @@ def test_the_threshold_is_streams_times_windows_over_alarms() -> None:
 
 def test_evidence_can_reach_the_threshold_of_a_million_devices() -> None:
     assert Budget(0.1, 60).log_threshold(1_000_000 * 10_000) < edetector.LOG_MAX
+
+
+# -- what an alarm shows -------------------------------------------------------------------
+
+
+def test_a_lost_correlation_is_named_with_its_features(rng: np.random.Generator) -> None:
+    """Margins stay as they were; the narrow direction of the pair widens, and says which pair."""
+    z = rng.normal(size=(20_000, 3))
+    table = np.column_stack([z[:, 0], 0.9 * z[:, 0] + np.sqrt(1 - 0.81) * z[:, 1], z[:, 2]])
+    columns = {"flow": table[:, 0], "power": table[:, 1], "noise": table[:, 2]}
+    found = directions.of_features(columns, None)
+    assert found is not None
+    projection, projected = found
+    monitors = [
+        msgspec.structs.replace(number(name, values), source="projection")
+        for name, values in zip(projection.names, projected.T, strict=True)
+    ]
+    apart = np.column_stack([rng.permutation(table[:200, 0]), table[:200, 1], table[:200, 2]])
+    strongest, told = -np.inf, None
+    for monitor, values in zip(monitors, Projector(projection)(apart).T, strict=True):
+        bets = monitor_table(monitor)
+        counts = profiles.count_numbers(monitor, values)
+        evidence = counts @ bets.log_e
+        if evidence.max() > strongest:
+            strongest = float(evidence.max())
+            entry = telling_entry(bets, evidence.astype(np.float32))
+            told = explain(bets, entry, counts, projections=(projection,))
+    assert strongest > 17, "found in 200 rows"
+    assert told is not None
+    assert told.kind == "correlation"
+    assert told.text.startswith(("correlation of flow, power", "correlation of power, flow"))
+    assert "noise" not in told.text
+
+
+def test_a_sparkline_draws_both_sides_to_one_scale() -> None:
+    bars = [CellChange(str(i), 0.1, 0.0) for i in range(10)] + [CellChange("new", 0.0, 1.0)]
+    before, after = sparkline(bars, after=False), sparkline(bars, after=True)
+    assert (len(before), len(after)) == (11, 11)
+    assert after == " " * 10 + "█"
+    assert set(before[:10]) == {"▁"}
+    many = [CellChange(str(i), 1 / 40, 1 / 40) for i in range(40)]
+    assert len(sparkline(many, after=True)) == 12
+    assert sparkline([], after=True) == ""
+
+
+def test_an_explanation_from_a_store_of_before_is_read() -> None:
+    old = b'{"kind":"stuck","text":"stuck at 3","rows":60,"cells":[]}'
+    read = decode(old)
+    assert (read.kind, read.bars, read.devices, read.members) == ("stuck", (), (), 0)
+    assert decode(encode(read)) == read
+
+
+def test_kinds_of_moved_values_are_one_family() -> None:
+    assert family("mean-up") == family("spread-down") == family("out-of-range")
+    assert len({family(kind) for kind in ("mean-up", "missing", "stuck", "correlation")}) == 4

@@ -11,9 +11,10 @@ streams. 1,000 devices with 20 monitors and hourly windows: S = 20,000, W = 720,
 A = 14.4 million. Ten times as many devices cost a device only log 10 = 2.3 nats more evidence, some
 ten more windows' worth of a weak shift and nothing to speak of for a strong one.
 
-N is split over the scopes: half to devices, a quarter to cohorts, a quarter to the fleet; what a
-scope without streams does not need goes to devices. Few streams watch many devices, so a quarter
-for one is plenty: of 20 monitors over the whole fleet, A is 57,600 instead of 28.8 million.
+N is split over the scopes: two fifths to devices, a quarter to cohorts, a quarter to the fleet, a
+tenth to error rates by late labels (``error_watch``; a stream is a device whose labels come). What
+a part without streams does not need goes to devices. Few streams watch many devices, so a quarter
+for one is plenty: of 20 monitors over the whole fleet, A is 57,600 instead of 36 million.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ MONTH_S = 30 * 24 * 3600
 
 Scope = Literal["device", "cohort", "fleet"]
 """What an alarm is about: one device, devices of one label, all devices."""
-SHARES: Mapping[Scope, float] = {"device": 0.5, "cohort": 0.25, "fleet": 0.25}
+Part = Literal["device", "cohort", "fleet", "labels"]
+"""What has a share of N: the scopes, and error rates."""
+SHARES: Mapping[Part, float] = {"device": 0.4, "cohort": 0.25, "fleet": 0.25, "labels": 0.1}
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Budget:
         budget = max(streams, 1) * self.windows_per_month / (self.false_alarms_per_month * share)
         return max(log(budget), 0.0)
 
-    def log_thresholds(self, streams: Mapping[Scope, int]) -> dict[Scope, float]:
-        """log A of each scope; ``streams``: of each scope, 0 or absent for one that is not."""
+    def log_thresholds(self, streams: Mapping[Part, int]) -> dict[Part, float]:
+        """log A of each part; ``streams``: of each part, 0 or absent for one that is not."""
         shares = {scope: share for scope, share in SHARES.items() if streams.get(scope)}
         shares["device"] = 1.0 - sum(shares.values()) + shares.get("device", 0.0)
         return {

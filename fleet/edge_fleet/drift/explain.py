@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from edge_contract.profile import Monitor
+from edge_contract.projection import Projection, loadings
 from edge_contract.typed import json_decoder
 from edge_fleet.drift.components import (
     Component,
@@ -115,13 +116,18 @@ def decode(data: bytes) -> Explanation:
 
 
 def explain(
-    table: MonitorTable, entry: int, counts: NDArray[np.int64], labels: tuple[str, ...] = ()
+    table: MonitorTable,
+    entry: int,
+    counts: NDArray[np.int64],
+    labels: tuple[str, ...] = (),
+    projections: Sequence[Projection] = (),
 ) -> Explanation:
     """Say what entry ``entry`` of ``table`` holds evidence of.
 
     Args:
         counts: rows since the change, ``[cells]`` of the monitor.
         labels: the model's labels as text, for a monitor of its scores.
+        projections: the profile's, for a monitor of a direction.
     """
     monitor = table.monitor
     names = cell_names(monitor, labels)
@@ -134,6 +140,8 @@ def explain(
         kind, text = _how_it_moved(component, bet.sign, monitor, after)
     else:
         kind, text = _whose_share(component, monitor, before, after, labels)
+    if monitor.source == "projection":
+        kind, text = _along(monitor, component, kind, text, projections)
     stuck = _stuck(monitor, before, after, rows, names)
     if stuck:
         kind, text = "stuck", stuck
@@ -284,6 +292,17 @@ def _whose_share(
         return "label", f"predicted {label_name(component.index, labels)}: {change}"
     kind = "out-of-range" if component.name in ("under", "over") else component.name
     return kind, f"{_SPECIAL_WORDS[component.name]}: {change}"
+
+
+def _along(
+    monitor: Monitor, component: Component, kind: str, text: str, projections: Sequence[Projection]
+) -> tuple[str, str]:
+    """Of a direction: a moved mean is a shift of features together, all else a lost correlation."""
+    names = [n for p in projections if monitor.name in p.names for n in loadings(p, monitor.name)]
+    together = ", ".join(names) or monitor.name
+    if component.name == "mean" or not component.degree:
+        return kind, f"{text} along {together}"
+    return "correlation", f"correlation of {together} changed: {text} along {monitor.name}"
 
 
 def _moved(monitor: Monitor, after: Floats) -> str:
