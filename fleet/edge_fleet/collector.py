@@ -21,6 +21,7 @@ from edge_contract.ports.mqtt import Link, LinkConfig, Message, Ticket
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import intake, twins
 from edge_fleet.drift.budget import Budget
+from edge_fleet.error_watch import ErrorWatch
 from edge_fleet.evidence import Evidence, Outcome
 from edge_fleet.fetcher import Fetcher
 from edge_fleet.library import Library
@@ -128,6 +129,7 @@ class Collector:
         self._subscribed: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
         self._library = Library()
         self._evidence = Evidence(self._library, config.budget)
+        self._errors = ErrorWatch(self._library, config.budget)
         self._twins = twins.Twins()
         self._logged: set[tuple[str, str]] = set()
         self._heartbeat_s = self._rescan_s = float("-inf")
@@ -254,7 +256,8 @@ class Collector:
                 tx.report(item)
         events = [item for item in items if isinstance(item, EventSeen)]
         tx.add_events(events)
-        tx.add_asides([item for item in items if isinstance(item, AsideSeen)])
+        asides = tx.add_asides([item for item in items if isinstance(item, AsideSeen)])
+        self._errors.count(tx, asides, self._clock_ms())
         faults += filter(None, map(twins.told, events))
         outcome = self._evidence.count(tx, fresh, self._clock_ms())
         tx.add_faults(faults + outcome.faults)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from edge_contract import aside
 from edge_contract.profile import Monitor
-from edge_fleet import kept
+from edge_fleet import error_watch, kept
 from edge_fleet.drift.budget import Budget
+from edge_fleet.evidence import streams
 from edge_fleet.library import Known, Library
 from edge_fleet.quality import cbpe, late
-from edge_fleet.quality.betting import ErrorDetector
 from edge_fleet.quality.estimates import Estimate
 from edge_fleet.reports import LN10, budget_of, instant
 from edge_fleet.store.base import AsideKind, Store, Transaction
@@ -30,6 +30,8 @@ SEED = 26
 
 class Errors(Struct, frozen=True):
     """Bets on a risen error rate, over the labels in the order in which they came.
+
+    They are the collector's, whose alarms stand in ``edge-fleet drift``.
 
     Attributes:
         watched: the error rate that is no alarm: the upper end of the build's own interval.
@@ -67,7 +69,6 @@ class _Labels:
     """Label records of one bundle in the order of arrival: ``[records, 2, labels, bins]``."""
 
     counts: NDArray[np.int64]
-    devices: int
 
 
 def qualities(
@@ -76,18 +77,20 @@ def qualities(
     """Every version that answered in the last ``period_ms`` and says labels; () for none."""
     budget = budget_of(store.settings())
     with store.reading() as tx:
-        return read(tx, now_ms - period_ms, model, budget)
+        return read(tx, now_ms, budget, period_ms=period_ms, model=model)
 
 
 def read(
-    tx: Transaction, since_ms: int, model: str, budget: Budget
+    tx: Transaction, now_ms: int, budget: Budget, *, period_ms: int, model: str
 ) -> tuple[VersionQuality, ...]:
     """As ``qualities``, within a reading."""
-    return tuple(_read(tx, since_ms, model, budget))
+    return tuple(_read(tx, now_ms, budget, period_ms=period_ms, model=model))
 
 
-def _read(tx: Transaction, since_ms: int, model: str, budget: Budget) -> Iterator[VersionQuality]:
-    library = Library()
+def _read(
+    tx: Transaction, now_ms: int, budget: Budget, *, period_ms: int, model: str
+) -> Iterator[VersionQuality]:
+    library, since_ms = Library(), now_ms - period_ms
     labelled = _labelled(tx)
     for bundle in sorted({d.bundle for d in tx.all_detectors() if model in ("", d.model)}):
         known = library.find(tx, bundle)
@@ -103,7 +106,7 @@ def _read(tx: Transaction, since_ms: int, model: str, budget: Budget) -> Iterato
             labels = _fitting(monitor, labelled.get(bundle, ()))
             yield _version(
                 known=known, monitor=monitor, counts=counts, labels=labels, since_ms=since_ms,
-                budget=budget,
+                errors=_errors(tx, known, budget, now_ms),
             )  # fmt: skip
 
 
@@ -130,12 +133,12 @@ def _fitting(monitor: Monitor, records: Sequence[tuple[int, aside.Labelled]]) ->
     fit.sort(key=lambda each: (each[0], each[1].device, each[1].boot, each[1].seq))
     counts = [aside.counts_of(record) for _, record in fit]
     empty = np.zeros((0, 2, monitor.labels, bins), dtype=np.int64)
-    return _Labels(np.stack(counts) if counts else empty, len({record.device for _, record in fit}))
+    return _Labels(np.stack(counts) if counts else empty)
 
 
 def _version(
     *, known: Known, monitor: Monitor, counts: NDArray[np.int64], labels: _Labels, since_ms: int,
-    budget: Budget,
+    errors: Errors | None,
 ) -> VersionQuality:  # fmt: skip
     answers = labels.counts.sum(axis=0)
     calibration, whose = cbpe.from_scores(monitor), "the scores' own word"
@@ -153,26 +156,21 @@ def _version(
         labelled=int(answers.sum()),
         calibration=whose,
         estimates=(*cbpe.estimate(monitor, counts, calibration, rng), *late.estimate(answers)),
-        errors=_errors(known, labels, budget),
+        errors=errors,
     )
 
 
-def _errors(known: Known, labels: _Labels, budget: Budget) -> Errors | None:
-    """Bets against the build's own accuracy; a record of labels is a batch."""
-    accuracy = [m for m in known.manifest.metrics if m.name == "accuracy" and not m.slice]
-    if not accuracy or not len(labels.counts):
+def _errors(tx: Transaction, known: Known, budget: Budget, now_ms: int) -> Errors | None:
+    """The bets that the collector placed (``error_watch``); None before the first label."""
+    detector = error_watch.detector_of(known.manifest)
+    placed = tx.label_evidence([known.bundle]).get(known.bundle)
+    if detector is None or placed is None:
         return None
-    least = accuracy[0].bundle if accuracy[0].low is None else accuracy[0].low
-    detector = ErrorDetector(min(max(1.0 - least, 1e-4), 1.0 - 1e-4))
-    threshold = budget.log_threshold(labels.devices)
-    state, highest = detector.start(), -np.inf
-    for wrong, right in labels.counts.sum(axis=(2, 3)).astype(np.float64):
-        state = detector.advance(state, np.array([wrong]), np.array([wrong + right]))
-        highest = max(highest, float(detector.level(state)[0]))
-    now = float(detector.level(state)[0])
+    threshold = budget.log_thresholds(streams(tx, now_ms))["labels"]
+    level = float(detector.level(error_watch.load(placed.state, detector))[0])
     return Errors(
         watched=detector.rate,
-        evidence=round(max(now / LN10, 0.0), 3),
+        evidence=round(max(level / LN10, 0.0), 3),
         threshold=round(threshold / LN10, 3),
-        risen=bool(highest >= threshold),
+        risen=placed.risen,
     )

@@ -50,4 +50,5 @@ def test_a_record_beside_is_new_once(any_store: SqlStore) -> None:
         assert tx.add_asides([seen, seen]) == [seen]
         assert tx.add_asides([seen, replace(seen, seq=8)]) == [replace(seen, seq=8)]
         assert tx.add_asides([replace(seen, seq=9, kind=AsideKind.SHADOW, device="pi-2")])
-        assert tx.labelling_devices(BUNDLE) == 1
+        tx.add_asides([replace(seen, device="pi-3", received_ms=91)])
+        assert [tx.labelling_streams(since) for since in (0, 91, 92)] == [2, 1, 0]

@@ -116,14 +116,14 @@ class FiringRows:
             found[bundle] = (int(rows or 0), int(windows or 0), int(devices))
         return found
 
-    def labelling_devices(self, bundle: str) -> int:
-        return int(
-            self._connection.execute(
-                select(func.count(asides.c.device.distinct())).where(
-                    asides.c.bundle == bytes.fromhex(bundle), asides.c.kind == LABELLED_SCHEMA
-                )
-            ).scalar_one()
+    def labelling_streams(self, since_ms: int) -> int:
+        pairs = (
+            select(asides.c.device, asides.c.bundle)
+            .where(asides.c.kind == LABELLED_SCHEMA, asides.c.received_ms >= since_ms)
+            .distinct()
+            .subquery()
         )
+        return int(self._connection.execute(select(func.count()).select_from(pairs)).scalar_one())
 
     def label_evidence(self, bundles: Iterable[str]) -> dict[str, LabelEvidence]:
         found = {}

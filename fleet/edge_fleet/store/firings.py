@@ -86,8 +86,8 @@ class FiringsPort(Protocol):
         """(rows, windows, devices) that were counted of each bundle."""
         ...
 
-    def labelling_devices(self, bundle: str) -> int:
-        """How many devices sent records of labels for a bundle's answers, at most its devices."""
+    def labelling_streams(self, since_ms: int) -> int:
+        """Of how many (device, bundle) records of labels came at or after ``since_ms``."""
         ...
 
     def label_evidence(self, bundles: Iterable[str]) -> dict[str, LabelEvidence]:

@@ -174,8 +174,9 @@ class _Reader:
 
     def _quality(self, version: Version) -> estimating.VersionQuality | None:
         if not self._estimates:
-            since_ms = self._now_ms - QUALITY_MS
-            self._estimates = estimating.read(self._tx, since_ms, version.model, self._budget)
+            self._estimates = estimating.read(
+                self._tx, self._now_ms, self._budget, period_ms=QUALITY_MS, model=version.model
+            )
         return next((q for q in self._estimates if q.bundle == version.bundle), None)
 
     def _losses(self, version: Version) -> Sequence[Loss]:

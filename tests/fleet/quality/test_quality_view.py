@@ -16,6 +16,7 @@ from edge_contract.telemetry import pack_counts
 from edge_fleet.cli import app
 from edge_fleet.collector import now_ms
 from edge_fleet.drift.budget import Budget
+from edge_fleet.error_watch import ErrorWatch
 from edge_fleet.evidence import Evidence
 from edge_fleet.library import Library
 from edge_fleet.quality import late
@@ -86,7 +87,7 @@ def label(
             )
         )  # fmt: skip
     with store.transaction() as tx:
-        tx.add_asides(seen)
+        ErrorWatch(Library(), Budget(1, 60)).count(tx, tx.add_asides(seen), now)
 
 
 def test_without_labels_the_scores_are_taken_at_their_word(
