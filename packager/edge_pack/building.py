@@ -22,7 +22,19 @@ from edge_contract.bundle import Bundle
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.manifest import GOLDEN_FILE, Manifest
 from edge_contract.ports.disk import check_place, write_atomic
-from edge_pack import asking, measure, measuring, origins, parity, sealing, sources, tables, times
+from edge_contract.profile import Profile
+from edge_pack import (
+    asking,
+    measure,
+    measuring,
+    origins,
+    parity,
+    sealing,
+    sources,
+    tables,
+    times,
+    training_rows,
+)
 from edge_pack.asking import Asked
 from edge_pack.compress import prove
 from edge_pack.compress import recipe as recipes
@@ -60,6 +72,7 @@ class Built:
         search: all candidates, None where the form was given.
         measured: None when the build was told not to measure.
         data: what was found in the rows, errors first; notes are told here alone.
+        profile: the reference that devices count against; None: the bundle has none.
     """
 
     config: BuildConfig
@@ -73,6 +86,7 @@ class Built:
     signed: bool
     notices: tuple[str, ...]
     data: tuple[Finding, ...] = ()
+    profile: Profile | None = None
 
 
 @dataclass
@@ -142,6 +156,9 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
         declared = Declared(config.task, config.labels)
         source = sources.load(origin, run.notice, trust=config.trust, declared=declared)
         table = _rows(source, origin, config, run.notice)
+        fitted = training_rows.note(getattr(source, "model", None), table.total_rows or table.rows)
+        if fitted:
+            run.notice(fitted)
         found = provenance.Found()
         if config.provenance:
             found = provenance.find(origin, config.data, run.notice)
@@ -160,7 +177,7 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
     with run.stage("gates"):
         judgement = judge.judge(demands, asked, chosen, config, run.notice, seen=form.timed)
     with run.stage("profile and golden"):
-        parts = sealing.members(asked, chosen, config)
+        parts = sealing.members(asked, chosen, config, run.notice)
         proven = ""
         if config.prove_runtime:
             run.detail("the oldest runtime")
@@ -201,6 +218,7 @@ def _build(config: BuildConfig, origin: Origin, run: _Run, recipe: Recipe | None
         signed=bool(signature),
         notices=tuple(run.notices),
         data=tuple(run.data),
+        profile=parts.profile,
     )
 
 

@@ -72,6 +72,13 @@ def build_command(
     ] = None,
     target: Annotated[str, typer.Option(help="Column with the true answer.")] = "",
     time_column: Annotated[str, typer.Option(help="Column that orders the rows in time.")] = "",
+    rows_per_hour: Annotated[
+        float,
+        typer.Option(
+            help="Rows that one device will answer. What cannot show drift at that rate is not "
+            "monitored, and the build says which rate it would need."
+        ),
+    ] = 0.0,
     quantize: Annotated[
         str, typer.Option(help=f"A form to take: {', '.join(QUANTIZE)}. auto searches for one.")
     ] = "auto",
@@ -189,6 +196,17 @@ def build_command(
     run_id: Annotated[str, typer.Option(help="Training run that the model came from.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the model.")] = "",
     intended_use: Annotated[str, typer.Option(help="What the model is for.")] = "",
+    allow_calibration: Annotated[
+        float,
+        typer.Option(
+            metavar="SHIFT",
+            help="Let devices put scores right by labels that come there, by at most this much, "
+            "such as 0.2; 0: never.",
+        ),
+    ] = 0.0,
+    calibration_labels: Annotated[
+        int, typer.Option(help="With fewer labels on a device nothing moves there.")
+    ] = 200,
     json: _Json = False,
 ) -> None:
     """Turn a trained model into a bundle: convert, compress, compare with the original, seal.
@@ -217,15 +235,17 @@ def build_command(
     declared: DeclaredTask = task  # type: ignore[assignment]  # as above
     config = BuildConfig(
         model=as_model(model), data=data, name=name, version=version, out=out, target=target,
-        time_column=time_column, quantize=mode, max_flips=share(max_flips, "--max-flips"),
-        max_diff=max_diff, max_metric_drop=drop, optimize=aim, batch=batch, recipe=recipe,
+        time_column=time_column, rows_per_hour=rows_per_hour, quantize=mode,
+        max_flips=share(max_flips, "--max-flips"), max_diff=max_diff, max_metric_drop=drop,
+        optimize=aim, batch=batch, recipe=recipe,
         prove_runtime=prove_runtime, runtime=runtime, require=tuple(require or ()),
         slices=tuple(slices or ()), baseline=baseline, device=device, strict_data=strict_data,
         max_regressions=share(max_regressions, "--max-regressions") if max_regressions else None,
         task=declared,
         labels=read_labels(labels), force=force, trust=trust, keys=keys,
         measure=measure, provenance=provenance, commit=commit, run_id=run_id, licence=licence,
-        intended_use=intended_use,
+        intended_use=intended_use, allow_calibration=allow_calibration,
+        calibration_labels=calibration_labels,
     )  # fmt: skip
     built = _build_with_bar(config)
     if json:
@@ -257,18 +277,29 @@ def _build_with_bar(config: BuildConfig) -> Built:
 
 
 @app.command()
-def inspect(bundle: _Bundle, json: _Json = False) -> None:
-    """Show what a bundle says of itself, and what was measured of it here.
+def inspect(
+    bundle: _Bundle,
+    rows_per_hour: Annotated[
+        float,
+        typer.Option(min=0.0, help="Rate for the drift table [the build's, or 60]."),
+    ] = 0.0,
+    json: _Json = False,
+) -> None:
+    """Show what a bundle says of itself, what drift it will show, what was measured of it here.
 
-    Example: edge-pack inspect pump-1.0.edgepack --json
+    Examples:
+
+      edge-pack inspect pump-1.0.edgepack --json
+
+      edge-pack inspect pump-1.0.edgepack --rows-per-hour 600
     """
     opened = reading.open_bundle(bundle)
     measured = reading.measured_beside(bundle, opened.digest)
     size = bundle.stat().st_size
     if json:
-        typer.echo(printing.to_json(printing.bundle_object(opened, size, measured)))
+        typer.echo(printing.to_json(printing.bundle_object(opened, size, measured, rows_per_hour)))
     else:
-        printing.show_bundle(printing.console(), opened, size, measured)
+        printing.show_bundle(printing.console(), opened, size, measured, rows_per_hour)
 
 
 @app.command()

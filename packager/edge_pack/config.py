@@ -40,6 +40,8 @@ class BuildConfig:
         out: where the bundle goes; measurements go beside it.
         target: column with the true answer; held out of the features, used for metrics.
         time_column: column that orders the rows in time; held out of the features.
+        rows_per_hour: that one device will answer, 0: not declared. A monitor that cannot work at
+            that rate is left out, or stops the build with ``strict_data``.
         quantize: a form to take, or ``auto`` to search for one.
         parameters: of that form, as a recipe has them; a form knows its own for what is not there.
         max_flips: share of rows. max_diff: None takes the default of the model's task.
@@ -70,6 +72,7 @@ class BuildConfig:
     data: Path | None = None
     target: str = ""
     time_column: str = ""
+    rows_per_hour: float = 0.0
     quantize: Quantize = "auto"
     max_flips: float = MAX_FLIPS
     max_diff: float | None = None
@@ -97,6 +100,8 @@ class BuildConfig:
     run_id: str = ""
     licence: str = ""
     intended_use: str = ""
+    allow_calibration: float = 0.0
+    calibration_labels: int = 200
 
     def __post_init__(self) -> None:
         check_name(self.name, "bundle name")
@@ -122,6 +127,7 @@ class BuildConfig:
                 "--target and --time-column name columns of the data, and there is no --data"
             )
         self._check_gates()
+        self._check_device()
         if not 0 <= self.max_flips <= 1:
             raise InputFault(f"--max-flips {self.max_flips} is not between 0 and 100%")
         self._check_search()
@@ -132,6 +138,16 @@ class BuildConfig:
         if self.out.is_dir():
             raise InputFault(
                 f"{self.out} is a directory", advice="Name the file: -o model.edgepack."
+            )
+
+    def _check_device(self) -> None:
+        """What devices will count and may change."""
+        if not 0 <= self.rows_per_hour < float("inf"):
+            raise InputFault(f"--rows-per-hour {self.rows_per_hour} is not a rate of 0 or more")
+        if not 0 <= self.allow_calibration <= 1 or self.calibration_labels < 1:
+            raise InputFault(
+                f"--allow-calibration {self.allow_calibration} by {self.calibration_labels} labels "
+                "is not a shift of 0 to 1 by one label or more"
             )
 
     def _check_search(self) -> None:

@@ -36,6 +36,7 @@ SHARE_MAX = 0.8
 """A larger share cannot rise by half a standard deviation."""
 HOURS_WANTED = 7 * 24
 """A monitor that finds the wanted shift no sooner is refused."""
+SHOWN = 5
 DEVICES = 1000
 WINDOWS_A_MONTH = 30 * 24 * 12
 RATE = 60.0
@@ -95,6 +96,17 @@ def refused(profile: Profile) -> tuple[Refusal, ...]:
         needed = rows / HOURS_WANTED if rows else None
         found.append(Refusal(monitor, needed, reference, wanted))
     return tuple(found)
+
+
+def told(refusals: Sequence[Refusal], rows_per_hour: float) -> str:
+    """The refusals in one sentence."""
+    shown = "; ".join(map(str, refusals[:SHOWN]))
+    more = len(refusals) - SHOWN
+    return (
+        f"at {rows_per_hour:g} rows an hour a shift of {SHIFT_WANTED} standard deviations would "
+        f"not be found within {HOURS_WANTED // 24} days: {shown}"
+        + (f"; and {more} more" if more > 0 else "")
+    )
 
 
 def without(profile: Profile, refusals: Sequence[Refusal]) -> Profile:

@@ -15,11 +15,14 @@ from rich.table import Table
 from edge_agent.outputs import Prediction
 from edge_contract.bundle import Bundle
 from edge_contract.manifest import Manifest, Provenance
+from edge_contract.profile import Profile
+from edge_pack import power_printing, reading
 from edge_pack.building import Built
 from edge_pack.gates import show
 from edge_pack.measure import CandidateFigures, Measured, Searched
 
 SHOWN_ROWS = 20
+BUILT_POWER_ROWS = 8
 NARROW = 118
 """Columns of a terminal under which the search's table leaves out what can be asked for."""
 _UNBOUNDED = 200
@@ -51,17 +54,21 @@ def built_object(built: Built) -> dict[str, Any]:
         "notices": built.notices,
         "data": built.data,
         "manifest": built.manifest,
+        "power": power_printing.plain(built.profile),
         "measured": built.measured,
     }
 
 
-def bundle_object(bundle: Bundle, size_bytes: int, measured: Measured | None) -> dict[str, Any]:
+def bundle_object(
+    bundle: Bundle, size_bytes: int, measured: Measured | None, rows_per_hour: float = 0.0
+) -> dict[str, Any]:
     """What ``inspect --json`` prints."""
     return {
         "digest": bundle.digest,
         "size_bytes": size_bytes,
         "signed": bool(bundle.signature),
         "manifest": bundle.manifest,
+        "power": power_printing.plain(reading.profile_of(bundle), rows_per_hour),
         "measured": measured,
     }
 
@@ -96,6 +103,8 @@ def show_built(console: Console, built: Built) -> None:
     _add_parity(table, manifest)
     for name, text in show.rows(manifest):
         table.add_row(name, text)
+    if built.profile is not None and (found := power_printing.sentence(built.profile)):
+        table.add_row("drift", escape(found))
     if built.measured:
         _add_measured(table, built.measured)
     seconds = ", ".join(f"{name} {took:.2f}" for name, took in built.stages_s.items())
@@ -106,10 +115,17 @@ def show_built(console: Console, built: Built) -> None:
         console.print(search_table(built.search, console.width))
     console.print(table)
     _print_digest(console, built.digest)
+    _print_power(console, built.profile, BUILT_POWER_ROWS)
     _print_slices(console, manifest)
 
 
-def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured | None) -> None:
+def show_bundle(
+    console: Console,
+    bundle: Bundle,
+    size: int,
+    measured: Measured | None,
+    rows_per_hour: float = 0.0,
+) -> None:
     """What a bundle says of itself."""
     manifest, table = bundle.manifest, _grid()
     table.add_row("task", manifest.task)
@@ -146,6 +162,7 @@ def show_bundle(console: Console, bundle: Bundle, size: int, measured: Measured 
     _print_slices(console, manifest)
     if manifest.features:
         console.print(_features(manifest))
+    _print_power(console, reading.profile_of(bundle), SHOWN_ROWS, rows_per_hour)
 
 
 def _add_origin(table: Table, source: Provenance) -> None:
@@ -163,6 +180,16 @@ def _add_origin(table: Table, source: Provenance) -> None:
 def _print_digest(console: Console, digest: str) -> None:
     """On a line of its own, so that a narrow terminal does not break what is to be copied."""
     console.print(f"[cyan]digest[/cyan]  {digest}", highlight=False)
+
+
+def _print_power(
+    console: Console, profile: Profile | None, shown: int, rows_per_hour: float = 0.0
+) -> None:
+    found = None
+    if profile is not None:
+        found = power_printing.table(profile, shown, rows_per_hour)
+    if found is not None:
+        console.print(found)
 
 
 def _print_slices(console: Console, manifest: Manifest) -> None:

@@ -17,10 +17,12 @@ from edge_agent.model import Model
 from edge_agent.outputs import Prediction
 from edge_agent.runtime import Session
 from edge_contract import bundle as bundles
+from edge_contract import profile as profiles
 from edge_contract.bundle import Bundle
 from edge_contract.errors import EdgeError, InputFault
-from edge_contract.manifest import MODEL_FILE, Manifest
+from edge_contract.manifest import MODEL_FILE, PROFILE_FILE, Manifest
 from edge_contract.ports.disk import read_bounded
+from edge_contract.profile import Profile
 from edge_contract.typed import json_decoder
 from edge_pack import inference, intake, tables
 from edge_pack.answers import Answers
@@ -39,6 +41,12 @@ _ROOT_MAX_BYTES = 512_000
 def open_bundle(path: Path) -> Bundle:
     """The bundle in ``path``, every digest checked. Raises InputFault."""
     return bundles.read(read_bounded(path, bundles.BUNDLE_MAX_BYTES))
+
+
+def profile_of(bundle: Bundle) -> Profile | None:
+    """The reference profile, None where the bundle has none. Raises InputFault."""
+    there = any(file.name == PROFILE_FILE for file in bundle.manifest.files)
+    return profiles.decode(bundle.file(PROFILE_FILE)) if there else None
 
 
 def measured_beside(path: Path, digest: str) -> Measured | None:

@@ -6,7 +6,7 @@ measured figure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,12 @@ from edge_contract import bundle as bundles
 from edge_contract import golden as goldens
 from edge_contract import manifest as manifests
 from edge_contract import profile as profiles
+from edge_contract.errors import InputFault
 from edge_contract.golden import Golden
 from edge_contract.manifest import (
     GOLDEN_FILE,
     PROFILE_FILE,
+    Calibration,
     Compression,
     File,
     Manifest,
@@ -31,6 +33,7 @@ from edge_pack import (
     inference,
     memory,
     parity,
+    power,
     profile_build,
     reference,
     runtimes,
@@ -58,17 +61,28 @@ class Members:
     files: tuple[File, ...]
     stored: Mapping[str, bytes]
 
+    @property
+    def profile(self) -> Profile | None:
+        """The reference profile, where there is one."""
+        there = PROFILE_FILE in self.stored
+        return profiles.decode(self.raw(PROFILE_FILE)) if there else None
+
     def raw(self, name: str) -> bytes:
         """The decoded bytes of a member."""
         (file,) = (file for file in self.files if file.name == name)
         return bundles.decode_member(file, self.stored[name])
 
 
-def members(asked: Asked, chosen: Candidate, config: BuildConfig) -> Members:
-    """The model, its golden samples, and the reference profile of given rows."""
+def members(
+    asked: Asked, chosen: Candidate, config: BuildConfig, notice: Callable[[str], None]
+) -> Members:
+    """The model, its golden samples, and the reference profile of given rows.
+
+    Raises InputFault where a monitor cannot work at the declared rate and data is strict.
+    """
     raws = {GOLDEN_FILE: goldens.encode(_golden(asked, chosen))}
     if asked.intake.columns or (asked.intake.batch != "whole" and not asked.table.drawn):
-        raws[PROFILE_FILE] = _profile(asked, chosen, config)
+        raws[PROFILE_FILE] = _profile(asked, chosen, config, notice)
     files, stored = [chosen.file], {chosen.file.name: chosen.stored}
     for name, raw in raws.items():
         file, stored[name] = bundles.encode_member(name, raw)
@@ -95,8 +109,17 @@ def _golden(asked: Asked, chosen: Candidate) -> Golden:
     return golden_build.build(feeds, seen, slack)
 
 
-def _profile(asked: Asked, chosen: Candidate, config: BuildConfig) -> bytes:
-    encoded = profiles.encode(_profiled(asked, chosen, config))
+def _profile(
+    asked: Asked, chosen: Candidate, config: BuildConfig, notice: Callable[[str], None]
+) -> bytes:
+    reckoned = power.reckoned(_profiled(asked, chosen, config), config.rows_per_hour)
+    refusals = power.refused(reckoned)
+    if refusals:
+        what = power.told(refusals, config.rows_per_hour)
+        if config.strict_data:
+            raise InputFault(what, advice="Leave out --strict-data to build without them.")
+        notice(f"not monitored: {what}")
+    encoded = profiles.encode(power.without(reckoned, refusals))
     profiles.decode(encoded)  # what a device would refuse is not sealed
     return encoded
 
@@ -171,6 +194,11 @@ def manifest(
         baseline=judgement.baseline,
         licence=config.licence,
         intended_use=config.intended_use,
+        calibration=Calibration(
+            max_shift=config.allow_calibration, min_labels=config.calibration_labels
+        )
+        if config.allow_calibration
+        else None,
     )
 
 
