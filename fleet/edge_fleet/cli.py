@@ -26,6 +26,7 @@ from edge_fleet import (
     fetch_commands,
     label_commands,
     quality_commands,
+    record_commands,
     report_commands,
     reports,
     terminal,
@@ -255,7 +256,9 @@ app.command()(quality_commands.quality)
 app.command()(aside_commands.accuracy)
 app.command()(aside_commands.shadow)
 app.add_typer(export_commands.app, name="export")
+app.command()(record_commands.events)
 app.add_typer(label_commands.app, name="labels")
+app.add_typer(record_commands.app, name="records")
 app.add_typer(token_commands.app, name="tokens")
 app.add_typer(trigger_commands.app, name="triggers")
 

@@ -279,6 +279,10 @@ class Transaction(FiringsPort, Groups, RollupPort, Protocol):
         """What is counted of ``bundle`` and came at or after ``since_ms``, so many at once."""
         ...
 
+    def records(self, *, device: str = "", since_ms: int = 0) -> Iterator[Window]:
+        """Windows that are kept by themselves, the one that came last first; "": of every."""
+        ...
+
     def status(self, seen: StatusSeen) -> None:
         """Note a birth, or a last will of the boot that lives."""
         ...

@@ -256,6 +256,16 @@ class SqlTransaction(FiringRows, GroupRows, RollupRows):
                 Kept(row.device, row.received_ms, row.windows, bytes(row.record)) for row in rows
             ]
 
+    def records(self, *, device: str = "", since_ms: int = 0) -> Iterator[Window]:
+        found = select(windows.c.record, windows.c.received_ms)
+        if device:
+            found = found.where(windows.c.device == device)
+        newest = found.where(windows.c.received_ms >= since_ms).order_by(
+            windows.c.received_ms.desc(), windows.c.boot.desc(), windows.c.seq.desc()
+        )
+        for row in self._connection.execute(newest.execution_options(yield_per=1_000)):
+            yield window_of(bytes(row.record), row.received_ms)
+
     def _windows(self, statement: Select[Any]) -> list[Window]:
         return [
             window_of(bytes(row.record), row.received_ms)

@@ -1,0 +1,196 @@
+"""``edge-fleet records`` and ``edge-fleet events``: what devices said, as it came."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge_contract import telemetry
+from edge_contract.errors import InputFault
+from edge_contract.ports import disk
+from edge_fleet import terminal
+from edge_fleet.opening import lacking, opened
+from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
+
+if TYPE_CHECKING:
+    from edge_fleet.store.base import EventSeen, Transaction
+
+app = typer.Typer(
+    help="Telemetry records, with names and as CBOR.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, newest first.")]
+Model = Annotated[str, typer.Option(help="Only of this model.")]
+EVENTS_READ = 100_000
+"""Of all devices; more than `events` keeps for a month of a thousand."""
+
+
+@app.command()
+def show(
+    device: Annotated[str, typer.Argument(help="Which device.")],
+    *,
+    model: Model = "",
+    limit: Limit = 10,
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """The newest records of a device: rows, what failed, what was wrong, the machine.
+
+    --json has all of each record: counts, moments and latencies by name.
+
+    Examples:
+
+      edge-fleet records show pump-17
+
+      edge-fleet records show pump-17 --limit 1 --json
+    """
+    with opened(db) as store, store.reading() as tx:
+        found = list(_found(tx, device=device, model=model, limit=limit))
+    if not found:
+        raise InputFault(
+            f"the store holds no record of device {device!r}{f', model {model!r}' * bool(model)}",
+            advice="`edge-fleet devices` lists devices; old records become sums by the hour.",
+        )
+    if as_json:
+        terminal.print_json([{**each, **_as_hex(each)} for each in found])
+        return
+    terminal.print_table(
+        ["window", "model", "rows", "refused", "failed", "why", "wrong with the input", "machine"],
+        [
+            [
+                _time(each["end_ms"]), f"{each['model']} {each['version']}", each["rows"],
+                each["refused"], each["failed"],
+                ", ".join(f"{count} {why}" for why, count in each["errors"].items()),
+                ", ".join(_finding(*pair) for pair in each["quality"]), _machine(each["resources"]),
+            ]
+            for each in found
+        ],
+    )  # fmt: skip
+
+
+@app.command()
+def export(
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="FILE.cbor; - is stdout.")],
+    device: Annotated[str, typer.Option(help="Only of this device.")] = "",
+    model: Model = "",
+    hours: Annotated[float, typer.Option(help="How far back.")] = 24.0,
+    limit: Limit = 100_000,
+    db: Db = DEFAULT_DB,
+) -> None:
+    """Write records as a CBOR sequence (RFC 8742) of maps, deterministically encoded (RFC 8949).
+
+    docs/formats/record.md says what is in a map. Counts of devices are personal data where devices
+    are: `edge-fleet export counts` merges small cells, this does not.
+
+    Examples:
+
+      edge-fleet records export --out day.cbor
+
+      edge-fleet records export --out - --device pump-17 | cbor2 --sequence --pretty
+    """
+    since_ms = now_ms() - period_ms(hours)
+    try:
+        from edge_fleet import readable  # noqa: PLC0415 (its library is an extra)
+    except ModuleNotFoundError as error:
+        raise lacking(error) from error
+    with opened(db) as store, store.reading() as tx:
+        each = _found(tx, device=device, model=model, since_ms=since_ms, limit=limit)
+        maps = [readable.to_cbor(one) for one in each]
+    if str(out) == "-":
+        sys.stdout.buffer.write(b"".join(maps))
+        sys.stdout.buffer.flush()
+        return
+    disk.write_atomic(out, b"".join(maps))
+    terminal.print_line(f"{len(maps)} records in {out}")
+
+
+def events(
+    *,
+    device: Annotated[str, typer.Option(help="Only of this device.")] = "",
+    kind: Annotated[str, typer.Option(help="Only of this kind, such as quality-fault.")] = "",
+    limit: Limit = 50,
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """What happened on devices, newest first: updates, strain, faults of their input.
+
+    Examples:
+
+      edge-fleet events --device pump-17
+
+      edge-fleet events --kind quality-fault --json
+    """
+    with opened(db) as store, store.reading() as tx:
+        every = tx.events(EVENTS_READ if device or kind else limit)
+    found = [each for each in every if device in ("", each.device) and kind in ("", each.kind)]
+    found = found[:limit]
+    if as_json:
+        terminal.print_json(found)
+    elif found:
+        terminal.print_table(
+            ["when", "device", "kind", "model", "detail"], [_event(each) for each in found]
+        )
+    else:
+        terminal.print_line("no such event")
+
+
+def _event(event: EventSeen) -> list[str]:
+    model = f"{event.model} {event.version}".strip()
+    return [_time(event.received_ms), event.device, event.kind, model, event.detail]
+
+
+def _found(
+    tx: Transaction, *, device: str, model: str, limit: int, since_ms: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Records in readable form; one that does not fit its profile keeps its bytes."""
+    from edge_fleet import readable  # noqa: PLC0415 (its library is an extra)
+    from edge_fleet.library import Library  # noqa: PLC0415 (as above)
+
+    library = Library()
+    every = tx.records(device=device, since_ms=since_ms)
+    # All first: a bundle is looked up over the same connection.
+    for window in list(islice((w for w in every if model in ("", w.model)), limit)):
+        record = telemetry.decode(window.record)
+        known = library.find(tx, window.bundle)
+        try:
+            yield readable.readable(record, known.reference if known else None)
+        except InputFault:
+            yield readable.readable(record, None)
+
+
+def _as_hex(found: dict[str, Any]) -> dict[str, str]:
+    return {name: value.hex() for name, value in found.items() if isinstance(value, bytes)}
+
+
+def _time(at_ms: int) -> str:
+    at = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def _finding(code: int, monitor: object) -> str:
+    names = telemetry.QUALITY_CODES
+    name = names[code] if code < len(names) else f"code {code}"
+    return f"{name} {monitor}".strip() if isinstance(monitor, str) else name
+
+
+def _machine(resources: dict[str, Any] | None) -> str:
+    if resources is None:
+        return ""
+    said = [
+        f"CPU {resources['cpu_percent']} %" * (resources["cpu_percent"] is not None),
+        f"{resources['rss_mib']} MiB" * (resources["rss_mib"] is not None),
+        f"{resources['temperature_c']} C" * (resources["temperature_c"] is not None),
+        f"disk {resources['disk_free_mib']} MiB free" * (resources["disk_free_mib"] is not None),
+        f"slowed ({resources['slowed']:#x})" * bool(resources["slowed"]),
+    ]
+    return ", ".join(filter(None, said))
