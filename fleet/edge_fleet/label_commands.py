@@ -98,6 +98,8 @@ def _print(found: label_import.Imported, *, as_json: bool) -> None:
     terminal.print_line(f"{found.sent} labels sent: {told or 'no device told of any'}")
     for why in found.said:
         terminal.print_line(f"refused: {why}")
+    if found.garbled:
+        terminal.print_line(f"an answer without sense from {', '.join(found.garbled)}")
     if found.silent:
         terminal.print_line(
             f"no answer from {', '.join(found.silent)}: labels wait there for up to a week"

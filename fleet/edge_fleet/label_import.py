@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edge_contract.errors import PeerFault
 from edge_contract.messages import LabelsTaken, Problem
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_contract.topics import Topics
@@ -46,6 +45,7 @@ class Imported:
         sent: accepted by the broker. answered: of them, those of which a device told.
         counted to refused: as devices told; see ``LabelsTaken``. said: why, of some.
         silent: devices that did not answer in time; what waits for them counts when they return.
+        garbled: devices whose answer made no sense; ``refused`` counts their labels.
     """
 
     sent: int = 0
@@ -58,6 +58,7 @@ class Imported:
     refused: int = 0
     said: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
+    garbled: list[str] = field(default_factory=list)
 
     def add(self, taken: LabelsTaken, labels: int) -> None:
         """A device told of ``labels`` labels."""
@@ -125,16 +126,19 @@ def _note(found: Imported, device: str, message: Message | None, labels: int) ->
         return
     try:
         found.add(_TAKEN.decode(message.payload), labels)
-    except msgspec.DecodeError:
-        why = _error_in(message.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found.refused += labels
         found.answered += labels
-        if why not in found.said:
+        why = _error_in(message.payload)
+        if not why and device not in found.garbled:
+            found.garbled.append(device)
+        if why and why not in found.said:
             found.said.append(why)
 
 
 def _error_in(payload: bytes) -> str:
+    """Why a device took none, in its own words; "" where what it sent makes no sense."""
     try:
         return _REFUSED.decode(payload).error.what
-    except msgspec.DecodeError as error:
-        raise PeerFault(f"a device answered what is no answer: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
