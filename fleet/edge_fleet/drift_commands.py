@@ -31,7 +31,7 @@ def drift(
 ) -> None:
     """Open drift alarms: which device or group, which feature, what changed, since when (UTC).
 
-    What a group's event explains on its devices is counted under it, and listed by --all. The
+    (+4): so many alarms of its devices are explained by a group's event; --all lists them. The
     small histograms are shares of rows before and since the change, in order of values. Evidence
     is log10 of the detector's value; an alarm is raised where it reaches the threshold.
 
@@ -91,13 +91,14 @@ def _row(alarm: AlarmReport) -> list[object]:
     state = " (closed)" if alarm.resolved else ""
     if alarm.parent is not None:
         state = f" (under {alarm.parent})"
-    more = f"; {alarm.under} alarms under it" if alarm.under else ""
+    if alarm.under:
+        state += f" (+{alarm.under})"
     return [
         f"{alarm.id}{state}",
         alarm.device,
         f"{alarm.model} {alarm.version}",
         alarm.feature,
-        alarm.what + more,
+        alarm.what,
         sparkline(alarm.bars, after=False),
         sparkline(alarm.bars, after=True),
         alarm.since,

@@ -1,5 +1,6 @@
 """Cohorts and the fleet: the promise, the power, and what a group's event does to its devices."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,12 +8,14 @@ from datetime import datetime
 import numpy as np
 import pytest
 from fleet_kit import FLEET, Packed, draw, number, record
+from typer.testing import CliRunner, Result
 
 from edge_contract import manifest as manifests
 from edge_contract import messages, telemetry
 from edge_contract import profile as profiles
 from edge_contract.profile import Profile
 from edge_fleet import reports
+from edge_fleet.cli import app
 from edge_fleet.cohorts import NAME_MAX_CHARS, cohort_name, cohorts_of
 from edge_fleet.drift import explain, groups
 from edge_fleet.drift.budget import Budget
@@ -211,6 +214,10 @@ class Fleet:
             return {alarm.device: alarm for alarm in tx.alarms(open_only=True)}
 
 
+def run(*words: str, db: str) -> Result:
+    return CliRunner().invoke(app, [*words, "--db", db], catch_exceptions=False)
+
+
 def milliseconds(instant: str) -> int:
     return int(datetime.fromisoformat(instant).timestamp() * 1000)
 
@@ -334,3 +341,38 @@ def test_after_a_restart_and_a_failure_groups_count_on_and_each_window_once(
             each.state for each in other.all_groups()
         ]
         assert [each.windows for each in other.all_groups()] == [18]
+
+
+def test_the_commands_show_events_and_close_them_with_what_is_under(fleet: Fleet, db: str) -> None:
+    drifting = dict.fromkeys(names(4), 0.8)
+    event = fleet.until(drifting, "fleet")
+    while len(fleet.open_alarms()) < 5:
+        fleet.tick(drifting)
+    listed = run("drift", db=db).output
+    assert EVERY_DEVICE in listed
+    assert f"{event.id} (+4)" in listed
+    assert "pi-0" not in listed
+    assert "█" in listed
+    assert f"(under {event.id})" in run("drift", "--all", db=db).output
+    found = json.loads(run("drift", "--json", db=db).output)
+    tops = [alarm for alarm in found["alarms"] if alarm["parent"] is None]
+    assert [(top["scope"], top["under"]) for top in tops] == [("fleet", 4)]
+    bars = tops[0]["bars"]
+    assert sum(bar["before"] for bar in bars) == pytest.approx(1, abs=1e-3)
+    assert sum(bar["after"] for bar in bars) == pytest.approx(1, abs=1e-3)
+    assert set(found["thresholds"]) >= {"device", "cohort", "fleet"}
+    closed = run("resolve", str(event.id), "--with-devices", "--comment", "winter", db=db)
+    assert closed.exit_code == 0
+    assert fleet.open_alarms() == {}
+    assert "no drift alarms" in run("drift", db=db).output
+
+
+def test_resolving_an_event_starts_its_group_anew(fleet: Fleet) -> None:
+    drifting = dict.fromkeys(names(4), 0.8)
+    event = fleet.until(drifting, "fleet")
+    reports.resolve(fleet.store, [event.id], fleet.now_ms, "", under=True)
+    fleet.tick(dict.fromkeys(names(4), 0.0))
+    assert EVERY_DEVICE not in fleet.open_alarms()
+    again = fleet.until(drifting, "fleet")
+    assert again.id != event.id
+    assert again.since_ms >= event.opened_ms
