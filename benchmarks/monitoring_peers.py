@@ -20,13 +20,14 @@ import argparse
 import json
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streams
 from peers import judging, ours, watching
-from peers.judging import QUICK, RULES, Delay, Size, say
+from peers.judging import QUICK, Delay, Size, say
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks/monitoring_peers.py -->", "<!-- end -->"
@@ -52,15 +53,18 @@ def costs(names: list[str], folder: Path) -> dict[str, Any]:
     return found
 
 
-def compare(size: Size, names: list[str], folder: Path) -> dict[str, Any]:
-    """All figures."""
+def compare(
+    size: Size, names: list[str], folder: Path, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """All figures; ``keep`` is given those that are there after each monitor."""
     found: dict[str, Any] = {"simulated": {OURS: judging.ours_simulated(size, folder)}}
     series = watching.real(folder)
     found["real"] = {OURS: judging.ours_real(series, folder)}
+    found["costs"] = costs(names, folder)
     for name in names:
+        keep(found)
         found["simulated"][name] = judging.peer_simulated(name, size, folder)
         found["real"][name] = judging.peer_real(name, series, folder)
-    found["costs"] = costs(names, folder)
     if "whylogs" in names:
         say("whylogs, as it is installed today ...")
         found["whylogs with numpy 2"] = watching.whylogs_today(folder)
@@ -75,15 +79,20 @@ def rate(figure: Any) -> str:
     return f"{count:,.0f}" if count else f"0 (< {open_:,.0f})"
 
 
+def labels(name: str) -> dict[str, str]:
+    """A monitor's lines: key and title. Ours are the fleet's alarms and the device's findings."""
+    if name == OURS:
+        return {"alarms": f"**{OURS}**", "findings": f"{OURS}, the device's own checks"}
+    return {rule: name if rule == "default" else f"{name}, tuned" for rule in watching.rules(name)}
+
+
 def rows_of(found: dict[str, Any], name: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """A monitor's lines: title, false alarms by setting, delays by setting and fault."""
     if name == OURS:
-        return [(f"**{OURS}**", found["quiet"], found["delays"])]
-    return [
-        (f"{name}{', tuned' if rule == 'tuned' else ''}", found["quiet"][rule],
-         found["delays"][rule])
-        for rule in RULES
-    ]  # fmt: skip
+        return [(title, found[key]["quiet"], found[key]["delays"])
+                for key, title in labels(name).items()]  # fmt: skip
+    return [(title, found["quiet"][key], found["delays"][key])
+            for key, title in labels(name).items()]  # fmt: skip
 
 
 def simulated_table(found: dict[str, Any], size: Size) -> str:
@@ -111,16 +120,13 @@ def simulated_table(found: dict[str, Any], size: Size) -> str:
 
 def real_table(found: dict[str, Any]) -> str:
     """False alarms in 1,000 windows of a sensor; then windows to an alarm for each fault."""
-    names = list(found[OURS])
-    lines = ["| real series: false alarms in 1,000 sensor-windows; windows to an alarm: "
-             "shift / unit / stuck / correlation | " + " | ".join(names) + " |"]  # fmt: skip
+    names = list(found[OURS]["alarms"])
+    lines = ["| real series | " + " | ".join(names) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
     for name, one in found.items():
-        for rule in ("",) if name == OURS else RULES:
-            results = one[rule] if rule else one
-            label = f"**{name}**" if not rule else name + (", tuned" if rule == "tuned" else "")
-            cells = " | ".join(_real_cell(results[series]) for series in names)
-            lines.append(f"| {label} | {cells} |")
+        for key, title in labels(name).items():
+            cells = " | ".join(_real_cell(one[key][series]) for series in names)
+            lines.append(f"| {title} | {cells} |")
     return "\n".join(lines)
 
 
@@ -155,9 +161,9 @@ def goals(found: dict[str, Any], size: Size) -> dict[str, list[Any]]:
     own = found["simulated"][OURS]
     out: dict[str, list[Any]] = {}
     for setting in size.quiet:
-        count, _ = own["quiet"][setting]
+        count, _ = own["alarms"]["quiet"][setting]
         out[f"false alarms a fleet-month, {setting}, at most"] = [count, 1.0, count <= 1.0]
-    delay = own["delays"]["iid"]["0.25 sigma shift"].median
+    delay = own["alarms"]["delays"]["iid"]["0.25 sigma shift"].median
     out["hours to a .25 sigma shift, iid, at most"] = [delay, 24.0, delay <= 24]
     mine = found["costs"][OURS]
     size_bytes = mine["10000"]["bytes"]
@@ -196,8 +202,9 @@ def write_readme(text: str) -> None:
 def _plain(value: Any) -> Any:
     """For JSON."""
     if isinstance(value, Delay):
-        finite = value.median if np.isfinite(value.median) else None
-        return {"median": finite, "noise": value.noise}
+        windows = {"found": value.found, "quiet": value.quiet}
+        return {key: [one if np.isfinite(one) else None for one in some]
+                for key, some in windows.items()} | {"says": str(value)}  # fmt: skip
     raise TypeError(type(value).__name__)
 
 
@@ -218,8 +225,14 @@ def main() -> int:
         parser.error("the README's tables are of all monitors, in full")
     names = [name for name in watching.TOOLS if not options.only or name in options.only]
     size = QUICK if options.quick else Size()
+
+    def keep(figures: dict[str, Any], met: dict[str, list[Any]] | None = None) -> None:
+        if options.json:
+            content = {"figures": figures, "goals": met or {}}
+            options.json.write_text(json.dumps(content, indent=2, default=_plain) + "\n")
+
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(size, names, Path(folder))
+        found = compare(size, names, Path(folder), keep)
     text = markdown(found, size)
     print(text)
     if "whylogs with numpy 2" in found:
@@ -227,9 +240,7 @@ def main() -> int:
     met = goals(found, size)
     for name, (figure, goal, done) in met.items():
         print(f"{'met' if done else 'NOT MET':8} {name} {goal:g}: {figure:.4g}")
-    if options.json:
-        content = json.dumps({"figures": found, "goals": met}, indent=2, default=_plain)
-        options.json.write_text(content + "\n")
+    keep(found, met)
     if options.write_readme:
         write_readme(text)
     return 0 if all(done for _, _, done in met.values()) else 1

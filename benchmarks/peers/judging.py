@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import streams
 from peers import watching
-from peers.ours import Ours
+from peers.ours import Ours, Said
 from peers.watching import Case, Judged
 
 DEVICES, HOURS_A_MONTH = 1_000, 720
@@ -23,7 +23,6 @@ ALPHA = 1 / (DEVICES * HOURS_A_MONTH * streams.LATENTS)
 """The level of one test, when one false alarm a fleet-month is allowed."""
 QUIET_COLUMNS = (0, 1, 2, 3, streams.NUMBERS)
 """What peers are asked of quiet streams: columns are alike, and some peers are slow."""
-RULES = ("default", "tuned")
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,15 @@ class Size:
 
     quiet: tuple[str, ...] = ("iid", "ar1", "both", "all")
     faulty: tuple[str, ...] = ("iid", "both")
-    peers_quiet: tuple[int, int] = (4, 96)
-    ours_quiet: tuple[int, int] = (20, 720)
-    delay: tuple[int, int] = (5, 72)
-    ours_delay: tuple[int, int] = (5, 480)
+    peers_quiet: tuple[int, int] = (3, 72)
+    ours_quiet: tuple[int, int] = (15, 720)
+    delay: tuple[int, int] = (4, 48)
+    ours_delay: tuple[int, int] = (4, 336)
 
 
 QUICK = Size(
     quiet=("iid", "both"), faulty=("iid",), peers_quiet=(2, 48), ours_quiet=(10, 168),
-    delay=(4, 36), ours_delay=(4, 72),
+    delay=(3, 36), ours_delay=(3, 72),
 )  # fmt: skip
 
 
@@ -91,9 +90,8 @@ def fault_columns(fault: streams.Fault) -> tuple[int, ...]:
 
 
 def ours_simulated(size: Size, folder: Path) -> dict[str, Any]:
-    """False alarms by setting, and delays by setting and fault, of ours."""
-    quiet: dict[str, Any] = {}
-    delays: dict[str, dict[str, Delay]] = {}
+    """False alarms by setting, and delays by setting and fault, of our alarms and findings."""
+    found: dict[str, Any] = {kind: {"quiet": {}, "delays": {}} for kind in Said._fields}
     for name in size.quiet:
         setting = streams.SETTINGS[name]
         devices, hours = size.ours_quiet
@@ -101,25 +99,29 @@ def ours_simulated(size: Size, folder: Path) -> dict[str, Any]:
         ours = Ours(case, folder)
         level = ours.log_threshold(DEVICES, 3600)
         say(f"ours, {name}: {devices} devices, {hours} hours")
-        flags = ours.judge(case, level)
-        quiet[name] = a_month(flags, flags.shape[2])
+        for kind, flags in ours.judge(case, level)._asdict().items():
+            found[kind]["quiet"][name] = a_month(flags, flags.shape[2])
         if name in size.faulty:
-            delays[name] = _our_delays(ours, setting, level, size)
+            for kind, delays in _our_delays(ours, setting, level, size).items():
+                found[kind]["delays"][name] = delays
         ours.close()
-    return {"quiet": quiet, "delays": delays}
+    return found
 
 
-def _our_delays(ours: Ours, setting: streams.Setting, level: float, size: Size) -> dict[str, Delay]:
+def _our_delays(
+    ours: Ours, setting: streams.Setting, level: float, size: Size
+) -> dict[str, dict[str, Delay]]:
     devices, hours = size.ours_delay
-    found = {}
-    twin = ours.judge(watching.simulated(setting, hours=hours, devices=devices), level)
+    found: dict[str, dict[str, Delay]] = {kind: {} for kind in Said._fields}
+    twins = ours.judge(watching.simulated(setting, hours=hours, devices=devices), level)._asdict()
     for fault in streams.FAULTS:
         say(f"ours, {setting.name}: {fault.name}")
         case = watching.simulated(setting, hours=hours, devices=devices, fault=fault)
-        watched = ours.watches(list(fault_columns(fault)[:1]) if fault.kind != "correlation"
-                               else [0, 1])  # fmt: skip
-        flags = ours.judge(case, level)[:, :, watched]
-        found[fault.name] = Delay(first(flags), first(twin[:, :, watched]))
+        columns = fault_columns(fault)
+        watched = ours.watches(list(columns[:2]))
+        for kind, flags in ours.judge(case, level)._asdict().items():
+            twin = first(twins[kind][:, :, watched])
+            found[kind][fault.name] = Delay(first(flags[:, :, watched]), twin)
     return found
 
 
@@ -135,7 +137,7 @@ def peer_simulated(name: str, size: Size, folder: Path) -> dict[str, Any]:
         cases |= _fault_cases(setting, size)
     said, version = watching.ask(name, cases, ALPHA, folder)
     found: dict[str, Any] = {"version": version, "quiet": {}, "delays": {}}
-    for rule in RULES:
+    for rule in watching.rules(name):
         found["quiet"][rule] = {
             setting: _rate(said[f"quiet-{setting}"][rule]) for setting in size.quiet
         }
@@ -213,14 +215,17 @@ def real_result(case: Case, flags: dict[str, Any], watched: Sequence[int]) -> di
 
 def ours_real(series: dict[str, Case], folder: Path) -> dict[str, Any]:
     """Ours on every series, at the promise for a thousand devices with as many monitors."""
-    cases, found = real_cases(series), {}
+    cases = real_cases(series)
+    found: dict[str, Any] = {kind: {} for kind in Said._fields}
     for name, case in series.items():
         say(f"ours, {name}")
         ours = Ours(case, folder, ordered=bool(case["ordered"]))
         level = ours.log_threshold(DEVICES, 3600)
         kinds = ("quiet", *real_faults(case))
-        flags = {kind: ours.judge(cases[f"{name}-{kind}"], level) for kind in kinds}
-        found[name] = real_result(case, flags, ours.watches([0]))
+        said = {kind: ours.judge(cases[f"{name}-{kind}"], level)._asdict() for kind in kinds}
+        for what in Said._fields:
+            flags = {kind: said[kind][what] for kind in kinds}
+            found[what][name] = real_result(case, flags, ours.watches([0]))
         ours.close()
     return found
 
@@ -228,8 +233,8 @@ def ours_real(series: dict[str, Case], folder: Path) -> dict[str, Any]:
 def peer_real(name: str, series: dict[str, Case], folder: Path) -> dict[str, Any]:
     """A peer on every series, by rule; a fault is seen by its column or by all at once."""
     said, _ = watching.ask(name, real_cases(series), ALPHA, folder)
-    found: dict[str, Any] = {rule: {} for rule in RULES}
-    for rule in RULES:
+    found: dict[str, Any] = {rule: {} for rule in watching.rules(name)}
+    for rule in watching.rules(name):
         for series_name, case in series.items():
             kinds = ("quiet", *real_faults(case))
             judged = {kind: said[f"{series_name}-{kind}"][rule] for kind in kinds}

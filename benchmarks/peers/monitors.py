@@ -5,8 +5,10 @@
 A case is a file of arrays: ``before`` float32 [rows, numbers], ``words`` int8 [rows, categories],
 ``after`` [devices, windows, rows, numbers], ``said`` [devices, windows, rows, categories]. A peer
 answers ``[devices, windows, monitors]``: numbers first, then categories, then one for many columns
-at once where it has that. Every peer is asked by its own documented defaults, and by one tuning
-that its documentation leads to: the level that "one false alarm a fleet-month" asks of each test.
+at once where it has that. ``look``, where it is there, names the columns that are wanted: who looks
+at them one by one may leave the others out. Every peer is asked by its own documented defaults, and
+by one tuning that its documentation leads to: the level that "one false alarm a fleet-month" asks
+of each test.
 Nothing of ours is loaded.
 """
 
@@ -60,6 +62,13 @@ def windows(case: Arrays) -> Iterator[tuple[int, int, Any]]:
             yield device, hour, frame(case, rows, case["said"][device, hour])
 
 
+def wanted(case: Arrays) -> list[tuple[int, str]]:
+    """Columns to look at, by place and name."""
+    columns, categories = names(case)
+    every = list(enumerate([*columns, *categories]))
+    return [every[at] for at in case["look"].tolist()] if "look" in case else every
+
+
 def blank(case: Arrays, more: int = 0) -> Any:
     """No alarm anywhere."""
     devices, hours = case["after"].shape[:2]
@@ -83,13 +92,16 @@ class Evidently:
             ks_stat_test,
         )
 
-        columns, categories = names(case)
+        _, categories = names(case)
         before = frame(case, case["before"], case["words"])
         found = {"default": blank(case), "tuned": blank(case)}
+        tests: dict[str, Any] = {}
         for device, hour, now in windows(case):
-            for at, name in enumerate([*columns, *categories]):
+            for at, name in wanted(case):
                 kind = "cat" if name in categories else "num"
-                test = get_stattest(before[name], now[name], kind, None)
+                if name not in tests:  # its choice is by rows and distinct values of both together
+                    tests[name] = get_stattest(before[name], now[name], kind, None)
+                test = tests[name]
                 plain = test(before[name], now[name], kind, None)
                 found["default"][device, hour, at] = plain.drifted
                 exact = chi_stat_test if kind == "cat" else ks_stat_test
@@ -199,7 +211,8 @@ class NannyML:
 class River:
     """One detector a column, row by row; words go in as their place in the list.
 
-    Page-Hinkley has no level to tune: ten times its threshold stands in.
+    Page-Hinkley has no level to tune: ten times its threshold stands in. KSWIN takes half a
+    millisecond a value: it gets the first device alone, and is not tuned.
     """
 
     package = "river"
@@ -219,14 +232,19 @@ class River:
 
     def judge(self, case: Arrays, alpha: float) -> Flags:
         """As the module says."""
-        return {"default": self._flags(case, None), "tuned": self._flags(case, alpha)}
+        found = {"default": self._flags(case, None)}
+        if self._kind != "KSWIN":
+            found["tuned"] = self._flags(case, alpha)
+        return found
 
     def _flags(self, case: Arrays, alpha: float | None) -> Any:
+        if self._kind == "KSWIN":  # half a millisecond a value: of the first device alone
+            case = case | {"after": case["after"][:1], "said": case["said"][:1]}
         found = blank(case)
         before = np.concatenate([case["before"], case["words"]], axis=-1)
         after = np.concatenate([case["after"], case["said"]], axis=-1).astype(np.float64)
         for device in range(found.shape[0]):
-            for at in range(found.shape[2]):
+            for at, _ in wanted(case):
                 detector = self._made(alpha)
                 for value in before[-REFERENCE_OF_RIVER:, at].astype(np.float64).tolist():
                     detector.update(value)
@@ -267,13 +285,12 @@ class Whylogs:
             calculate_drift_scores,
         )
 
-        columns, categories = names(case)
         before = whylogs.log(frame(case, case["before"], case["words"])).view()
         found = {"default": blank(case), "tuned": blank(case)}
         for device, hour, now in windows(case):
             view = whylogs.log(now).view()
             scores = calculate_drift_scores(view, before, with_thresholds=True)
-            for at, name in enumerate([*columns, *categories]):
+            for at, name in wanted(case):
                 score = scores.get(name) or {}
                 drifted = score.get("drift_category") == "DRIFT"
                 found["default"][device, hour, at] = drifted

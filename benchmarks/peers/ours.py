@@ -3,7 +3,7 @@
 A model is packaged by ``edge_pack.build`` with the reference and its order in time; a device's
 ``Window`` counts what the model answers; ``edge_fleet.drift`` bets on the counts. An alarm is
 taken as read: its monitor starts anew, so that one that goes on is counted again, as the peers'
-are.
+are. Beside it stand the findings of the device's own checks (``Quality``): when each begins.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -26,6 +26,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from edge_agent import Model
 from edge_agent.live import Live
+from edge_agent.telemetry.quality import Quality
 from edge_agent.telemetry.recorder import Instant, Recorder
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.window import Counts, Window
@@ -39,6 +40,13 @@ WORDS = np.array(["idle", "run", "ramp", "purge", "hold", "trip", "bypass"], dty
 MONDAY_S = 1_754_265_600
 """A midnight in UTC, in seconds since 1970: where every reference begins."""
 Case = dict[str, Any]
+
+
+class Said(NamedTuple):
+    """Each bool ``[devices, windows, monitors]``: drift alarms, and findings that began."""
+
+    alarms: NDArray[np.bool_]
+    findings: NDArray[np.bool_]
 
 
 class Ours:
@@ -58,7 +66,7 @@ class Ours:
         assert self.model.profile is not None
         self.profile: Profile = self.model.profile
         self.drift = DriftTable(self.profile)
-        self.window = Window(self.model.manifest, self.profile)
+        self.window = Window(self.model.manifest, self.profile, tally=True)
         self.model.observer = self.window
 
     def counts(self, rows: pd.DataFrame) -> Counts:
@@ -66,20 +74,27 @@ class Ours:
         self.model.predict(rows)
         return self.window.close()
 
-    def judge(self, case: Case, log_threshold: float) -> NDArray[np.bool_]:
-        """Alarms ``[devices, windows, monitors]``, each device by itself."""
+    def judge(self, case: Case, log_threshold: float) -> Said:
+        """What the fleet and what each device by itself says of a stream."""
         devices, windows = case["after"].shape[:2]
         state = self.drift.start(devices)
-        found = np.zeros((devices, windows, len(self.profile.monitors)), dtype=bool)
+        checks = [Quality(self.profile) for _ in range(devices)]
+        shape = (devices, windows, len(self.profile.monitors))
+        alarms, findings = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         for at in range(windows):
-            cells = [
-                self.counts(table(case, case["after"][device, at], case["said"][device, at])).cells
-                for device in range(devices)
-            ]
+            cells = []
+            for device, check in enumerate(checks):
+                rows = table(case, case["after"][device, at], case["said"][device, at])
+                counts = self.counts(rows)
+                cells.append(counts.cells)
+                assert counts.tallied is not None
+                changed = check.close(counts.rows, counts.cells, counts.tallied)
+                findings[device, at, [finding.monitor for finding in changed.begun]] = True
+                check.begin()
             state = edetector.advance(state, self.drift.log_e(np.stack(cells)))
-            found[:, at] = self.drift.levels(state) >= log_threshold
-            state = self._read(state, found[:, at])
-        return found
+            alarms[:, at] = self.drift.levels(state) >= log_threshold
+            state = self._read(state, alarms[:, at])
+        return Said(alarms, findings)
 
     def _read(self, state: NDArray[np.float32], alarms: NDArray[np.bool_]) -> NDArray[np.float32]:
         state = state.copy()

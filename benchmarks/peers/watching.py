@@ -38,6 +38,7 @@ TOOLS = {
 """Evidently 0.7.23 and NannyML 0.13.1 do not import with pandas 3; whylogs needs numpy 1."""
 WHYLOGS_TODAY = Peer("whylogs-numpy2", ("whylogs==1.6.4", "numpy>=2", "pandas<3"))
 
+ARRAYS = ("before", "words", "after", "said", "look")
 Case = dict[str, Any]
 Array = Any
 
@@ -128,7 +129,12 @@ def broken(case: Case, kind: str, window: int, column: int = 0) -> Case:
         case "correlation":
             whole = case["after"][..., column]
             mine[:] = np.roll(whole, whole.shape[1] // 2, axis=1)[:, window:]
-    return case | {"after": after}
+    return case | {"after": after, "look": np.array([column])}
+
+
+def rules(name: str) -> tuple[str, ...]:
+    """How a peer is asked."""
+    return ("default",) if name == "river KSWIN" else ("default", "tuned")
 
 
 def ask(
@@ -139,14 +145,14 @@ def ask(
     for case_name, case in cases.items():
         path = folder / f"{case_name}.npz"
         if not path.exists():
-            arrays = {key: case[key] for key in ("before", "words", "after", "said")}
+            arrays = {key: case[key] for key in ARRAYS if key in case}
             np.savez(path, **arrays)
         paths[case_name] = str(path)
     answer = request(name, "judge", {"cases": paths, "alpha": alpha}, folder)
     found = {}
     for case_name, said in answer["cases"].items():
         if "failed" in said:
-            found[case_name] = dict.fromkeys(("default", "tuned"), Judged(failed=said["failed"]))
+            found[case_name] = dict.fromkeys(rules(name), Judged(failed=said["failed"]))
             continue
         with np.load(said["flags"]) as file:
             found[case_name] = {rule: Judged(file[rule]) for rule in file.files}
@@ -164,11 +170,11 @@ def request(name: str, mode: str, asked: dict[str, Any], folder: Path) -> dict[s
 
 
 def whylogs_today(folder: Path) -> str:
-    """What whylogs says of one row under the numpy that everyone installs; "" when it works."""
+    """What whylogs says of two rows under the numpy that everyone installs; "" when it works."""
     script = folder / "whylogs_today.py"
     script.write_text(
         "import numpy, pandas, whylogs\n"
-        "whylogs.log(pandas.DataFrame({'a': numpy.zeros(2, 'f4')})).view()\n"
+        "whylogs.log(pandas.DataFrame({'a': ['run', 'idle'], 'b': numpy.zeros(2)})).view()\n"
     )
     done = subprocess.run(
         [environment(WHYLOGS_TODAY), script],

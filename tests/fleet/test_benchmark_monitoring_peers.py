@@ -121,12 +121,13 @@ def test_ours_alarms_on_the_faulty_sensor_alone_and_costs_what_it_says(
     )
     ours = own.Ours(case, tmp_path)
     level = ours.log_threshold(1_000, 3_600)
-    found = ours.judge(case, level)
+    found = ours.judge(case, level).alarms
     names = [monitor.name for monitor in ours.profile.monitors]
     assert max(modules["judging"].first(found[:, :, [names.index("number1")]])) <= 4
     others = [names.index(name) for name in ("number2", "number3", "word0")]
     assert not found[:, :, others].any()
-    assert not ours.judge(twin, level).any()
+    quiet = ours.judge(twin, level)
+    assert not quiet.alarms.any() and not quiet.findings.any()
     assert names.index("number1") in ours.watches([1])
     assert names.index("number2") not in ours.watches([1])
     size = own.cost(ours, twin, 200, tmp_path)
@@ -145,9 +146,23 @@ def test_an_alarm_that_goes_on_is_counted_again_not_every_window(
     )  # fmt: skip
     ours = modules["ours"].Ours(case, tmp_path, ordered=False)
     assert not ours.profile.time_ordered
-    found = ours.judge(case, ours.log_threshold(1_000, 3_600))
+    found = ours.judge(case, ours.log_threshold(1_000, 3_600)).alarms
     names = [monitor.name for monitor in ours.profile.monitors]
     assert 2 <= found[0, :, names.index("number1")].sum() <= 10
+    ours.close()
+
+
+def test_the_device_itself_finds_a_stuck_sensor(modules: dict[str, Any], tmp_path: Path) -> None:
+    streams, watching = modules["watching"].streams, modules["watching"]
+    case = watching.simulated(
+        streams.SETTINGS["iid"], hours=3, devices=2, columns=(0, 1), rows=2_000,
+        fault=streams.Fault("stuck"),
+    )  # fmt: skip
+    ours = modules["ours"].Ours(case, tmp_path)
+    found = ours.judge(case, ours.log_threshold(1_000, 3_600)).findings
+    at = [monitor.name for monitor in ours.profile.monitors].index("number1")
+    assert modules["judging"].first(found[:, :, [at]]) == [1, 1]
+    assert found.sum() == 2
     ours.close()
 
 
@@ -157,7 +172,10 @@ def test_a_table_has_a_line_for_every_monitor_and_rule(modules: dict[str, Any]) 
     faults = [fault.name for fault in judging.streams.FAULTS]
     delays = {"iid": {name: judging.Delay([3, 5], [np.inf, np.inf]) for name in faults}}
     found = {
-        "edge-pack": {"quiet": {"iid": (0.0, 9.0)}, "delays": delays},
+        "edge-pack": {
+            "alarms": {"quiet": {"iid": (0.0, 9.0)}, "delays": delays},
+            "findings": {"quiet": {"iid": (0.0, 9.0)}, "delays": delays},
+        },
         "NannyML": {
             "quiet": {"default": {"iid": (5_000.0, 9.0)}, "tuned": {"iid": "ValueError: no"}},
             "delays": {"default": delays, "tuned": {"iid": dict.fromkeys(faults, "no")}},
