@@ -26,7 +26,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from edge_contract import projection as projections
-from edge_contract import tensor_figures, wire
+from edge_contract import wire
 from edge_contract.errors import InputFault
 from edge_contract.projection import Projection
 from edge_contract.tensor_figures import Tensor
@@ -227,8 +227,6 @@ def _check_sources(profile: Profile) -> None:
     """Every direction and figure that is monitored is declared, once."""
     for one in profile.projections:
         projections.check(one)
-    for tensor in profile.tensors:
-        tensor_figures.check(tensor)
     declared = {
         "projection": [name for one in profile.projections for name in one.names],
         "tensor": [name for tensor in profile.tensors for name in tensor.names],

@@ -90,8 +90,7 @@ def check(projection: Projection) -> None:
     )
     if not sound:
         raise InputFault(f"the projection of {name} is inconsistent in itself")
-    finite = all(map(math.isfinite, (*projection.means, *projection.scales)))
-    if not finite or min(projection.scales) <= 0:
+    if min(projection.scales) <= 0:
         raise InputFault(f"the projection of {name} has a scale that is not above 0")
     _matrix(projection)
 

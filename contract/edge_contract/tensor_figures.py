@@ -10,8 +10,6 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from edge_contract.errors import InputFault
-
 ELEMENTS_MAX = 16_384
 """Of a larger row every k-th element is looked at: a camera's frame is as bright as its sample."""
 FIGURES = ("mean", "std", "min", "max", "zeros", "saturated")
@@ -33,12 +31,6 @@ class Tensor(Struct, frozen=True, omit_defaults=True, kw_only=True):
     def names(self) -> tuple[str, ...]:
         """Names of the monitors, one a figure."""
         return tuple(f"{self.name}:{figure}" for figure in FIGURES)
-
-
-def check(tensor: Tensor) -> None:
-    """Raise InputFault when the tensor's top is no number."""
-    if not np.isfinite(tensor.top):
-        raise InputFault(f"tensor {tensor.name!r} is saturated at {tensor.top}")
 
 
 def sample(array: NDArray[np.generic], rows: int) -> NDArray[np.float32] | None:
