@@ -10,13 +10,14 @@ import pytest
 
 from edge_agent import Model
 from edge_agent.live import Live
+from edge_agent.steps import Tell
 from edge_agent.telemetry import Recorder, Spool
 from edge_agent.telemetry.recorder import Instant
 from edge_contract import bundle as bundles
 from edge_contract import telemetry
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.residuals import Residuals
-from edge_contract.telemetry import Record
+from edge_contract.telemetry import Record, Resources
 
 ROW = {"temp": 0.5, "hum": -1.0, "rpm": 2.0, "volt": 0.0}
 BORN_MS = 1_700_000_000_000
@@ -261,3 +262,128 @@ def test_windows_under_load_and_swaps_add_up(make, spool) -> None:
         assert record.bundle.hex() == model.digest
         profiles[record.version] = model.profile
         telemetry.counts_of(record, Residuals(model.profile))
+
+
+# -- what a record says beside its counts ----------------------------------------------------
+
+
+class Told:
+    """Who is told of faults of the input."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, str]] = []
+
+    def __call__(self, model: str, tell: Tell) -> None:
+        self.events.append((model, tell.kind, tell.detail))
+
+    def kinds(self) -> list[str]:
+        return [kind for _, kind, _ in self.events]
+
+
+def test_a_record_has_moments_reasons_and_the_machine(spool, make) -> None:
+    looks: list[float] = []
+
+    def meter(now_s: float) -> Resources:
+        looks.append(now_s)
+        return Resources(cpu_percent=7)
+
+    recorder = Recorder(spool, device="pi-1", boot=4, window_s=60, meter=meter)
+    model, live = make(), Live("pump")
+    recorder.swap(live, model, at(0))
+    rows = np.random.default_rng(3).normal(size=(500, 4))
+    live.predict(rows[:200])
+    for row in rows[200:]:
+        live.predict(row.tolist())
+    for wrong in ({"temp": 1.0}, {**ROW, "hum": None}, {**ROW, "rpm": "fast"}, {**ROW, "x": 1}):
+        with pytest.raises(InputFault):
+            live.predict(wrong)
+    recorder.tick(at(60))
+    (record,) = records(spool)
+    assert record.resources == Resources(cpu_percent=7)
+    assert looks == [110.0]
+    assert telemetry.errors_of(record) == {"missing": 2, "value": 1, "unknown": 1}
+    seen = telemetry.moments_of(record, Residuals(model.profile))
+    assert len(seen) == 4
+    for at_, moment in enumerate(seen):
+        assert moment.mean == pytest.approx(rows[:, at_].mean(), abs=0.6 / np.sqrt(500))
+        assert moment.std == pytest.approx(rows[:, at_].std(), abs=0.6 / np.sqrt(1000))
+        assert moment.run == 1
+
+
+def test_a_fault_is_told_before_its_window_ends_once_and_its_end(spool, make) -> None:
+    told = Told()
+    recorder = Recorder(spool, device="pi-1", boot=4, window_s=300, on_quality=told)
+    live = Live("pump")
+    recorder.swap(live, make(), at(0))
+    rng = np.random.default_rng(5)
+
+    def serve(start_s: float, rows: np.ndarray) -> None:
+        live.predict(rows)
+        recorder.tick(at(start_s + 31))
+
+    serve(0, rng.normal(size=(300, 4)))
+    assert told.events == []
+    broken = rng.normal(size=(300, 4))
+    broken[::10, 1] = -999.0
+    serve(31, broken)
+    ((model, kind, detail),) = told.events
+    assert (model, kind) == ("pump", "quality-fault")
+    assert detail == "sentinel: hum (-999 in 30 of 600 rows)"
+    assert recorder.quality == {"pump": (detail,)}
+    serve(62, rng.normal(size=(300, 4)))
+    recorder.tick(at(300))
+    (record,) = records(spool)
+    assert telemetry.quality_of(record, make().profile) == (("sentinel", "hum"),)
+    for each in range(1, 5):
+        live.predict(rng.normal(size=(2_000, 4)))
+        recorder.tick(at(300 * (each + 1)))
+    assert told.kinds() == ["quality-fault", "quality-restored"]
+    assert recorder.quality == {}
+    assert [bool(each.quality) for each in records(spool)[2:]] == [False] * 3
+
+
+def test_a_fault_ends_with_the_version_and_is_none_of_what_is_beside(spool, make) -> None:
+    told = Told()
+    recorder = Recorder(spool, device="pi-1", boot=4, window_s=60, on_quality=told)
+    live, beside = Live("pump"), make("2.0", seed=8)
+    recorder.swap(live, make(), at(0))
+    recorder.put_beside(live, beside, at(0))
+    beside.predict(np.full((2_000, 4), 77.0))
+    recorder.tick(at(40))
+    assert told.events == []
+    live.predict(np.full((2_000, 4), 77.0))
+    recorder.tick(at(80))
+    begun = len(told.events)
+    assert begun >= 1
+    assert set(told.kinds()) == {"quality-fault"}
+    recorder.swap(live, make("3.0", seed=9), at(90))
+    assert told.kinds()[begun:] == ["quality-restored"] * begun
+    assert told.events[-1][2].endswith("1.0 answers no more")
+
+
+def test_rows_that_are_refused_are_a_fault_of_the_input(spool, make) -> None:
+    told = Told()
+    recorder = Recorder(spool, device="pi-1", boot=4, window_s=60, on_quality=told)
+    live = Live("pump")
+    recorder.swap(live, make(), at(0))
+    for _ in range(80):
+        with pytest.raises(InputFault):
+            live.predict({**ROW, "hum": float("nan")})
+    recorder.tick(at(31))
+    assert told.events == [("pump", "quality-fault", "refused: 80 of 80 rows (missing)")]
+
+
+def test_a_clock_that_stands_still_is_told_of_the_device(spool, make) -> None:
+    told = Told()
+    recorder = Recorder(spool, device="pi-1", boot=4, window_s=30, on_quality=told)
+    live = Live("pump")
+    recorder.swap(live, make(), at(0))
+    for seconds in (0, 30, 61, 92):
+        live.predict(ROW)
+        recorder.tick(at(seconds, wall_ms=BORN_MS))
+    assert told.events == [("", "quality-fault", "stale-clock: the device's clock stands still")]
+    assert recorder.quality == {"": ("the device's clock stands still",)}
+    assert records(spool)[-1].quality == ((telemetry.QUALITY_CODES.index("stale-clock"), 0),)
+    recorder.tick(at(200))
+    recorder.tick(at(300))
+    assert told.kinds() == ["quality-fault", "quality-restored"]

@@ -12,9 +12,9 @@ import pytest
 from edge_agent import Model
 from edge_agent.telemetry import Window
 from edge_agent.telemetry import window as module
+from edge_contract import bisecting, telemetry
 from edge_contract import bundle as bundles
 from edge_contract import profile as profiles
-from edge_contract import telemetry
 from edge_contract.errors import InputFault
 from edge_contract.profile import Profile
 
@@ -212,3 +212,17 @@ def test_the_contracts_quick_count_is_the_slow_one() -> None:
             ]  # fmt: skip
             expected = np.bincount(cells, minlength=monitor.cells)
             np.testing.assert_array_equal(profiles.count_numbers(monitor, values), expected)
+
+
+def test_a_window_counts_what_bisect_counts_a_row_at_a_time(pump: Model) -> None:
+    rows = np.random.default_rng(11).normal(scale=2, size=(700, 4))
+    rows[::50] = [9.0, -9.0, 0.0, 1e30]
+    pump.predict(rows)
+    counts = pump.observer.close()
+    names = [feature.name for feature in pump.manifest.features]
+    for monitor, start in zip(pump.profile.monitors, pump.profile.offsets(), strict=True):
+        if monitor.source == "feature":
+            cell = bisecting.number_cell(monitor)
+            cells = [cell(value) for value in rows[:, names.index(monitor.name)].tolist()]
+            expected = bisecting.count(monitor, cells)
+            assert counts.cells[start : start + monitor.cells].tolist() == expected
