@@ -1,6 +1,7 @@
 """Monitoring beside Evidently, NannyML, river and whylogs: false alarms, delay, cost, real series.
 
-    python benchmarks/monitoring_peers.py [--quick] [--json FILE] [--write-readme] [--only NAME]
+    python benchmarks/monitoring_peers.py [--quick] [--json FILE] [--read FILE]
+                                          [--write-readme] [--only NAME]
 
 The same rows go before every monitor: simulated fleets (``streams.py``) and series that ship inside
 packages (``peers/series.py``). Ours is the code that ships: a bundle with its profile, a device's
@@ -30,6 +31,7 @@ from peers import judging, ours, watching
 from peers.judging import QUICK, Delay, Size, say
 
 README = Path(__file__).parent.parent / "README.md"
+PAGE = README.parent / "docs" / "drift.md"
 BEGIN, END = "<!-- benchmarks/monitoring_peers.py -->", "<!-- end -->"
 OURS = "edge-pack"
 COST_ROWS = (200, 1_000, 10_000)
@@ -189,14 +191,31 @@ def markdown(found: dict[str, Any], size: Size) -> str:
     return "\n\n".join(parts)
 
 
-def write_readme(text: str) -> None:
-    """Put the tables between their markers. Raises ValueError where they are missing."""
-    page = README.read_text(encoding="utf-8")
+def summary(found: dict[str, Any]) -> str:
+    """The README's table: a line a monitor and rule."""
+    faults = ("0.25 sigma shift", "lost correlation", "stuck sensor")
+    lines = ["| | false alarms a fleet-month, independent rows | the same, sensors "
+             "| hours to a .25 sigma shift | lost correlation | stuck sensor |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for name, one in found["simulated"].items():
+        for label, quiet, delays in rows_of(one, name):
+            cells = [rate(quiet[setting]) for setting in ("iid", "all")]
+            said = [delays["iid"][fault] for fault in faults]
+            cells += ["fails" if isinstance(delay, str) else str(delay) for delay in said]
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write(page: Path, text: str) -> None:
+    """Put ``text`` between the markers of a page. Raises ValueError where they are missing."""
+    before = page.read_text(encoding="utf-8")
     pattern = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
-    made, count = re.subn(pattern, lambda _found: f"{BEGIN}\n{text}\n{END}", page, flags=re.DOTALL)
+    made, count = re.subn(
+        pattern, lambda _found: f"{BEGIN}\n{text}\n{END}", before, flags=re.DOTALL
+    )
     if count != 1:
-        raise ValueError(f"{README} has {count} places between {BEGIN} and {END}, not one")
-    README.write_text(made, encoding="utf-8")
+        raise ValueError(f"{page} has {count} places between {BEGIN} and {END}, not one")
+    page.write_text(made, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
@@ -208,12 +227,29 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The figures of a file that ``--json`` wrote."""
+
+    def made(some: dict[str, Any]) -> Any:
+        if some.keys() != {"found", "quiet", "says"}:
+            return some
+        windows = ([np.inf if one is None else one for one in some[key]]
+                   for key in ("found", "quiet"))  # fmt: skip
+        return Delay(*windows)
+
+    figures: dict[str, Any] = json.loads(path.read_text(), object_hook=made)["figures"]
+    return figures
+
+
 def main() -> int:
     """Measure, print, write; 0 when every goal is met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer devices, hours and settings")
     parser.add_argument("--json", type=Path, help="write the figures and goals to this file")
-    parser.add_argument("--write-readme", action="store_true", help="put the tables there")
+    parser.add_argument(
+        "--write-readme", action="store_true", help=f"put the tables there and into {PAGE.name}"
+    )
+    parser.add_argument("--read", type=Path, help="measure nothing: take what --json wrote")
     parser.add_argument(
         "--only",
         action="append",
@@ -231,8 +267,11 @@ def main() -> int:
             content = {"figures": figures, "goals": met or {}}
             options.json.write_text(json.dumps(content, indent=2, default=_plain) + "\n")
 
-    with tempfile.TemporaryDirectory() as folder:
-        found = compare(size, names, Path(folder), keep)
+    if options.read:
+        found = read(options.read)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            found = compare(size, names, Path(folder), keep)
     text = markdown(found, size)
     print(text)
     if "whylogs with numpy 2" in found:
@@ -242,7 +281,8 @@ def main() -> int:
         print(f"{'met' if done else 'NOT MET':8} {name} {goal:g}: {figure:.4g}")
     keep(found, met)
     if options.write_readme:
-        write_readme(text)
+        write(PAGE, text)
+        write(README, summary(found))
     return 0 if all(done for _, _, done in met.values()) else 1
 
 
