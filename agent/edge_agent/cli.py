@@ -17,6 +17,7 @@ from edge_agent import (
     local,
     predict_commands,
     running,
+    sample_commands,
     service,
     service_commands,
     show,
@@ -203,6 +204,7 @@ def _load(path: Path) -> Config:
 service_commands.add(app)
 predict_commands.add(app)
 bind_commands.add(app)
+app.add_typer(sample_commands.app, name="samples")
 command.add_version(app, "edge-agent")
 
 

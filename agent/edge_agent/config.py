@@ -33,6 +33,7 @@ from edge_agent.settings import (
     Loading,
     Overload,
     Privacy,
+    Sampling,
     Shadow,
     Telemetry,
     Update,
@@ -71,6 +72,7 @@ class Config(Struct, frozen=True, kw_only=True):
     shadow: Shadow = Shadow()
     privacy: Privacy = Privacy()
     calibration: Calibration | None = None
+    sampling: Sampling | None = None
     overload: Overload = Overload()
     brokers: dict[str, Broker] = {}
     bindings: tuple[Binding, ...] = ()
@@ -127,6 +129,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "shadow": Shadow,
     "privacy": Privacy,
     "calibration": Calibration,
+    "sampling": Sampling,
     "overload": Overload,
 }
 _REQUIRED = ("agent", "broker")

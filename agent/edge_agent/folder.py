@@ -9,6 +9,7 @@
     models/<name>/state.json      the update's state; replacing it is what activates a slot
     spool/  outbox/               what is not home yet
     calibration/                  what labels said of scores, by version
+    samples/                      rows sealed for their owner
     private/                      counts that wait for noise, and what noise has cost
 
 Guards: one agent a folder; a boot number is never used twice.
@@ -113,6 +114,11 @@ class Folder:
         return self.path / "calibration"
 
     @property
+    def samples(self) -> Path:
+        """Rows sealed for their owner."""
+        return self.path / "samples"
+
+    @property
     def private(self) -> Path:
         """Counts that wait for noise, and the ledger of what noise has cost."""
         return self.path / "private"
@@ -137,7 +143,17 @@ def clear_up(folder: Folder) -> None:
     # Who knows what else lies at the top.
     for path in (folder.boot, folder.desired, folder.download, folder.status, folder.answers):
         settle(folder.path, f".{path.name}.*{TEMPORARY}", deep=False)
-    for name in ("tuf", "chunks", "models", "slots", "spool", "outbox", "private", "calibration"):
+    for name in (
+        "tuf",
+        "chunks",
+        "models",
+        "slots",
+        "spool",
+        "outbox",
+        "private",
+        "calibration",
+        "samples",
+    ):
         settle(folder.path / name)
 
 

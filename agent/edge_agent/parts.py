@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
 
-from edge_agent import clock, closing, hardware, identity, pipeline, predictions, state, tap
-from edge_agent.calibrating import Calibrating
+from edge_agent import clock, closing, hardware, identity, pipeline, predictions, state, tap, wanted
 from edge_agent.config import Config
 from edge_agent.doors.every import Doors
 from edge_agent.ensemble import EnsembleSeat
@@ -29,7 +28,6 @@ from edge_agent.follow import Follower
 from edge_agent.loop import Loop
 from edge_agent.notify import Notifier
 from edge_agent.outbox import Outbox
-from edge_agent.privacy import Privacy
 from edge_agent.pull import Puller
 from edge_agent.selftest import Limits
 from edge_agent.serving import Serving
@@ -113,17 +111,9 @@ class Parts:
         self.answers = predictions.kept(
             config.feedback, self.folder.answers, boot=boot, now_s=clocks.wall
         )
-        self.calibrating = (
-            Calibrating(config.calibration, self.folder.calibration)
-            if config.calibration is not None
-            else None
-        )
-        rules = config.privacy.noise
-        self.privacy = (
-            Privacy(rules, self.folder.private, clocks.now(), window_s=config.telemetry.window_s)
-            if rules is not None
-            else None
-        )
+        self.calibrating = wanted.calibrating(config, self.folder)
+        self.privacy = wanted.privacy(config, self.folder, clocks.now())
+        self.samples = wanted.samples(config, self.folder, clocks.wall, rng)
         self.recorder = Recorder(
             self.spool,
             device=device,
@@ -133,7 +123,7 @@ class Parts:
             on_record=self.sender.kick,
             latency_max_ms=config.update.latency_max_ms,
             observer=lambda model, window: tap.tapped(
-                model, window, self.answers, self.calibrating
+                model, window, self.answers, self.calibrating, self.samples
             ),
             veil=self.privacy,
             meter=Meter(self.folder.spool, resting=lambda: self.strain.resting).look,
@@ -309,6 +299,8 @@ class Parts:
         self.shadows.tick()
         if self.feedback is not None:
             self.feedback.tick(self.clocks.now())
+        if self.samples is not None:
+            self.samples.tick()
         self.voice.tick()
         self.loop.later(TICK_S, self._tick)
 
@@ -330,6 +322,8 @@ class Parts:
         if self.feedback is not None:
             self.feedback.flush(now)
         self.recorder.flush(now)
+        if self.samples is not None:
+            self.samples.flush()
 
     def _send_off(self) -> None:
         """Give the last records a moment to arrive, when there is a broker to take them."""

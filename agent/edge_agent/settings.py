@@ -24,6 +24,7 @@ from edge_contract.chunks import CHUNK_BYTES
 from edge_contract.errors import InputFault
 from edge_contract.messages import Labels, Name
 from edge_contract.mirrors import MIRRORS_MAX, check_mirror
+from edge_contract.sealed import check_recipient
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 
 DEFAULT_FOLDER = "/var/lib/edge-agent"
@@ -177,6 +178,40 @@ class Calibration(Struct, frozen=True, kw_only=True):
     min_labels: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
 
+class Sampling(Struct, frozen=True, kw_only=True):
+    """``[sampling]``: rows that are set aside, sealed for their owner; without it none is.
+
+    Attributes:
+        recipient: public key of who may read them, from ``edge-fleet samples key``.
+        models: which; empty: every one that takes features.
+        per_day: most rows of a day of UTC, spread over it. bytes_per_day: and most bytes.
+        disk_max: most bytes of all that wait; the oldest go first.
+        deny: features that are never kept.
+        random: this share of the rows. drifted: rows with a value that the reference does not
+            have. uncertain: with a score so near the threshold, or up to so much above a half.
+    """
+
+    recipient: str
+    models: Models = ()
+    per_day: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    bytes_per_day: str = "1 MB"
+    disk_max: str = "16 MB"
+    deny: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    random: Annotated[float, Meta(ge=0, le=1)] = 0.001
+    drifted: bool = True
+    uncertain: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
+
+    @property
+    def day_bytes(self) -> int:
+        """``bytes_per_day`` in bytes. Raises InputFault for what ``load`` would have refused."""
+        return units.read_bytes(self.bytes_per_day)
+
+    @property
+    def disk_bytes(self) -> int:
+        """``disk_max`` in bytes, as ``day_bytes``."""
+        return units.read_bytes(self.disk_max)
+
+
 class Noise(Struct, frozen=True, kw_only=True):
     """Noise on counts: see ``edge_agent.noise``.
 
@@ -324,8 +359,15 @@ def faults_of(section: Struct | None) -> list[str]:
         case Watch():
             said = _said("[watch] file_max", lambda: section.file_max_bytes)
             return [*said, *(f"[watch] {fault}" for fault in section.faults())]
+        case Sampling():
+            return _check_sampling(section)
         case Overload():
             return _said("[overload] waiting_bytes", lambda: section.rules)
+    return _check_order(section)
+
+
+def _check_order(section: Struct | None) -> list[str]:
+    match section:
         case Update() if section.backoff_min_s > section.backoff_max_s:
             return ["[update] backoff_min_s is over backoff_max_s"]
         case TrialRules() if section.seconds > section.deadline_s:
@@ -350,6 +392,14 @@ def noise_faults(noise: Noise, telemetry: Telemetry) -> list[str]:
         f" {noise.epsilon_per_day:g}: with {_NOISE_MONITORS} features each would need"
         f" {rows:,.0f} rows for the noise not to drown it. Set [telemetry] window_s = 86400,"
         " or a larger epsilon_per_day"
+    ]
+
+
+def _check_sampling(sampling: Sampling) -> list[str]:
+    return [
+        *_said("[sampling] recipient", lambda: check_recipient(sampling.recipient)),
+        *_said("[sampling] bytes_per_day", lambda: sampling.day_bytes),
+        *_said("[sampling] disk_max", lambda: sampling.disk_bytes),
     ]
 
 

@@ -7,14 +7,17 @@ window as its observer, and no tap); nothing here can make a request fail or wai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from edge_agent.calibrating import Calibrating
-from edge_agent.calibration import Curve
 from edge_agent.inputs import Batch
 from edge_agent.model import Model, Observer
 from edge_agent.outputs import Prediction
 from edge_agent.predictions import Answers, Noted, bundle_of
+
+if TYPE_CHECKING:
+    from edge_agent.calibrating import Calibrating
+    from edge_agent.calibration import Curve
+    from edge_agent.samples import Sampler, Samples
 
 
 class Watcher(Protocol):
@@ -32,10 +35,11 @@ class Tap:
     Attributes:
         noted: keeps the answers for labels; None: there is no feedback.
         watcher: sees the answered calls; None: nobody does. May be set at any time.
+        sampler: sees the rows, to set some aside; None: no row is looked at again.
         curve: puts the scores of answers in words right; None: they are the model's alone.
     """
 
-    __slots__ = ("curve", "noted", "watcher", "window")
+    __slots__ = ("curve", "noted", "sampler", "watcher", "window")
 
     def __init__(
         self, window: Observer, noted: Noted | None = None, watcher: Watcher | None = None
@@ -43,6 +47,7 @@ class Tap:
         self.window = window
         self.noted = noted
         self.watcher = watcher
+        self.sampler: Sampler | None = None
         self.curve: Curve | None = None
 
     def observe(
@@ -52,6 +57,9 @@ class Tap:
         self.window.observe(batch, labels, scores, latency_ns)
         if self.noted is not None:
             self.noted.note(labels, scores)
+        sampler = self.sampler
+        if sampler is not None:
+            sampler.offer(batch, labels, scores)
         watcher = self.watcher
         if watcher is not None:
             watcher.offer(batch, labels, scores, latency_ns)
@@ -70,13 +78,17 @@ def tapped(
     window: Observer,
     answers: Answers | None,
     calibrating: Calibrating | None = None,
+    samples: Samples | None = None,
 ) -> Observer:
     """What a model tells its calls to, given its window; ``answers``: None without feedback."""
     bundle = bundle_of(model.manifest, model.profile, model.digest)
-    if answers is None or bundle is None:
+    noted = Noted(answers, bundle) if answers is not None and bundle is not None else None
+    sampler = samples.attach(model) if samples is not None else None
+    if noted is None and sampler is None:
         return window
-    tap = Tap(window, Noted(answers, bundle))
-    if calibrating is not None:
+    tap = Tap(window, noted)
+    tap.sampler = sampler
+    if calibrating is not None and noted is not None and bundle is not None:
         calibrating.attach(bundle, model.manifest.calibration, tap)
     return tap
 

@@ -23,6 +23,7 @@ from edge_contract.telemetry import Record
 from edge_fleet import disclosure, kept
 from edge_fleet.drift import explain as explanations
 from edge_fleet.library import Known, Library
+from edge_fleet.spreadsheet import plain
 from edge_fleet.store.base import Store
 
 DAY_MS = 86_400_000
@@ -158,21 +159,14 @@ def _date(day: int) -> str:
 
 
 def as_csv(exported: Exported) -> str:
-    """A header and the lines; text that a spreadsheet would take for a formula is quoted by ``'``.
-
-    Source: OWASP, CSV Injection.
-    """
+    """A header and the lines; no text is a formula to a spreadsheet."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Line.__struct_fields__)
     for line in exported.lines:
         values = msgspec.structs.astuple(line)
-        writer.writerow([_plain(value) if isinstance(value, str) else value for value in values])
+        writer.writerow([plain(value) if isinstance(value, str) else value for value in values])
     return text.getvalue()
-
-
-def _plain(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def as_json(exported: Exported) -> str:
