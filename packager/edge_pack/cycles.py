@@ -22,6 +22,8 @@ DAY_S = 24 * HOUR_S
 DAYS_MIN = 8
 WEEKS_MIN = 8
 """Whole days (or weeks): fewer say nothing of a cycle that they all would share."""
+LARGEST = 1e100
+"""A larger number's square is none: no reading, and no part of a cycle."""
 CHANCE_MAX = 1e-4
 EFFECT_MIN = 0.1
 """Deviation of the hours' means, in standard deviations of the values: less is no cycle to know."""
@@ -57,7 +59,7 @@ def weekdays(values: Floats, seconds: Floats) -> tuple[float, ...]:
 
 def _cycle(values: Floats, slots: NDArray[np.int64], levels: int, least: int) -> tuple[float, ...]:
     """Means by slot modulo ``levels``, where whole rounds of them show that they differ."""
-    finite = np.isfinite(values)
+    finite = np.isfinite(values) & (np.abs(values) < LARGEST)
     values, slots = values[finite], slots[finite]
     if len(values) < levels * least:
         return ()

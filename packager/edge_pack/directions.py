@@ -33,6 +33,8 @@ DISTINCT_MIN = 64
 BLOCKS = 16
 LEAST_VARIANCE = 1e-4
 """Of the mean variance: along a narrower direction float32 moves rows as far as the world does."""
+LEAST_SPREAD = 1e-9
+"""Of the mean: a number that varies less is constant but for its rounding."""
 ROWS_A_GROUP = 10
 """With fewer rows a column the narrowest directions are noise."""
 _PART_ELEMENTS = 2**20
@@ -60,7 +62,11 @@ def of_features(
         return None
     fitted, counted = halves(rows, order)
     moments = {name: _moments(values[fitted]) for name, values in columns.items()}
-    names = tuple(name for name, (mean, std) in moments.items() if std > 1e-9 * abs(mean))
+    names = tuple(
+        name
+        for name, (mean, std) in moments.items()
+        if np.isfinite(std) and std > LEAST_SPREAD * abs(mean)
+    )
     if len(names) < 2:
         return None
     table = np.column_stack([columns[name] for name in names])
@@ -96,7 +102,7 @@ def of_tensor(
         mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / total
         spread = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts)
     std = float(np.sqrt(spread / total))
-    if not np.isfinite(std) or std <= 1e-9 * abs(mean):
+    if not np.isfinite(std) or std <= LEAST_SPREAD * abs(mean):
         return None
     mean, std = _digits(mean), _digits(std)
     found = np.concatenate(
@@ -192,7 +198,8 @@ def _signs(matrix: Floats) -> Floats:
 
 def _moments(values: Floats) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
-    return (float(finite.mean()), float(finite.std())) if finite.size else (0.0, 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (float(finite.mean()), float(finite.std())) if finite.size else (0.0, 0.0)
 
 
 def _digits(figure: float) -> float:

@@ -154,6 +154,7 @@ def _numbers(
 ) -> Monitor:
     finite = values[np.isfinite(values)]
     distinct = np.unique(finite)
+    mean, std = moments(finite)
     kind: Kind
     edges: tuple[float, ...]
     if distinct.size <= LATTICE_MAX:
@@ -166,8 +167,8 @@ def _numbers(
         source=source,
         edges=edges,
         counts=(),
-        mean=_digits(finite.mean()) if finite.size else 0.0,
-        std=_digits(finite.std()) if finite.size else 0.0,
+        mean=mean,
+        std=std,
     )
     counts = _counted(monitor, values)
     if order is None:
@@ -186,6 +187,19 @@ def _numbers(
         hours=hours,
         weekdays=weekdays,
     )
+
+
+def moments(finite: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation, 0 without values; finite, whatever the values' size."""
+    if not finite.size:
+        return 0.0, 0.0
+    with np.errstate(over="ignore"):
+        mean, std = float(finite.mean()), float(finite.std())
+    if not (np.isfinite(mean) and np.isfinite(std)):
+        largest = float(np.abs(finite).max())
+        mean = float((finite / largest).mean()) * largest
+        std = float((finite / largest).std()) * largest
+    return _digits(mean), _digits(std)
 
 
 def _counted(monitor: Monitor, values: NDArray[np.float64]) -> tuple[int, ...]:
@@ -209,7 +223,9 @@ def quantile_edges(finite: NDArray[np.float64], bins: int = BINS_MAX) -> tuple[f
     cuts = np.unique(nearer[(nearer >= 0) & (nearer < len(distinct) - 1)])
     inner = [short_between(float(distinct[i]), float(distinct[i + 1])) for i in cuts]
     low, high = float(distinct[0]), float(distinct[-1])
-    return (_digits(low - _room(low)), *inner, _digits(high + _room(high)))
+    ends = (_digits(low - _room(low)), _digits(high + _room(high)))
+    # Between neighbours in float64 there is no number: two such cuts may be one.
+    return tuple(sorted({*ends, *inner}))
 
 
 def _room(value: float) -> float:
