@@ -14,7 +14,7 @@ has the mean m and the standard deviation s (1 where that is 0):
 
 The bytes are one string of bits, the first bit of a byte its highest:
 
-    5 bits   k of all a; 5 bits: k of all b
+    5 bits   k of all a; 5 bits: k of all b; one bit: 0 where every r is 0, and none is written
     then for each number with a finite value, in the order of the profile: a, b, r
     zeros to the end of the byte
 
@@ -95,11 +95,11 @@ def write(profile: Profile, counts: NDArray[np.int64], moments: Sequence[Moments
         values.append((_zigzag(a), _zigzag(b), min(max(found.run, 1), RUN_MAX).bit_length() - 1))
     if not values:
         return b""
-    means, stds, _ = zip(*values, strict=True)
+    means, stds, runs = zip(*values, strict=True)
     k, j = _parameter(means), _parameter(stds)
-    bits = [f"{k:05b}{j:05b}"]
+    bits = [f"{k:05b}{j:05b}{int(any(runs))}"]
     for a, b, run in values:
-        bits += (_rice(a, k), _rice(b, j), "0" * run + "1")
+        bits += (_rice(a, k), _rice(b, j), "0" * run + "1" if any(runs) else "")
     text = "".join(bits)
     size = -(-len(text) // 8)
     return int(text.ljust(8 * size, "0"), 2).to_bytes(size, "big")
@@ -115,6 +115,7 @@ def read(profile: Profile, counts: NDArray[np.int64], data: bytes) -> tuple[Mome
         return (None,) * len(present)
     stream = _Bits(data)
     k, j = stream.whole(_PARAMETER_BITS), stream.whole(_PARAMETER_BITS)
+    runs = stream.whole(1)
     found: list[Moments | None] = []
     for monitor, n in zip(_monitors(profile), present, strict=True):
         if n == 0:
@@ -124,7 +125,8 @@ def read(profile: Profile, counts: NDArray[np.int64], data: bytes) -> tuple[Mome
         a, b = stream.rice(k), stream.rice(j)
         mean = monitor.mean + a * scale / math.sqrt(n)
         std = max(monitor.std + b * scale / math.sqrt(2 * n), 0.0)
-        found.append(Moments(mean, std, 1 << stream.unary(RUN_MAX.bit_length() - 1)))
+        longest = stream.unary(RUN_MAX.bit_length() - 1) if runs else 0
+        found.append(Moments(mean, std, 1 << longest))
     stream.end()
     return tuple(found)
 

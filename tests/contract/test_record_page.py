@@ -120,7 +120,7 @@ class Stranger:
 
     def moments(self) -> list[tuple[float, float, int] | None]:
         bits = Bits(self.fields["moments"])
-        k_a, k_b = bits.number(5), bits.number(5)
+        k_a, k_b, runs = bits.number(5), bits.number(5), bits.number(1)
 
         def value(k: int) -> int:
             begin = bits.at
@@ -143,7 +143,7 @@ class Stranger:
                 continue
             mean, std = monitor.get("mean", 0.0), monitor.get("std", 0.0)
             s = std or 1.0
-            a, b, r = value(k_a), value(k_b), bits.zeros()
+            a, b, r = value(k_a), value(k_b), bits.zeros() if runs else 0
             found.append((mean + a * s / math.sqrt(f), max(std + b * s / math.sqrt(2 * f), 0), r))
         bits.done()
         return found
