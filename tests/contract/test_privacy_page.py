@@ -10,6 +10,7 @@ import pytest
 
 from edge_contract.aside import Labelled, Shadow
 from edge_contract.messages import (
+    Calibrated,
     Event,
     Failure,
     Findings,
@@ -25,7 +26,7 @@ from edge_contract.telemetry import Record, Resources
 PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
 SENT = (
     Record, Resources, Shadow, Labelled, Status, Reported, Event,
-    Hardware, ModelReport, Failure, Findings, Mismatch, Strain,
+    Calibrated, Hardware, ModelReport, Failure, Findings, Mismatch, Strain,
 )  # fmt: skip
 
 
