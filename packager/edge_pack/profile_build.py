@@ -36,6 +36,7 @@ from edge_pack.answers import Answers
 from edge_pack.intake import Rows
 
 PREDICTION = "prediction"
+ROWS_A_BIN = 8
 _SLACK = 1e-6
 """Relative room beyond the least and greatest value: eight times float32's rounding."""
 
@@ -160,7 +161,7 @@ def _numbers(
     if distinct.size <= LATTICE_MAX:
         kind, edges = "lattice", tuple(float(value) for value in distinct) or (0.0,)
     else:
-        kind, edges = "quantile", quantile_edges(finite)
+        kind, edges = "quantile", quantile_edges(finite, bins_for(finite.size))
     monitor = Monitor(
         name=name,
         kind=kind,
@@ -209,6 +210,15 @@ def _counted(monitor: Monitor, values: NDArray[np.float64]) -> tuple[int, ...]:
 def _digits(figure: float) -> float:
     """Twelve of them: how a sum is added up, processor by processor, changes the last ones."""
     return float(f"{figure:.12g}")
+
+
+def bins_for(rows: int) -> int:
+    """How many quantile bins so many reference rows fill, 4 to 32.
+
+    A detector looks at a polynomial only where enough bins hold five rows
+    (``components.GROUP_ROWS_MIN``): 100 rows in 32 bins would show it no mean at all.
+    """
+    return min(max(rows // ROWS_A_BIN, 4), BINS_MAX)
 
 
 def quantile_edges(finite: NDArray[np.float64], bins: int = BINS_MAX) -> tuple[float, ...]:
