@@ -264,13 +264,18 @@ def test_a_mosquitto_that_dies_is_noticed_and_said(
 
 def test_serve_starts_a_broker_of_its_own(tmp_path: Path, start: Start) -> None:
     db = f"sqlite:///{tmp_path}/f.db"
-    process = start("serve", "--fleet", "f", "--broker", "auto", "--port", "0", "--db", db)
+    process = start(
+        "serve", "--fleet", "f", "--broker", "auto", "--port", "0", "--db", db, "--keep-raw", "3d"
+    )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("broker mqtt://127.0.0.1:")
     assert process.stdout.readline().startswith("collecting fleet f from mqtt://127.0.0.1:")
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 0
     assert process.stdout.read() == "stopped: everything acknowledged is stored\n"
+    store = open_store(db, create=False)
+    assert (store.settings()["keep_raw"], store.settings()["keep_hours"]) == ("3d", "90d")
+    store.close()
 
 
 def test_a_port_in_use_is_said(tmp_path: Path) -> None:

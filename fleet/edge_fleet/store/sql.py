@@ -179,7 +179,12 @@ class SqlStore:
             statement = text("SELECT pg_try_advisory_lock(:space, :number)")
             if not connection.execute(statement, keys).scalar_one():
                 raise taken
-            yield
+            try:
+                yield
+            finally:
+                # A closed connection lets go only once the server has noticed.
+                with contextlib.suppress(SQLAlchemyError):
+                    connection.execute(text("SELECT pg_advisory_unlock(:space, :number)"), keys)
 
 
 def _already_running(store: str, ordinal: int) -> InputFault:
