@@ -25,7 +25,7 @@ Taken = tuple["Floats | NDArray[np.float32] | None", ...]
 
 LARGE = 4096
 """Elements of a call from which on nothing is gained by waiting for others."""
-PART_ELEMENTS = 2**20
+PART = 2**20
 
 
 class Beside:
@@ -33,6 +33,7 @@ class Beside:
 
     Args:
         numbers: the number features, in the order of the window's rows.
+        large: elements of a call that is worked on at once, ``part`` elements at a time.
 
     Attributes:
         columns: by source and monitor's name, the column of ``values``.
@@ -41,7 +42,10 @@ class Beside:
     Raises InputFault when a projection's input is no number feature.
     """
 
-    def __init__(self, profile: Profile, numbers: Sequence[str]) -> None:
+    def __init__(
+        self, profile: Profile, numbers: Sequence[str], *, large: int = LARGE, part: int = PART
+    ) -> None:
+        self._large, self._part = large, part
         self.columns: dict[tuple[str, str], int] = {}
         self._of_features: list[tuple[NDArray[np.int64], Projector]] = []
         for one in profile.projections:
@@ -74,10 +78,10 @@ class Beside:
     def take(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> Taken:
         """What is kept of one call of ``rows`` rows until ``values`` is asked for."""
         arrays = [feeds.get(seen.name) for seen in self._of_tensors]
-        if sum(array.size for array in arrays if array is not None) < LARGE:
+        if sum(array.size for array in arrays if array is not None) < self._large:
             return tuple(_sample(array, rows) for array in arrays)
         return tuple(
-            np.concatenate([seen.figures(part) for part in _parts(array, rows)])
+            np.concatenate([seen.figures(part) for part in _parts(array, rows, self._part)])
             if (array := arrays[at]) is not None and _counts(array, rows)
             else None
             for at, seen in enumerate(self._of_tensors)
@@ -147,10 +151,10 @@ def _counts(array: NDArray[Any], rows: int) -> bool:
     return array.ndim > 0 and len(array) == rows and array.dtype.kind in "biuf"
 
 
-def _parts(array: NDArray[Any], rows: int) -> Iterator[NDArray[np.float32]]:
+def _parts(array: NDArray[Any], rows: int, elements: int) -> Iterator[NDArray[np.float32]]:
     """Samples of a tensor, some rows at a time."""
     width = min(array.size // max(rows, 1), tensor_figures.ELEMENTS_MAX)
-    step = max(1, PART_ELEMENTS // max(width, 1))
+    step = max(1, elements // max(width, 1))
     for start in range(0, rows, step):
         part = array[start : start + step]
         sample = tensor_figures.sample(part, len(part))
