@@ -1,0 +1,58 @@
+"""What a device may do to scores is in the manifest, and in the command that repeats the build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from edge_contract import bundle as bundles
+from edge_contract.errors import InputFault
+from edge_contract.manifest import Calibration
+from edge_pack import BuildConfig, build
+
+
+@pytest.fixture
+def config(wine: Any, tmp_path: Path) -> Any:
+    frame, target = wine
+    joblib.dump(LogisticRegression(max_iter=5000).fit(frame, target), tmp_path / "m.joblib")
+    frame.join(target).to_csv(tmp_path / "rows.csv", index=False)
+
+    def make(**options: Any) -> BuildConfig:
+        return BuildConfig(
+            model=tmp_path / "m.joblib", data=tmp_path / "rows.csv", target="kind", name="wine",
+            version="1.0", out=tmp_path / "wine.edgepack", measure=False, **options,
+        )  # fmt: skip
+
+    return make
+
+
+def test_the_bounds_are_in_the_manifest_where_they_were_given(config: Any) -> None:
+    bounded = config(allow_calibration=0.2, calibration_labels=500)
+    build(bounded)
+    manifest = bundles.read(bounded.out.read_bytes()).manifest
+    assert manifest.calibration == Calibration(max_shift=0.2, min_labels=500)
+    command = " ".join(manifest.provenance.command)
+    assert "--allow-calibration 0.2 --calibration-labels 500" in command
+    plain = config()
+    build(plain)
+    manifest = bundles.read(plain.out.read_bytes()).manifest
+    assert manifest.calibration is None
+    assert "calibration" not in " ".join(manifest.provenance.command)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"allow_calibration": -0.1},
+        {"allow_calibration": 1.1},
+        {"allow_calibration": float("nan")},
+        {"allow_calibration": 0.1, "calibration_labels": 0},
+    ],
+)
+def test_other_bounds_are_refused(config: Any, options: dict[str, float]) -> None:
+    with pytest.raises(InputFault, match="--allow-calibration"):
+        config(**options)
