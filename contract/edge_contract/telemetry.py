@@ -7,6 +7,7 @@ profile's cells are written:
        run's length less one; the latency buckets are written so in any case
     2  differences from what the profile expects, a third as many bytes: ``residuals``
     3  counts with noise, for privacy (``pack_noisy``): how much, then as coding 1
+    4  not at all: the profile is so wide that they would be over the limit
 
 A later coding gets another number. Records are idempotent by (device, boot, seq): a broker may
 deliver one twice, a store keeps it once.
@@ -41,7 +42,8 @@ RECORD_MAX_BYTES = 64 * 1024
 CODING_LEB128 = 1
 CODING_RESIDUALS = 2
 CODING_NOISY = 3
-CODINGS = (CODING_LEB128, CODING_RESIDUALS, CODING_NOISY)
+CODING_NONE = 4
+CODINGS = (CODING_LEB128, CODING_RESIDUALS, CODING_NOISY, CODING_NONE)
 NOISE_STEPS = 16
 """The noise factor is written in sixteenths."""
 NOISE_MAX = 2**20
@@ -183,6 +185,11 @@ def counts_of(record: Record, reference: Residuals) -> NDArray[np.int64]:
 
     Raises InputFault when a count is malformed or a monitor's counts do not add up to ``rows``.
     """
+    if record.coding == CODING_NONE:
+        raise InputFault(
+            f"the device left the counts of its window out: over {RECORD_MAX_BYTES} bytes",
+            advice="Monitor fewer features: a record holds 2,500 numbers at 10,000 rows a window.",
+        )
     if record.coding == CODING_RESIDUALS:
         return reference.read(record.counts, record.rows)
     profile = reference.profile

@@ -16,6 +16,7 @@ from edge_agent.telemetry.recorder import Instant
 from edge_contract import bundle as bundles
 from edge_contract import telemetry
 from edge_contract.errors import InputFault, MachineFault
+from edge_contract.profile import Monitor, Profile
 from edge_contract.residuals import Residuals
 from edge_contract.telemetry import Record, Resources
 
@@ -387,3 +388,27 @@ def test_a_clock_that_stands_still_is_told_of_the_device(spool, make) -> None:
     recorder.tick(at(200))
     recorder.tick(at(300))
     assert told.kinds() == ["quality-fault", "quality-restored"]
+
+
+def test_a_window_too_wide_for_a_record_leaves_without_its_counts(spool, make) -> None:
+    """10,000 features: what else there is to say of the window still comes home."""
+    model = make()
+    wide = tuple(
+        Monitor(
+            name=f"n{i}", kind="quantile", source="output", std=1.0,
+            edges=tuple(np.linspace(-3, 3, 33).tolist()), counts=(10,) * 32 + (0,) * 5,
+        )
+        for i in range(10_000)
+    )  # fmt: skip
+    model.profile = Profile(rows=320, monitors=wide)
+    recorder, live = Recorder(spool, device="pi-1", boot=4, window_s=60), Live("pump")
+    recorder.swap(live, model, at(0))
+    live.predict(np.random.default_rng(1).normal(size=(20, 4)))
+    recorder.tick(at(60))
+    (record,) = records(spool)
+    assert (record.rows, record.coding, record.counts) == (20, telemetry.CODING_NONE, b"")
+    assert recorder.dropped == 0
+    with pytest.raises(InputFault, match="left the counts"):
+        telemetry.counts_of(record, Residuals(model.profile))
+    with pytest.raises(InputFault, match="left the counts"):
+        telemetry.counts_of_many([record], Residuals(model.profile))

@@ -26,7 +26,7 @@ from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.window import Counts, Totals, Window
 from edge_contract import moments, telemetry
 from edge_contract.aside import Aside
-from edge_contract.errors import EdgeError
+from edge_contract.errors import EdgeError, InputFault
 from edge_contract.profile import Profile
 from edge_contract.residuals import Residuals
 from edge_contract.telemetry import QUALITY_CODES, Record, Resources, pack_counts
@@ -322,6 +322,16 @@ class Recorder:
             record = released
         self._append(record)
 
+    def _spool_it(self, record: Record | Aside) -> None:
+        """Without its counts where it is too large with them. Raises as ``Spool.append``."""
+        try:
+            self._spool.append(record)
+        except InputFault as error:
+            if not isinstance(record, Record) or record.coding == telemetry.CODING_NONE:
+                raise
+            log.warning("a record of %s leaves without counts: %s", record.model, error.what)
+            self._spool.append(_narrow(record))
+
     def _inspected(self, watch: _Watch, counts: Counts) -> tuple[tuple[int, int], ...]:
         """What was wrong in the window, the device's clock first."""
         clock = ((_STALE_CLOCK, 0),) if self._clock is not None and self._clock.wrong else ()
@@ -337,13 +347,18 @@ class Recorder:
         )
         self._seq += 1
         try:
-            self._spool.append(numbered)
+            self._spool_it(numbered)
         except EdgeError as error:
             self._lost += 1
             log.warning("a telemetry record of %s is lost: %s", record.model, error.what)
             return
         if self._on_record is not None:
             self._on_record()
+
+
+def _narrow(record: Record) -> Record:
+    """What is left to say of a window whose counts are too many."""
+    return replace(record, coding=telemetry.CODING_NONE, counts=b"", moments=b"")
 
 
 def _without_end(errors: tuple[int, ...]) -> tuple[int, ...]:
