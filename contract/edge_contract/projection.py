@@ -1,8 +1,8 @@
 """Directions through many numbers at once: where a lost correlation shows that no margin shows.
 
-Guards: packager and device project with the same function, so that they differ in the last digit of
-float64 at most, which lies near no edge; values of any size give a finite figure or a missing one; no matrix grows with the inputs, which are averaged
-in groups before it is applied.
+Guards: packager and device project with the same function, so that they differ in float64's last
+digit at most, which lies near no edge; values of any size give a finite figure or a missing one;
+no matrix grows with the inputs, which are averaged in groups before it is applied.
 
 A row of inputs x becomes z = clip((x - means) / scales, -8, 8), missing and infinite ones 0 (the
 mean); z is averaged over groups of successive inputs; the matrix times that are the projections,
