@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from edge_contract import lean
+
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
     from edge_agent.ensemble import Ensemble
@@ -23,4 +25,5 @@ def __getattr__(name: str) -> object:
     """Each on first use: who runs a model needs no TUF, who asks for a status no runtime."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    lean.load_msgspec()
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -49,6 +49,9 @@ def run(line: Line) -> None:
     import signal  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
+    from edge_contract import lean  # noqa: PLC0415
+
+    lean.load_msgspec()
     from edge_agent import config as configs  # noqa: PLC0415
     from edge_agent import journal, local  # noqa: PLC0415
 
