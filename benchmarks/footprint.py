@@ -100,7 +100,8 @@ def main() -> None:
 def device_python(folder: Path) -> Path:
     """The Python of a device's install with HTTP."""
     python = install.install(folder)
-    install.run(install.UV, "pip", "install", "--quiet", "--python", python, "httptools", "uvloop")
+    words = ("pip", "install", "--quiet", "--compile-bytecode", "--python", python)
+    install.run(install.UV, *words, "httptools", "uvloop")
     return python
 
 
