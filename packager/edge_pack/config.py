@@ -62,6 +62,8 @@ class BuildConfig:
         force: seal a bundle beyond the budget, and say so in its manifest.
         keys: directory of signing keys, or None for an unsigned bundle.
         measure: time the bundle on this machine, in a process of its own.
+        allow_calibration: devices may move scores by up to this much by labels that come there,
+            from ``calibration_labels`` labels on; 0: never.
         provenance: record commit, DVC entries, run and command (``papers.provenance``).
     """
 

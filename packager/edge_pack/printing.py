@@ -14,7 +14,7 @@ from rich.table import Table
 
 from edge_agent.outputs import Prediction
 from edge_contract.bundle import Bundle
-from edge_contract.manifest import Manifest, Provenance
+from edge_contract.manifest import Calibration, Manifest, Provenance
 from edge_contract.profile import Profile
 from edge_pack import power_printing, reading
 from edge_pack.building import Built
@@ -151,7 +151,11 @@ def show_bundle(
             "labels", escape(labels) + (" ..." if len(manifest.outputs.labels) > 12 else "")
         )
     _add_origin(table, manifest.provenance)
-    for name, text in (("licence", manifest.licence), ("intended use", manifest.intended_use)):
+    for name, text in (
+        ("licence", manifest.licence),
+        ("intended use", manifest.intended_use),
+        ("calibration", _calibration(manifest.calibration)),
+    ):
         if text:
             table.add_row(name, escape(text))
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold]")
@@ -163,6 +167,12 @@ def show_bundle(
     if manifest.features:
         console.print(_features(manifest))
     _print_power(console, reading.profile_of(bundle), SHOWN_ROWS, rows_per_hour)
+
+
+def _calibration(bounds: Calibration | None) -> str:
+    if bounds is None:
+        return ""
+    return f"scores on a device by up to {bounds.max_shift:g}, from {bounds.min_labels} labels on"
 
 
 def _add_origin(table: Table, source: Provenance) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import joblib
 import pytest
+from msgspec.structs import replace
 from sklearn.linear_model import LogisticRegression
 
 from edge_contract import bundle as bundles
@@ -56,3 +57,19 @@ def test_the_bounds_are_in_the_manifest_where_they_were_given(config: Any) -> No
 def test_other_bounds_are_refused(config: Any, options: dict[str, float]) -> None:
     with pytest.raises(InputFault, match="--allow-calibration"):
         config(**options)
+
+
+def test_inspect_and_diff_say_it(config: Any) -> None:
+    from typer.testing import CliRunner
+
+    from edge_pack.cli import app
+    from edge_pack.gates import diff
+
+    bounded = config(allow_calibration=0.2)
+    build(bounded)
+    manifest = bundles.read(bounded.out.read_bytes()).manifest
+    shown = CliRunner().invoke(app, ["inspect", str(bounded.out)]).output
+    assert "by up to 0.2, from 200 labels on" in shown
+    other = replace(manifest, calibration=None)
+    assert "calibration.max_shift" in str(diff.compare(other, manifest)["identity"])
+    assert diff.compare(manifest, manifest)["identity"] == ()

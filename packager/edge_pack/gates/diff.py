@@ -75,7 +75,10 @@ def side(bundle: Bundle) -> Side:
 def compare(a: Manifest, b: Manifest) -> dict[str, tuple[Line, ...]]:
     """The lines under each heading, in a fixed order."""
     parts = {
-        "identity": _fields(a, b, ("name", "version", "task", "licence", "intended_use")),
+        "identity": [
+            *_fields(a, b, ("name", "version", "task", "licence", "intended_use")),
+            *_pairs(_bounds(a), _bounds(b)),
+        ],
         "schema": _schema(a, b),
         "outputs": _outputs(a, b),
         "metrics": _metrics(a, b),
@@ -166,6 +169,12 @@ def _plain(value: object) -> Value:
     if isinstance(value, Sequence):
         return ", ".join(str(_plain(each)) for each in value)
     return str(value)
+
+
+def _bounds(manifest: Manifest) -> dict[str, Value]:
+    """What devices may do to scores."""
+    found = _flat(manifest.calibration) if manifest.calibration is not None else {}
+    return {f"calibration.{name}": value for name, value in found.items()}
 
 
 def _fields(a: Manifest, b: Manifest, names: Sequence[str]) -> list[Line]:
