@@ -25,6 +25,7 @@ from edge_fleet.triggers import settings as trigger_settings
 from edge_fleet.triggers.settings import Alertmanager, Command, Mqtt, Settings, Trigger, Webhook
 
 SHOWN_MAX = 50
+BRIEF_CHARS = 60
 _EXAMPLE = """Tell whoever retrains that a model has left its data behind: by a signed webhook, a
 command, an MQTT message or Prometheus Alertmanager, with the evidence.
 
@@ -220,10 +221,17 @@ def history(
         ["trigger", "no", "model", "at (UTC)", "state", "attempts", "came to"],
         [
             [f.trigger, f.number, f"{f.model} {f.version}", instant(f.at_ms), f.state, f.attempts,
-             f.detail]
+             _brief(f.detail)]
             for f in found
         ],
     )  # fmt: skip
+
+
+def _brief(detail: str) -> str:
+    """How a delivery's account begins and ends; --json has all of it."""
+    lines = [line.strip() for line in detail.splitlines() if line.strip()]
+    first = lines[0][:BRIEF_CHARS] if lines else ""
+    return f"{first} … {lines[-1][:BRIEF_CHARS]}" if len(lines) > 1 else first
 
 
 def _said(firing: Firing) -> dict[str, Any]:

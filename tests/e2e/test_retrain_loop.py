@@ -1,0 +1,36 @@
+"""The retraining example closes the loop by one command, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LOOP = Path(__file__).parents[2] / "examples" / "retrain" / "loop.py"
+LIMIT_S = 900
+"""It takes a minute on an idle machine."""
+
+
+@pytest.mark.slow
+def test_drift_ends_in_a_better_version_everywhere(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, str(LOOP)], cwd=tmp_path, capture_output=True, text=True,
+        timeout=LIMIT_S, env=os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"}, check=False,
+    )  # fmt: skip
+    printed = ran.stdout + ran.stderr
+    assert ran.returncode == 0, printed
+    for said in (
+        "temperature", "gates", "against wear 1.0", "on its way to the channel canary",
+        "canary, by 2.0", "alarms of 2.0", "no process is left behind",
+    ):  # fmt: skip
+        assert said in printed or said in (tmp_path / "retrain-run" / "fleet.log").read_text(), said
+    assert (tmp_path / "retrain-run" / "wear-2.0.edgepack").exists()
+    for entry in Path("/proc").iterdir():
+        try:
+            where = (entry / "cwd").readlink()
+        except OSError:
+            continue
+        assert not where.is_relative_to(tmp_path), f"{entry.name} still runs in {where}"
