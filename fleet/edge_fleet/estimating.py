@@ -6,7 +6,7 @@ up over versions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +14,13 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from edge_contract import aside
+from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor
 from edge_fleet import error_watch, kept
 from edge_fleet.drift.budget import Budget
 from edge_fleet.evidence import streams
 from edge_fleet.library import Known, Library
-from edge_fleet.quality import cbpe, late
+from edge_fleet.quality import cbpe, late, raking, reference_file
 from edge_fleet.quality.estimates import Estimate
 from edge_fleet.reports import LN10, budget_of, instant
 from edge_fleet.store.base import AsideKind, Store, Transaction
@@ -71,43 +72,66 @@ class _Labels:
     counts: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Held:
+    """Labelled reference rows that the server holds, and what one version answered to them.
+
+    ``rows``, ``answers``: CSV, see ``quality.reference_file``; ``target``: the truth's column.
+    """
+
+    rows: bytes
+    answers: bytes
+    target: str
+
+
 def qualities(
-    store: Store, now_ms: int, *, period_ms: int, model: str = ""
-) -> tuple[VersionQuality, ...]:
-    """Every version that answered in the last ``period_ms`` and says labels; () for none."""
+    store: Store, now_ms: int, *, period_ms: int, model: str = "", version: str = "",
+    held: Held | None = None,
+) -> tuple[VersionQuality, ...]:  # fmt: skip
+    """Every version that answered in the last ``period_ms`` and says labels; () for none.
+
+    ``held``: of the one version that is left; then values are estimated too. Raises InputFault when
+    several are, or when its files cannot be read.
+    """
     budget = budget_of(store.settings())
     with store.reading() as tx:
-        return read(tx, now_ms, budget, period_ms=period_ms, model=model)
+        return read(
+            tx, now_ms, budget, period_ms=period_ms, model=model, version=version, held=held
+        )
 
 
 def read(
-    tx: Transaction, now_ms: int, budget: Budget, *, period_ms: int, model: str
-) -> tuple[VersionQuality, ...]:
+    tx: Transaction, now_ms: int, budget: Budget, *, period_ms: int, model: str,
+    version: str = "", held: Held | None = None,
+) -> tuple[VersionQuality, ...]:  # fmt: skip
     """As ``qualities``, within a reading."""
-    return tuple(_read(tx, now_ms, budget, period_ms=period_ms, model=model))
-
-
-def _read(
-    tx: Transaction, now_ms: int, budget: Budget, *, period_ms: int, model: str
-) -> Iterator[VersionQuality]:
     library, since_ms = Library(), now_ms - period_ms
-    labelled = _labelled(tx)
+    labelled, found = _labelled(tx), []
     for bundle in sorted({d.bundle for d in tx.all_detectors() if model in ("", d.model)}):
         known = library.find(tx, bundle)
-        at = _scores_at(known) if known else None
-        if known is None or at is None:
+        if known is None or version not in ("", known.manifest.version):
             continue
-        start = known.profile.offsets()[at]
-        monitor = known.profile.monitors[at]
-        counts = np.zeros(monitor.cells, dtype=np.int64)
+        at = _scores_at(known)
+        if at is None and held is None:
+            continue
+        counts = np.zeros(known.profile.cells, dtype=np.int64)
         for some in kept.batches(tx, known, since_ms):
-            counts += some.counts[:, start : start + monitor.cells].sum(axis=0)
-        if counts.sum():
-            labels = _fitting(monitor, labelled.get(bundle, ()))
-            yield _version(
-                known=known, monitor=monitor, counts=counts, labels=labels, since_ms=since_ms,
-                errors=_errors(tx, known, budget, now_ms),
-            )  # fmt: skip
+            counts += some.counts.sum(axis=0)
+        if counts.any():
+            found.append((known, at, counts))
+    if held is not None and len(found) > 1:
+        named = ", ".join(f"{k.manifest.name} {k.manifest.version}" for k, *_ in found)
+        raise InputFault(
+            f"the reference rows were answered by one version, and {named} answered devices",
+            advice="Say which: --model, --version",
+        )
+    return tuple(
+        _version(
+            known=known, at=at, counts=counts, labelled=labelled.get(known.bundle, ()),
+            since_ms=since_ms, errors=_errors(tx, known, budget, now_ms), held=held,
+        )
+        for known, at, counts in found
+    )  # fmt: skip
 
 
 def _scores_at(known: Known) -> int | None:
@@ -137,27 +161,61 @@ def _fitting(monitor: Monitor, records: Sequence[tuple[int, aside.Labelled]]) ->
 
 
 def _version(
-    *, known: Known, monitor: Monitor, counts: NDArray[np.int64], labels: _Labels, since_ms: int,
-    errors: Errors | None,
+    *, known: Known, at: int | None, counts: NDArray[np.int64],
+    labelled: Sequence[tuple[int, aside.Labelled]], since_ms: int, errors: Errors | None,
+    held: Held | None,
 ) -> VersionQuality:  # fmt: skip
-    answers = labels.counts.sum(axis=0)
-    calibration, whose = cbpe.from_scores(monitor), "the scores' own word"
-    if monitor.labels == 2:
-        calibration = cbpe.from_answers(monitor, answers)
-        if calibration.measured:
-            whose = f"{answers.sum()} late labels"
     rng = np.random.default_rng(SEED)
+    estimates: list[Estimate] = []
+    answers, whose = np.zeros(1, dtype=np.int64), "nobody: it says no labels"
+    if at is not None:
+        monitor = known.profile.monitors[at]
+        answers = _fitting(monitor, labelled).counts.sum(axis=0)
+        calibration, whose = _calibration(monitor, answers)
+        own = _own(known, at, counts)
+        estimates += [*cbpe.estimate(monitor, own, calibration, rng), *late.estimate(answers)]
+    if held is not None:
+        estimates += _raked(known, counts, held, rng)
     return VersionQuality(
         model=known.manifest.name,
         version=known.manifest.version,
         bundle=known.bundle,
         since=instant(since_ms) or "",
-        rows=int(counts.sum()),
+        rows=int(_own(known, 0 if at is None else at, counts).sum()),
         labelled=int(answers.sum()),
         calibration=whose,
-        estimates=(*cbpe.estimate(monitor, counts, calibration, rng), *late.estimate(answers)),
+        estimates=tuple(estimates),
         errors=errors,
     )
+
+
+def _calibration(monitor: Monitor, answers: NDArray[np.int64]) -> tuple[cbpe.Calibration, str]:
+    """Whose word a score is taken at: late labels', the build's own rows', or the score's."""
+    if monitor.labels == 2:
+        found = cbpe.from_answers(monitor, answers)
+        if found.measured:
+            return found, f"{answers.sum()} late labels"
+    built = monitor.labelled_counts()
+    if built is not None:
+        found = cbpe.from_labelled(monitor, built)
+        if found.measured:
+            return found, f"{built.sum()} labelled rows of the build"
+    return cbpe.from_scores(monitor), "the scores' own word"
+
+
+def _own(known: Known, at: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The counts of one monitor, ``[cells of it]``."""
+    start = known.profile.offsets()[at]
+    return counts[start : start + known.profile.monitors[at].cells]
+
+
+def _raked(
+    known: Known, counts: NDArray[np.int64], held: Held, rng: np.random.Generator
+) -> tuple[Estimate, ...]:
+    """From the labelled rows of old, weighted to look like what the devices counted."""
+    found = reference_file.read(held.rows, held.answers, known.profile, known.labels, held.target)
+    margins = [_own(known, at, counts) for at in found.monitors]
+    return raking.estimate(found.labelled, raking.rake(found.cells, margins), rng)
 
 
 def _errors(tx: Transaction, known: Known, budget: Budget, now_ms: int) -> Errors | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_contract.errors import InputFault
+from edge_contract.ports.disk import read_bounded
 from edge_fleet import terminal
 from edge_fleet.opening import lacking, opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
+
+FILE_MAX_BYTES = 256 * 1024 * 1024
 
 if TYPE_CHECKING:
     from edge_fleet.estimating import VersionQuality
@@ -20,6 +25,16 @@ def quality(
     db: Db = DEFAULT_DB,
     hours: Annotated[float, typer.Option(help="How far back answers are taken.")] = 24.0,
     model: Annotated[str, typer.Option(help="Only this model.")] = "",
+    version: Annotated[str, typer.Option(help="Only this version.")] = "",
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Labelled rows, CSV: estimate from them as well."),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the version answers to them, CSV; see below."),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Their column with the true answer.")] = "",
     as_json: Json = False,
 ) -> None:
     """How good each version still is: by its scores, without labels, and by labels that came late.
@@ -27,19 +42,34 @@ def quality(
     Below the table stands what each kind of figure cannot see. Intervals of figures by labels hold
     at every look.
 
+    With labelled rows of old (--reference), they are weighted until they look like what the devices
+    count: the figures of kind raked. Their answers come from
+    `edge-agent predict BUNDLE ROWS.csv --output ANSWERS.csv`; both files stay on this machine. Too
+    few rows that resemble today's, and the estimate is refused.
+
     Examples:
 
       edge-fleet quality
 
       edge-fleet quality --hours 168 --model boiler --json
+
+      edge-fleet quality --model boiler --reference rows.csv --answers answers.csv --target state
     """
     period = period_ms(hours)
+    if (reference is None) != (answers is None) or (reference is not None) != bool(target):
+        raise InputFault("--reference, --answers and --target belong together")
     try:
         from edge_fleet import estimating  # noqa: PLC0415 (its library is an extra)
     except ModuleNotFoundError as error:
         raise lacking(error) from error
+    held = None
+    if reference is not None and answers is not None:
+        rows, said = (read_bounded(each, FILE_MAX_BYTES) for each in (reference, answers))
+        held = estimating.Held(rows, said, target)
     with opened(db) as store:
-        found = estimating.qualities(store, now_ms(), period_ms=period, model=model)
+        found = estimating.qualities(
+            store, now_ms(), period_ms=period, model=model, version=version, held=held
+        )
     if as_json:
         terminal.print_json(found)
         return
