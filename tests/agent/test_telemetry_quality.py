@@ -171,3 +171,17 @@ def test_a_clock_that_stands_still_or_that_nobody_keeps_is_stale() -> None:
     assert not jumped.wrong
     alone = clock(jumped, 10**12 + 90_000_000, seen.monotonic_s + 90_200, synchronised=False)
     assert alone.wrong == "no time service has kept the device's clock for a day"
+
+
+def test_a_sensor_that_says_one_error_value_for_ever_has_one_fault() -> None:
+    device = Device(PROFILES[True])
+    windows = [columns | {"ar": np.full(ROWS, 65535.0)} for columns in live(5)]
+    assert told(device, windows) == [(0, "begun", "sentinel", "ar")]
+
+
+def test_a_drift_past_an_error_value_is_no_error_value() -> None:
+    """Whole numbers about 1,000: one in 25 of them is 999."""
+    rng = np.random.default_rng(SEED)
+    windows = [columns | {"ar": np.round(rng.normal(1_000, 10, ROWS))} for columns in live(20)]
+    found = told(Device(PROFILES[True]), windows)
+    assert [each[1:] for each in found] == [("begun", "out-of-range", "ar")]
