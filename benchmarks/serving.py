@@ -5,8 +5,15 @@
 Every server answers the same request of the Open Inference Protocol (one row of 20 numbers, JSON)
 with the same ONNX file; ours checks and counts every row. A peer lives in an environment of its
 own, which is installed once under ~/.cache/edge-pack/peers: 100 to 400 MB each. What a request
-costs is processor time of the server; the load is wrk's, of 1 and of 16 connections. The servers
-take turns, ratios are taken within a turn, and their medians shown.
+costs is processor time of the server. The servers take turns, ratios are taken within a turn, and
+their medians shown.
+
+Each server is asked in two ways, over 1 and over 16 connections: as much as it can do (wrk), and
+at one rate for all (h2load, RATE_PER_S). What a request costs depends on whether the server slept
+before it: to wake up costs more than to answer nothing. So the goals are judged where all servers
+sleep alike: over 1 connection at the one rate, where each sleeps before each request (as fast as
+it can, the quickest one is never let sleep and the others always are), and over 16 connections as
+much as it can, where none sleeps. The other two are shown.
 
 The cost of ``predict`` without HTTP is measured as ``benchmarks/predict.py`` does it.
 """
@@ -15,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -45,8 +53,12 @@ TIMES_GOAL = {"MLServer": 20.0, "KServe": 10.0, "LitServe": 10.0}
 NOTHING_GOAL = 4.0
 """Ours over that of a server that does nothing, at most."""
 
-Costs = dict[int, list[float]]
-"""Microseconds a request in each turn, by connections."""
+SATURATED, PACED = "saturated", "paced"
+JUDGED = {1: PACED, 16: SATURATED}
+"""By connections; why, says the text above."""
+
+Costs = dict[str, dict[int, list[float]]]
+"""Microseconds a request in each turn, by load and connections."""
 Found = dict[str, dict[str, Any]]
 
 
@@ -72,7 +84,7 @@ def measure(peers: Sequence[Peer], rounds: int, seconds: int, folder: Path) -> F
     """Start every server, load them in turns; what each costs, holds and took to start."""
     bundle, onnx, tensor = make_model(folder)
     request = http_servers.body(tensor)
-    script = http_servers.write_script(request, folder)
+    load = http_servers.Load.of(request, folder)
     for peer in peers:
         http_servers.environment(peer)
     with contextlib.ExitStack() as stack:
@@ -80,14 +92,18 @@ def measure(peers: Sequence[Peer], rounds: int, seconds: int, folder: Path) -> F
         for peer in peers:
             servers.append(Server(peer, bundle, onnx, request, folder))
             stack.callback(servers[-1].stop)
-            http_servers.cost_us(servers[-1], CONNECTIONS[-1], 1, script)  # warm-up
-        costs: dict[str, Costs] = {peer.name: {c: [] for c in CONNECTIONS} for peer in peers}
+            load.saturate(servers[-1], CONNECTIONS[-1], 1)  # warm-up
+        asks = {PACED: load.pace, SATURATED: load.saturate}
+        costs: dict[str, Costs] = {
+            peer.name: {way: {c: [] for c in CONNECTIONS} for way in asks} for peer in peers
+        }
         for turn in range(rounds):
-            for connections in CONNECTIONS:
+            for way, connections in itertools.product(asks, CONNECTIONS):
                 for server in servers:
-                    cost = http_servers.cost_us(server, connections, seconds, script)
-                    costs[server.peer.name][connections].append(cost)
-                    _progress(turn, rounds, server.peer.name, connections, cost)
+                    cost = asks[way](server, connections, seconds)
+                    costs[server.peer.name][way][connections].append(cost)
+                    said = f"turn {turn + 1} of {rounds}: {server.peer.name}, {way}"
+                    _say(f"{said}, {connections} connections: {cost:.0f} us")
         return {
             server.peer.name: {
                 "us": costs[server.peer.name],
@@ -98,14 +114,17 @@ def measure(peers: Sequence[Peer], rounds: int, seconds: int, folder: Path) -> F
         }
 
 
-def _progress(turn: int, rounds: int, name: str, connections: int, cost: float) -> None:
-    line = f"turn {turn + 1} of {rounds}: {name}, {connections} connections: {cost:.0f} us"
+def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def times_ours(found: Found, name: str, connections: int) -> float:
-    """A server's processor time a request over ours: the median over the turns."""
-    ours, theirs = found[OURS.name]["us"][connections], found[name]["us"][connections]
+def times_ours(found: Found, name: str, connections: int, way: str = "") -> float:
+    """A server's processor time a request over ours: the median over the turns.
+
+    ``way``: of asking; the one that is judged when "".
+    """
+    way = way or JUDGED[connections]
+    ours, theirs = found[OURS.name]["us"][way][connections], found[name]["us"][way][connections]
     return median(other / mine for mine, other in zip(ours, theirs, strict=True))
 
 
@@ -133,17 +152,25 @@ def predict_goals(*, quick: bool) -> dict[str, list[Any]]:
 
 
 def markdown(found: Found) -> str:
-    """The README's table."""
+    """The README's table; of the figures in bold the goals are judged."""
     lines = [
-        "| server | CPU us a request, 1 / 16 connections | times ours | PSS | first answer |",
-        "|---|---|---|---|---|",
+        f"| server | CPU us a request, {http_servers.RATE_PER_S} a second, 1 / 16 connections "
+        "| at full load, 1 / 16 | times ours | PSS | first answer |",
+        "|---|---|---|---|---|---|",
     ]
     for name, figures in found.items():
-        us = " / ".join(f"{median(figures['us'][c]):,.0f}" for c in CONNECTIONS)
+        us = {
+            (way, c): f"{median(taken):,.0f}"
+            for way, by_connections in figures["us"].items()
+            for c, taken in by_connections.items()
+        }
+        for c, way in JUDGED.items():
+            us[way, c] = f"**{us[way, c]}**"
+        paced, full = (" / ".join(us[way, c] for c in CONNECTIONS) for way in (PACED, SATURATED))
         times = " / ".join(f"{times_ours(found, name, c):.2g}" for c in CONNECTIONS)
         label = "a server that does nothing" if name == NOTHING.name else name
         held, start = f"{figures['pss_mb']:.0f} MB", f"{figures['start_s']:.1f} s"
-        lines.append(f"| {label} | {us} | {times} | {held} | {start} |")
+        lines.append(f"| {label} | {paced} | {full} | {times} | {held} | {start} |")
     return "\n".join(lines)
 
 
@@ -169,8 +196,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.write_readme and (options.quick or options.only):
         parser.error("the README's table is of all servers, in full")
-    if shutil.which("wrk") is None:
-        parser.error("the load is wrk's, which is not here: apt install wrk")
+    for tool, package in http_servers.TOOLS.items():
+        if shutil.which(tool) is None:
+            parser.error(f"the load is {tool}'s, which is not here: apt install {package}")
     peers = [peer for peer in PEERS if not options.only or peer.name in options.only]
     rounds, seconds = options.turns or (2 if options.quick else 5), 2 if options.quick else 4
     with tempfile.TemporaryDirectory() as folder:

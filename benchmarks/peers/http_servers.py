@@ -1,7 +1,7 @@
 """HTTP servers in processes of their own: their environments, their cost, and load on them.
 
 What a request costs is the processor time of a server and its children, out of ``/proc``. The
-load comes from wrk, whose own time does not count.
+load comes from wrk and h2load, whose own time does not count.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import onnxruntime
 
@@ -31,6 +32,12 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edge-p
 FEATURES = 20
 INFER = "/v2/models/bench/infer"
 START_S = 180.0
+RATE_PER_S = 200
+"""What the slowest peer can do, and a device might be asked."""
+KEPT = 0.9
+PACED_TIMES = 3
+TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client"}
+"""And the packages that have them."""
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -153,29 +160,60 @@ class Server:
                         yield int(entry.name)
 
 
-def cost_us(server: Server, connections: int, seconds: int, script: Path) -> float:
-    """Microseconds of processor time a request. Raises RuntimeError for any answer but 200."""
+@dataclass(frozen=True)
+class Load:
+    """What is asked, in the files that the two tools read. Raises RuntimeError for faults."""
+
+    body: Path
+    script: Path
+
+    @classmethod
+    def of(cls, request: bytes, folder: Path) -> Load:
+        """The files, made."""
+        body, script = folder / "infer.json", folder / "infer.lua"
+        body.write_bytes(request)
+        script.write_text(
+            'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
+            f"wrk.body = '{request.decode()}'\n"
+        )
+        return cls(body, script)
+
+    def saturate(self, server: Server, connections: int, seconds: int) -> float:
+        """Microseconds of processor time a request, as many as it can do."""
+        words = f"wrk -t1 -c{connections} -d{seconds}s --timeout 30s -s".split()
+        found = _spent(server, [*words, self.script, server.url], r"(\d+) requests in")
+        return found.us
+
+    def pace(self, server: Server, connections: int, seconds: int) -> float:
+        """The same at ``RATE_PER_S``, which the server has to keep, for longer: it is less to count.
+
+        The kernel gives processor time in hundredths of a second.
+        """
+        seconds *= PACED_TIMES
+        words = f"h2load --h1 -t1 -c{connections} -D{seconds} --rps={RATE_PER_S / connections}"
+        found = _spent(
+            server,
+            [*words.split(), "-H", "content-type: application/json", "-d", self.body, server.url],
+            r"status codes: (\d+) 2xx, 0 3xx, 0 4xx, 0 5xx",
+        )
+        if found.requests < KEPT * RATE_PER_S * seconds:
+            raise RuntimeError(f"{server.peer.name} answered {found.requests} in {seconds} s")
+        return found.us
+
+
+class _Spent(NamedTuple):
+    requests: int
+    us: float
+
+
+def _spent(server: Server, words: list[str | Path], answered: str) -> _Spent:
     before = server.cpu_s()
-    done = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", script,
-         server.url],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
     spent = server.cpu_s() - before
-    found = re.search(r"(\d+) requests in", done.stdout)
+    found = re.search(answered, done.stdout)
     if found is None or "Non-2xx" in done.stdout or not int(found[1]):
         raise RuntimeError(f"{server.peer.name}: {done.stdout}")
-    return spent / int(found[1]) * 1e6
-
-
-def write_script(request: bytes, folder: Path) -> Path:
-    """What wrk sends."""
-    path = folder / "infer.lua"
-    path.write_text(
-        'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-        f"wrk.body = '{request.decode()}'\n"
-    )
-    return path
+    return _Spent(int(found[1]), spent / int(found[1]) * 1e6)
 
 
 def _command(peer: Peer, model: tuple[Path, Path], port: int, folder: Path) -> list[str | Path]:
