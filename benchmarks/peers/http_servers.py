@@ -185,9 +185,9 @@ class Load:
         return found.us
 
     def pace(self, server: Server, connections: int, seconds: int) -> float:
-        """The same at ``RATE_PER_S``, which the server has to keep, for longer: it is less to count.
+        """The same at ``RATE_PER_S``, which the server has to keep; for longer.
 
-        The kernel gives processor time in hundredths of a second.
+        There is less to count so, and the kernel gives processor time in hundredths of a second.
         """
         seconds *= PACED_TIMES
         words = f"h2load --h1 -t1 -c{connections} -D{seconds} --rps={RATE_PER_S / connections}"
