@@ -33,7 +33,8 @@ def drift(
 
     (+4): so many alarms of its devices are explained by a group's event; --all lists them. The
     small histograms are shares of rows before and since the change, in order of values. Evidence
-    is log10 of the detector's value; an alarm is raised where it reaches the threshold.
+    is log10 of the detector's value; an alarm is raised where it reaches the threshold. q: of the
+    monitors with this q or less at most such a share is expected to be false, looked at once.
 
     Examples:
 
@@ -109,10 +110,10 @@ def _row(alarm: AlarmReport) -> list[object]:
 def _print_levels(every: tuple[Level, ...]) -> None:
     levels = every[:LEVELS_SHOWN]
     terminal.print_table(
-        ["device", "model", "feature", "evidence", "windows", "rows"],
+        ["device", "model", "feature", "evidence", "q", "windows", "rows"],
         [
             [x.device, f"{x.model} {x.version}", x.feature,
-             f"{x.evidence:.2f} / {x.threshold:.2f}", x.windows, x.rows]
+             f"{x.evidence:.2f} / {x.threshold:.2f}", f"{x.q:.2g}", x.windows, x.rows]
             for x in levels
         ],
     )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -19,6 +19,7 @@ from edge_fleet import asides
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import groups
 from edge_fleet.drift.budget import Budget, Part
+from edge_fleet.drift.discovery import e_adjusted
 from edge_fleet.drift.groups import GroupTable, Pace
 from edge_fleet.evidence import load_state, streams
 from edge_fleet.library import Library
@@ -126,7 +127,8 @@ def drift(store: Store, now_ms: int, *, closed: bool = False) -> Drift:
         thresholds = {scope: value / LN10 for scope, value in nats.items()}
         alarms = tx.alarms(open_only=not closed)
         levels = [*_levels(tx, thresholds["device"]), *_group_levels(tx, thresholds, budget)]
-    now = {(x.device, x.model, x.version, x.source, x.feature): x.evidence for x in levels}
+    levels = _ranked(levels)
+    now = {(x.device, x.model, x.version, x.source, x.feature): x for x in levels}
     opened = {alarm.id for alarm in alarms if alarm.resolved_ms is None}
     under = Counter(alarm.parent for alarm in alarms if alarm.id in opened)
     reports = tuple(
@@ -137,7 +139,6 @@ def drift(store: Store, now_ms: int, *, closed: bool = False) -> Drift:
         )
         for alarm in alarms
     )
-    levels.sort(key=lambda level: (-level.evidence, level.device, level.feature))
     return Drift(reports, tuple(levels), thresholds["device"], thresholds)
 
 
@@ -300,9 +301,20 @@ def _group_levels(
             )
 
 
-def _alarm(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], float]) -> AlarmReport:
+def _ranked(levels: Sequence[Level]) -> list[Level]:
+    """Strongest first, each with its q: M after n windows has a mean of n at most."""
+    log_e = [level.evidence * LN10 - math.log(max(level.windows, 1)) for level in levels]
+    q = e_adjusted(np.array(log_e))
+    ranked = [
+        msgspec.structs.replace(level, q=float(f"{one:.3g}"))
+        for level, one in zip(levels, q.tolist(), strict=True)
+    ]
+    return sorted(ranked, key=lambda level: (-level.evidence, level.device, level.feature))
+
+
+def _alarm(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], Level]) -> AlarmReport:
     explanation = explanations.decode(alarm.explanation)
-    key = (alarm.device, alarm.model, alarm.version, alarm.source, alarm.feature)
+    level = now.get((alarm.device, alarm.model, alarm.version, alarm.source, alarm.feature))
     return AlarmReport(
         id=alarm.id,
         device=alarm.device,
@@ -316,7 +328,8 @@ def _alarm(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], float]) ->
         opened=instant(alarm.opened_ms) or "",
         evidence=round(alarm.log_evidence / LN10, 3),
         threshold=round(alarm.log_threshold / LN10, 3),
-        evidence_now=now.get(key),
+        evidence_now=level.evidence if level else None,
+        q_now=level.q if level else None,
         rows=explanation.rows,
         cells=explanation.cells,
         resolved=instant(alarm.resolved_ms),

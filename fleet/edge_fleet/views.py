@@ -102,6 +102,7 @@ class AlarmReport(Struct, frozen=True):
         under: how many open alarms are listed under it.
         members, moved, devices: of a group: how many devices, those whose rows speak for the
             change, and the clearest of them.
+        q_now: ``Level.q`` of its evidence now.
         bars: shares of rows before and after, cell by cell, in order of values.
     """
 
@@ -128,11 +129,15 @@ class AlarmReport(Struct, frozen=True):
     members: int = 0
     moved: int = 0
     devices: tuple[DeviceShare, ...] = ()
+    q_now: float | None = None
     bars: tuple[CellChange, ...] = ()
 
 
 class Level(Struct, frozen=True):
-    """The evidence on one monitor now, as log10, beside the threshold."""
+    """The evidence on one monitor now, as log10, beside the threshold.
+
+    ``q``: the least share of false findings, among all monitors of the fleet, at which it is one.
+    """
 
     device: str
     model: str
@@ -145,6 +150,7 @@ class Level(Struct, frozen=True):
     rows: int
     alarm: int | None
     scope: Scope = "device"
+    q: float = 1.0
 
 
 class Drift(Struct, frozen=True):

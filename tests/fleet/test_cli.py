@@ -25,7 +25,7 @@ from edge_fleet.drift.budget import Budget
 from edge_fleet.evidence import Evidence
 from edge_fleet.library import Library
 from edge_fleet.store.base import Fault, ReportSeen, StatusSeen
-from edge_fleet.store.sql import SqlStore
+from edge_fleet.store.sql import SqlStore, open_store
 from edge_fleet.windows import window_of
 
 EVIL = "\x1b]0;owned\x07\x1b[31mred\u202etxt\x9b2J"
@@ -110,7 +110,7 @@ def test_status_tells_what_needs_attention(filled: SqlStore, db: str) -> None:
     assert (found["devices"], found["windows"], found["streams"]) == (2, 12, 8 + 4), (
         "four of the fleet"
     )
-    assert found["threshold"] == pytest.approx(np.log10(8 * 43_200))
+    assert found["threshold"] == pytest.approx(np.log10(8 * 43_200 / 0.75))
     assert found["open_alarms"] >= 1
     assert found["recent_faults"][0]["device"] == "pi-1"
 

@@ -19,6 +19,7 @@ from edge_fleet.drift.components import (
     groups_of,
     polynomials,
 )
+from edge_fleet.drift.discovery import e_adjusted
 from edge_fleet.drift.edetector import DriftTable, advance, change_point, monitor_table, tolerance
 from edge_fleet.drift.explain import (
     CellChange,
@@ -510,3 +511,20 @@ def test_an_explanation_from_a_store_of_before_is_read() -> None:
 def test_kinds_of_moved_values_are_one_family() -> None:
     assert family("mean-up") == family("spread-down") == family("out-of-range")
     assert len({family(kind) for kind in ("mean-up", "missing", "stuck", "correlation")}) == 4
+
+
+def test_e_values_are_ranked_at_a_false_discovery_rate(rng: np.random.Generator) -> None:
+    """e-BH by its definition, and its rate where all streams are quiet and depend on each other."""
+    log_e = rng.normal(0, 3, 200)
+    q = e_adjusted(log_e)
+    for rate in (0.02, 0.2, 0.9):
+        descending = np.sort(np.exp(log_e))[::-1]
+        passing = [k for k in range(1, 201) if k * descending[k - 1] >= 200 / rate]
+        found = max(passing, default=0)
+        assert (q <= rate).sum() == found
+    common = rng.normal(size=(2000, 1)) + rng.normal(size=(2000, 50))
+    e = common * 0.5 - 0.5 * 0.25 * 2  # exp of it has mean 1
+    false = np.mean([(e_adjusted(row) <= 0.2).any() for row in e])
+    print(f"any false finding: {false}")
+    assert false <= 0.2
+    assert e_adjusted(np.zeros(0)).shape == (0,)
