@@ -17,6 +17,7 @@ from edge_contract.messages import Name, Sha256, Short, Text
 EVIDENCE_MAX_BYTES = 1024 * 1024
 ALARMS_MAX = 100
 CELLS_MAX = 40
+DEVICES_MAX = 100
 
 Words = Annotated[str, Meta(max_length=4000)]
 
@@ -39,6 +40,8 @@ class AlarmFound(Struct, frozen=True, kw_only=True):
         since, opened: ISO 8601, UTC: when the change most likely began, when it was certain enough.
         evidence, threshold: log10, at the crossing. rows: seen since the change began.
         cells: the histogram before and after, the cells that changed most first.
+        members, devices: of a cohort or fleet: how many devices it had, and the names of those
+            whose rows speak for the change, the clearest first.
     """
 
     id: int
@@ -54,6 +57,8 @@ class AlarmFound(Struct, frozen=True, kw_only=True):
     threshold: float
     rows: int
     cells: Annotated[tuple[CellShare, ...], Meta(max_length=CELLS_MAX)] = ()
+    members: int = 0
+    devices: Annotated[tuple[Short, ...], Meta(max_length=DEVICES_MAX)] = ()
 
 
 class Figure(Struct, frozen=True, kw_only=True):

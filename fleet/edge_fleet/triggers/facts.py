@@ -259,6 +259,8 @@ def alarm_found(alarm: Alarm) -> AlarmFound:
         threshold=round(alarm.log_threshold / LN10, 3),
         rows=said.rows,
         cells=tuple(CellShare(cell=c.cell[:200], before=c.before, after=c.after) for c in cells),
+        members=said.members,
+        devices=tuple(each.device for each in said.devices[: trigger.DEVICES_MAX]),
     )
 
 

@@ -11,15 +11,16 @@ from typer.testing import CliRunner, Result
 
 from edge_contract import aside, telemetry
 from edge_contract import manifest as manifests
-from edge_contract.profile import SCORE_BINS
+from edge_contract.profile import SCORE_BINS, count_scores
 from edge_contract.telemetry import pack_counts
+from edge_fleet import estimating
 from edge_fleet.cli import app
 from edge_fleet.collector import now_ms
 from edge_fleet.drift.budget import Budget
 from edge_fleet.error_watch import ErrorWatch
 from edge_fleet.evidence import Evidence
 from edge_fleet.library import Library
-from edge_fleet.quality import late
+from edge_fleet.quality import cbpe, late
 from edge_fleet.quality.estimates import BLIND
 from edge_fleet.store.base import AsideKind, AsideSeen
 from edge_fleet.store.sql import SqlStore
@@ -162,3 +163,23 @@ def test_figures_of_late_labels_are_those_of_the_confusion_matrix() -> None:
     assert refused["accuracy"].value == 1.0
     assert "no row" in refused["recall"].refused
     assert "no positive row" in refused["f1"].refused
+
+
+def test_labelled_rows_of_the_build_calibrate_the_scores(
+    packed: Packed, rng: np.random.Generator
+) -> None:
+    """70 % of each cell's rows were right, whatever the scores say."""
+    at = [monitor.kind for monitor in packed.profile.monitors].index("score")
+    rows = np.zeros((2, 2, BINS), dtype=np.int64)
+    for label in (0, 1):
+        rows[label, label], rows[1 - label, label] = 70, 30
+    monitors = list(packed.profile.monitors)
+    labelled = tuple(rows.reshape(-1).tolist())
+    monitors[at] = msgspec.structs.replace(monitors[at], labelled=labelled)
+    calibration, whose = estimating._calibration(monitors[at], np.zeros((2, 2, BINS), dtype=int))
+    assert whose == f"{rows.sum()} labelled rows of the build"
+    scores = draw(rng, 5000).score
+    counts = count_scores(monitors[at], (scores >= 0.5).astype(int), scores)
+    [accuracy, *_] = cbpe.estimate(monitors[at], counts, calibration, rng)
+    assert accuracy.value == pytest.approx(0.7, abs=0.01)
+    assert accuracy.low is not None and accuracy.low < 0.7 < (accuracy.high or 0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -207,3 +210,12 @@ def test_a_receivers_wish_is_kept_within_a_day() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None) -> None:
     assert retry.retry_after_s(text, 10**12) == seconds
+
+
+def test_the_page_on_triggers_shows_settings_that_are_read() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "triggers.md").read_text()
+    [text] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    found = trigger_settings.read(text.encode())
+    kinds = [rule.kind for rule in found.triggers.values()]
+    assert sorted(kinds) == ["alertmanager", "command", "mqtt", "webhook"]
+    assert set(When.__struct_fields__) == set(tomllib.loads(text)["triggers"]["retrain"]["when"])
