@@ -59,6 +59,7 @@ class CollectorConfig:
         ordinal: 0 for the only one; its client id and its lock carry it, and stay the same over
             restarts, so that the broker keeps what comes meanwhile.
         budget: the promise on false alarms.
+        cohort_by: labels; devices that have one value of one in common are watched together.
         connect_s: how long the broker may take to let us in.
         retry_s: the first pause after the store failed; it doubles to ``RETRY_MAX_S``.
     """
@@ -68,6 +69,7 @@ class CollectorConfig:
     prefix: str = DEFAULT_PREFIX
     ordinal: int = 0
     budget: Budget = field(default_factory=Budget)
+    cohort_by: tuple[str, ...] = ()
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -128,7 +130,7 @@ class Collector:
         self._connection = 0
         self._subscribed: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
         self._library = Library()
-        self._evidence = Evidence(self._library, config.budget)
+        self._evidence = Evidence(self._library, config.budget, config.cohort_by)
         self._errors = ErrorWatch(self._library, config.budget)
         self._twins = twins.Twins()
         self._logged: set[tuple[str, str]] = set()
