@@ -7,7 +7,9 @@
 through the numbers), a row a minute, a window an hour. Rows are independent, AR(1) with rho .9, on
 a daily rhythm that all devices share, both, with weekends and holidays, and with devices that
 differ from one another. Every crossing of a threshold is a false alarm; the promise is one in 30
-days over all devices, cohorts and the fleet. A whole year of 1,000 devices is ``--devices 1000
+days over all devices, cohorts and the fleet. It does not cover devices that rest elsewhere than
+the reference: those rows are shown, and are no goal. What crosses starts anew, so a device that
+differs alarms again and again here; a collector keeps its alarm open instead. A whole year of 1,000 devices is ``--devices 1000
 --days 365``: some hours of processor time for each kind of rows.
 
 (b) One fault at a known hour, of each kind: hours until the first alarm on one device (median over
@@ -42,7 +44,8 @@ PROMISED = 1.0
 """False alarms in 30 days."""
 DAYS, DEVICES = 30, 1000
 DEVICE_TOLERANCE = 0.25
-"""Five standard deviations of how devices differ here (``streams``: .05)."""
+"""Five standard deviations of how devices differ here in one number (``streams``: .05); along a
+narrow direction the same difference is twice as many standard deviations."""
 BURN_IN_HOURS = 52
 """A group learns for two days before its devices count as independent."""
 HOURS_MAX, FLEET_HOURS = 72, 6
@@ -137,8 +140,8 @@ def goals(found: dict[str, Any]) -> dict[str, tuple[float, float, bool]]:
     """What was promised: figure, goal, met."""
     met = {}
     for name, figures in found["quiet"].items():
-        if name == "devices":
-            continue  # what the promise does not cover: shown, not promised
+        if name.startswith(("devices", "all")):
+            continue  # devices that differ: what the promise does not cover
         alarms, promised = sum(figures["alarms"].values()), max(figures["promised"], 1.0)
         met[f"false alarms, {name}: at most"] = (alarms, promised, alarms <= promised)
     for scope, fault, goal in (
