@@ -1,7 +1,7 @@
 """The promise on false alarms, and how soon real drift is found: simulated fleets, hour by hour.
 
     python benchmarks/monitoring.py [--quick] [--json FILE] [--markdown] [--write-readme]
-                                    [--devices N] [--days N] [--jobs N]
+                                    [--devices N] [--days N] [--jobs N] [--from FILE]
 
 (a) Quiet fleets: so many devices of 20 features (15 numbers, 5 categories, and the directions
 through the numbers), a row a minute, a window an hour. Rows are independent, AR(1) with rho .9, on
@@ -9,8 +9,8 @@ a daily rhythm that all devices share, both, with weekends and holidays, and wit
 differ from one another. Every crossing of a threshold is a false alarm; the promise is one in 30
 days over all devices, cohorts and the fleet. It does not cover devices that rest elsewhere than
 the reference: those rows are shown, and are no goal. What crosses starts anew, so a device that
-differs alarms again and again here; a collector keeps its alarm open instead. A whole year of 1,000 devices is ``--devices 1000
---days 365``: some hours of processor time for each kind of rows.
+differs alarms again and again here; a collector keeps its alarm open instead. A whole year of
+1,000 devices is ``--devices 1000 --days 365``: hours of processor time for each kind of rows.
 
 (b) One fault at a known hour, of each kind: hours until the first alarm on one device (median over
 200 that have it), on cohorts of 50, and over 1,000 devices, with the thresholds of 1,000 devices.
@@ -220,12 +220,16 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=DEVICES, help="of the quiet fleets")
     parser.add_argument("--days", type=int, default=DAYS, help="of the quiet fleets")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--from", dest="measured", type=Path, help="figures of an earlier --json")
     options = parser.parse_args()
     if options.write_readme and options.quick:
         parser.error("the README's tables are of a whole run")
     devices, days = (100, 10) if options.quick else (options.devices, options.days)
     sizes = (COHORT, 200) if options.quick else (4 * COHORT, DEVICES)
-    found = measure(devices, days, sizes, options.jobs)
+    if options.measured:
+        found = json.loads(options.measured.read_text())["figures"]
+    else:
+        found = measure(devices, days, sizes, options.jobs)
     table = markdown(found)
     print(table)
     met = goals(found)
