@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def measure(rows: int, windows: int, rng: np.random.Generator) -> dict[str, floa
         sums["leb128"] += len(telemetry.pack_counts(counts))
         sums["zstd"] += len(zstandard.compress(msgspec.msgpack.encode(counts.tolist()), 19))
         bits = [stats.multinomial.logpmf(p, rows, s) for p, s in zip(parts, shares, strict=True)]
-        sums["bound"] -= sum(bits) / np.log(2) / 8
+        sums["bound"] -= float(sum(bits)) / math.log(2) / 8
     began = time.process_time()
     for counts in drawn:
         coder.write(counts, rows)
