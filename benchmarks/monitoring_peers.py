@@ -60,7 +60,7 @@ def compare(
 ) -> dict[str, Any]:
     """All figures; ``keep`` is given those that are there after each monitor."""
     found: dict[str, Any] = {"simulated": {OURS: judging.ours_simulated(size, folder)}}
-    series = watching.real(folder)
+    series = size.cut(watching.real(folder))
     found["real"] = {OURS: judging.ours_real(series, folder)}
     found["costs"] = costs(names, folder)
     for name in names:
@@ -186,7 +186,7 @@ def goals(found: dict[str, Any], size: Size) -> dict[str, list[Any]]:
 
 def markdown(found: dict[str, Any], size: Size) -> str:
     """All tables."""
-    parts = [simulated_table(found["simulated"], size), real_table(found["real"]),
+    parts = [str(size), simulated_table(found["simulated"], size), real_table(found["real"]),
              cost_table(found["costs"])]  # fmt: skip
     return "\n\n".join(parts)
 
@@ -257,8 +257,8 @@ def main() -> int:
         help=f"one of {', '.join(watching.TOOLS)}; repeatable",
     )
     options = parser.parse_args()
-    if options.write_readme and (options.quick or options.only):
-        parser.error("the README's tables are of all monitors, in full")
+    if options.write_readme and options.only:
+        parser.error("the README's tables are of all monitors")
     names = [name for name in watching.TOOLS if not options.only or name in options.only]
     size = QUICK if options.quick else Size()
 

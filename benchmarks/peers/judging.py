@@ -27,7 +27,10 @@ QUIET_COLUMNS = (0, 1, 2, 3, streams.NUMBERS)
 
 @dataclass(frozen=True)
 class Size:
-    """How much is run: settings, and ``(devices, hours)`` of quiet and of faulty streams."""
+    """How much is run: settings, and ``(devices, hours)`` of quiet and of faulty streams.
+
+    ``windows``: of a real series at most, the first ones.
+    """
 
     quiet: tuple[str, ...] = ("iid", "ar1", "both", "all")
     faulty: tuple[str, ...] = ("iid", "both")
@@ -35,11 +38,29 @@ class Size:
     ours_quiet: tuple[int, int] = (15, 720)
     delay: tuple[int, int] = (4, 48)
     ours_delay: tuple[int, int] = (4, 336)
+    windows: int = 1_000
+
+    def __str__(self) -> str:
+        def times(size: tuple[int, int]) -> str:
+            return f"{size[0]} devices for {size[1]} hours"
+
+        return (
+            f"Measured on: quiet streams, ours {times(self.ours_quiet)}, peers"
+            f" {times(self.peers_quiet)}; faults, ours {times(self.ours_delay)}, peers"
+            f" {times(self.delay)}; real series, at most {self.windows} windows of each device."
+        )
+
+    def cut(self, series: dict[str, Case]) -> dict[str, Case]:
+        """The first windows of each series."""
+        return {
+            name: case | {key: case[key][:, : self.windows] for key in ("after", "said")}
+            for name, case in series.items()
+        }
 
 
 QUICK = Size(
     quiet=("iid", "both"), faulty=("iid",), peers_quiet=(2, 48), ours_quiet=(10, 168),
-    delay=(3, 36), ours_delay=(3, 72),
+    delay=(3, 36), ours_delay=(3, 72), windows=60,
 )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ class Ours:
         ]
 
     def log_threshold(self, devices: int, window_s: float) -> float:
-        """Of one false alarm a month over ``devices`` devices."""
+        """Of one false alarm a month over ``devices`` devices; no share is kept for groups."""
         budget = Budget(false_alarms_per_month=1.0, window_s=window_s)
         return budget.log_threshold(devices * len(self.profile.monitors))
 
