@@ -8,7 +8,7 @@ through the numbers), a row a minute, a window an hour. Rows are independent, AR
 a daily rhythm that all devices share, both, with weekends and holidays, and with devices that
 differ from one another. Every crossing of a threshold is a false alarm; the promise is one in 30
 days over all devices, cohorts and the fleet. It does not cover devices that rest elsewhere than
-the reference: those rows are shown, and are no goal. What crosses starts anew, so a device that
+the reference unless the build allows for it: that row is shown, and is no goal. What crosses starts anew, so a device that
 differs alarms again and again here; a collector keeps its alarm open instead. A whole year of
 1,000 devices is ``--devices 1000 --days 365``: hours of processor time for each kind of rows.
 
@@ -43,9 +43,9 @@ BEGIN, END = "<!-- benchmarks/monitoring.py -->", "<!-- end -->"
 PROMISED = 1.0
 """False alarms in 30 days."""
 DAYS, DEVICES = 30, 1000
-DEVICE_TOLERANCE = 0.25
-"""Five standard deviations of how devices differ here in one number (``streams``: .05); along a
-narrow direction the same difference is twice as many standard deviations."""
+DEVICE_TOLERANCE = 0.6
+"""Devices differ by .05 in each number (``streams``), which is .11 along the narrow direction of a
+pair: five times that. A tolerance of .25 raised 1,370 alarms in a month of 300 devices."""
 BURN_IN_HOURS = 52
 """A group learns for two days before its devices count as independent."""
 HOURS_MAX, FLEET_HOURS = 72, 6
@@ -140,8 +140,8 @@ def goals(found: dict[str, Any]) -> dict[str, tuple[float, float, bool]]:
     """What was promised: figure, goal, met."""
     met = {}
     for name, figures in found["quiet"].items():
-        if name.startswith(("devices", "all")):
-            continue  # devices that differ: what the promise does not cover
+        if name == "devices":
+            continue  # devices that differ and no tolerance for it: what is not promised
         alarms, promised = sum(figures["alarms"].values()), max(figures["promised"], 1.0)
         met[f"false alarms, {name}: at most"] = (alarms, promised, alarms <= promised)
     for scope, fault, goal in (
