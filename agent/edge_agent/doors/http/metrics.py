@@ -39,7 +39,8 @@ class Latencies:
 
     def add(self, ns: int) -> None:
         """Count one."""
-        self._counts[min(max((ns >> 15).bit_length(), 0), BUCKETS)] += 1
+        at = (ns >> 15).bit_length()
+        self._counts[at if at < BUCKETS else BUCKETS] += 1
         self._sum_ns += ns
 
     def family(self, name: str, help_: str) -> Iterable[str]:

@@ -132,6 +132,8 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._server = server
         self._lanes = lanes
+        self._lane_head = _END  # of the lane that was taken last; no request begins so
+        self._lane_length, self._lane = _NO_LANE
         self._whole = b""
         self._local = local
         self._loop = asyncio.get_running_loop()
@@ -198,11 +200,16 @@ class Connection(asyncio.Protocol):
 
     def _by_lane(self, data: bytes) -> bool:
         """Answer a request whose head is known; False: it is not one, or not to be answered so."""
-        size = data.find(_END, 0, LANE_HEAD_MAX_BYTES) + len(_END)
-        length, lane = self._lanes.get(data[:size], _NO_LANE)
-        if len(data) != size + length or self._spare or self._task is not None:
+        if not data.startswith(self._lane_head):
+            size = data.find(_END, 0, LANE_HEAD_MAX_BYTES) + len(_END)
+            found = self._lanes.get(data[:size])
+            if found is None:
+                return False
+            self._lane_head, (self._lane_length, self._lane) = data[:size], found
+        body = data[len(self._lane_head) :]
+        if len(body) != self._lane_length or self._spare or self._task is not None:
             return False
-        response = lane(data[size:])
+        response = self._lane(body)
         if response is None:
             return False
         self._write(response, keep=True)
