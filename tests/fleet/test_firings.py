@@ -21,7 +21,7 @@ def test_a_firing_is_kept_once_under_its_number(any_store: SqlStore) -> None:
         assert not tx.add_firing(replace(FIRST, key="k2")), "another process was faster"
         assert tx.add_firing(replace(FIRST, key="k3", number=2, at_ms=2000))
         assert tx.add_firing(replace(FIRST, key="k4", trigger="other"))
-    done = replace(FIRST, state="done", attempts=3, done_ms=1500, detail="200\0" + "x" * 5000)
+    done = replace(FIRST, state="done", attempts=3, done_ms=1500, detail="200\0" + "x" * 9000)
     with any_store.transaction() as tx:
         tx.put_firing(done)
     with any_store.reading() as tx:
@@ -30,7 +30,7 @@ def test_a_firing_is_kept_once_under_its_number(any_store: SqlStore) -> None:
         assert len(tx.firings(limit=2)) == 2
         kept = tx.firings("retrain")[1]
     assert replace(kept, detail="") == replace(done, detail="")
-    assert len(kept.detail) == 4000 and "\0" not in kept.detail
+    assert len(kept.detail) == 8000 and "\0" not in kept.detail
 
 
 def test_bets_on_labels_are_kept_by_bundle(any_store: SqlStore) -> None:

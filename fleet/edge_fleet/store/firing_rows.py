@@ -26,7 +26,7 @@ from edge_contract.aside import LABELLED_SCHEMA
 from edge_fleet.store.firings import Firing, LabelEvidence
 from edge_fleet.store.tables import asides, detectors, metadata
 
-_SHORT_CHARS = 4000
+_SHORT_CHARS = 8000
 
 firings = Table(
     "firings",

@@ -6,12 +6,14 @@ import json
 import queue
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from trigger_kit import NOW_MS, SECRET
 
 from edge_contract import broker_url, trigger
 from edge_contract.errors import InputFault
+from edge_contract.ports import certificates
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_fleet.store.firings import Firing
 from edge_fleet.triggers import posting, processes, signing
@@ -343,3 +346,46 @@ def test_alertmanager_may_want_a_token(receiver: Any, place: Place) -> None:
     assert deliver(page, FIRING, (7,), place).done
     [(path, headers, _)] = receiver.came
     assert (path, headers["authorization"]) == ("/api/v2/alerts", "Bearer s3cret")
+
+
+# -- TLS -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_receiver_over_tls_has_to_prove_itself(
+    tmp_path: Path, place: Place, trusted: bool
+) -> None:
+    """With the authority that is named it is believed; with the system's alone it is not."""
+    ca, key = tmp_path / "ca.pem", tmp_path / "ca.key"
+    own = tmp_path / "own.key"
+    certificates.make_authority(ca, key, "tests")
+    issued = certificates.issue(
+        ca, key, certificates.make_request(own), "receiver", hosts=("127.0.0.1",)
+    )
+    (tmp_path / "own.pem").write_text(issued)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem", own)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        more = 'ca_file = "ca.pem"' if trusted else "attempts = 3"
+        told = deliver(
+            webhook(f"https://127.0.0.1:{server.server_port}", more), FIRING, (7,), place
+        )
+        server.shutdown()
+        thread.join()
+    assert told.done is trusted
+    assert trusted or "certificate verify failed" in told.detail
