@@ -106,9 +106,10 @@ def test_a_lone_small_category_takes_the_next_smallest_with_it() -> None:
 
 def test_a_label_of_few_rows_is_told_with_another_one() -> None:
     counts = np.zeros(SCORE.cells, dtype=np.int64)
+    bins = len(SCORE.edges) - 1
     counts[[2, 3]] = 30, 4  # of the first label
-    counts[[18, 25]] = 2, 3  # of the second, 5 in all
-    counts[40] = 25  # of the third
+    counts[[bins + 2, bins + 9]] = 2, 3  # of the second, 5 in all
+    counts[2 * bins + 8] = 25  # of the third
     found = disclosure.parts(SCORE, counts, 10)
     assert sorted(part.rows for part in found if part.rows) == [30, 34]
 

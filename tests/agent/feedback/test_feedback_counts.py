@@ -31,10 +31,11 @@ def test_labels_become_counts_of_score_bin_and_correctness(desk, tiny_bundle) ->
     (record,) = desk.records()
     assert (record.model, record.version) == ("pump", "1.0")
     assert record.bundle.hex() == seat.model.digest
-    expected = np.zeros((2, 2, 16), dtype=int)
+    bins = record.bins
+    expected = np.zeros((2, 2, bins), dtype=int)
     for each, t in zip(Model.from_bundle(bundles.read(tiny_bundle())).predict(ROWS), truth,
                        strict=True):  # fmt: skip
-        at = min(int(each.probabilities["good"] * 16), 15)
+        at = min(int(each.probabilities["good"] * bins), bins - 1)
         expected[int(each.label == t), ["bad", "good"].index(each.label), at] += 1
     assert aside.counts_of(record).tolist() == expected.tolist()
 
