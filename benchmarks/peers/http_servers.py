@@ -23,7 +23,6 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import onnxruntime
 
@@ -33,8 +32,7 @@ FEATURES = 20
 INFER = "/v2/models/bench/infer"
 START_S = 180.0
 RATE_PER_S = 200
-"""What the slowest peer can do, and a device might be asked."""
-KEPT = 0.9
+"""What the slowest peer can do on a core of its own, and a device might be asked."""
 PACED_TIMES = 3
 TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client"}
 """And the packages that have them."""
@@ -181,39 +179,31 @@ class Load:
     def saturate(self, server: Server, connections: int, seconds: int) -> float:
         """Microseconds of processor time a request, as many as it can do."""
         words = f"wrk -t1 -c{connections} -d{seconds}s --timeout 30s -s".split()
-        found = _spent(server, [*words, self.script, server.url], r"(\d+) requests in")
-        return found.us
+        return _spent_us(server, [*words, self.script, server.url], r"(\d+) requests in")
 
     def pace(self, server: Server, connections: int, seconds: int) -> float:
-        """The same at ``RATE_PER_S``, which the server has to keep; for longer.
+        """The same at ``RATE_PER_S``; for longer.
 
         There is less to count so, and the kernel gives processor time in hundredths of a second.
+        A server that cannot keep the rate never sleeps, and is the cheaper for it: it is let off.
         """
         seconds *= PACED_TIMES
         words = f"h2load --h1 -t1 -c{connections} -D{seconds} --rps={RATE_PER_S / connections}"
-        found = _spent(
+        return _spent_us(
             server,
             [*words.split(), "-H", "content-type: application/json", "-d", self.body, server.url],
             r"status codes: (\d+) 2xx, 0 3xx, 0 4xx, 0 5xx",
         )
-        if found.requests < KEPT * RATE_PER_S * seconds:
-            raise RuntimeError(f"{server.peer.name} answered {found.requests} in {seconds} s")
-        return found.us
 
 
-class _Spent(NamedTuple):
-    requests: int
-    us: float
-
-
-def _spent(server: Server, words: list[str | Path], answered: str) -> _Spent:
+def _spent_us(server: Server, words: list[str | Path], answered: str) -> float:
     before = server.cpu_s()
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     spent = server.cpu_s() - before
     found = re.search(answered, done.stdout)
     if found is None or "Non-2xx" in done.stdout or not int(found[1]):
         raise RuntimeError(f"{server.peer.name}: {done.stdout}")
-    return _Spent(int(found[1]), spent / int(found[1]) * 1e6)
+    return spent / int(found[1]) * 1e6
 
 
 def _command(peer: Peer, model: tuple[Path, Path], port: int, folder: Path) -> list[str | Path]:
