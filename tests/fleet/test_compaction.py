@@ -486,3 +486,36 @@ def test_killed_inside_any_transaction_each_window_is_there_once(
     compact(any_store, START + 90 * DAY, Retention(0, 0))
     assert counted(any_store, packed) == before
     assert spans(any_store, packed)["days"] == 1
+
+
+def test_a_sum_grows_over_several_transactions(
+    any_store: SqlStore, packed: Packed, rng: np.random.Generator
+) -> None:
+    """More windows in an hour, and more hours in a day, than one transaction takes."""
+    size = kept.BATCH_MAX
+    made = [
+        (START + 9 * HOUR, record(packed, packed.counts(draw(rng, 5)), seq=seq))
+        for seq in range(2 * size + 50)
+    ]
+    put(any_store, packed, made)
+    before = counted(any_store, packed)
+    steps: list[Compacted] = []
+    for retention in (Retention(0, None), Retention(0, 0)):
+        compaction.compact(
+            any_store, retention, START + 40 * DAY, pause=go_on, on_step=steps.append
+        )
+        assert counted(any_store, packed) == before
+    assert [(step.windows, step.into_hours) for step in steps[:3]] == [
+        (size, 1),
+        (size, 0),
+        (50, 0),
+    ]
+    late = record(packed, packed.counts(draw(rng, 5)), seq=9999)
+    put(any_store, packed, [(START + 10 * HOUR, late)])
+    before = counted(any_store, packed)
+    done = compact(any_store, START + 40 * DAY, Retention(0, 0))
+    assert (done.windows, done.hours, done.into_days) == (1, 1, 0), "into the day that is there"
+    assert counted(any_store, packed) == before
+    with any_store.reading() as tx:
+        [day] = tx.sums_at(packed.digest, Span.DAY, START, ["pi-1"])
+    assert (day.windows, day.seq) == (2 * size + 51, 9999)
