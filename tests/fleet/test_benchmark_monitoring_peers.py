@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,3 +188,34 @@ def test_a_table_has_a_line_for_every_monitor_and_rule(modules: dict[str, Any]) 
     assert text.count("| 4 |") >= 2
     shape = {line.count("|") for line in text.split("\n\n")[1].splitlines()}
     assert shape == {len(faults) + 2}
+
+
+def test_what_was_measured_is_read_back_and_put_between_the_markers(
+    modules: dict[str, Any], tmp_path: Path
+) -> None:
+    module, delay = modules["monitoring_peers"], modules["judging"].Delay([4, np.inf], [2, np.inf])
+    file, page = tmp_path / "found.json", tmp_path / "page.md"
+    file.write_text(json.dumps({"figures": {"a": delay}}, default=module._plain))
+    assert module.read(file) == {"a": delay}
+    page.write_text(f"before\n{module.BEGIN}\nold\n{module.END}\nafter\n")
+    module.write(page, "| new |")
+    assert page.read_text() == f"before\n{module.BEGIN}\n| new |\n{module.END}\nafter\n"
+    with pytest.raises(ValueError, match="0 places"):
+        module.write(file, "| new |")
+
+
+def test_the_page_says_nothing_of_monitors_that_are_not_measured(modules: dict[str, Any]) -> None:
+    module = modules["monitoring_peers"]
+    text = module.PAGE.read_text(encoding="utf-8").partition(module.BEGIN)[2]
+    table, end, _ = text.partition(module.END)
+    assert end
+    named = {line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()}
+    known = {
+        label
+        for name in (module.OURS, *modules["watching"].TOOLS)
+        for label in module.labels(name).values()
+    }
+    heads = ("false alarms", "hours to", "real series", "Measured", "|---", "|")
+    others = {line for line in named if line and not line.startswith(heads)}
+    assert set(module.labels(module.OURS).values()) <= others
+    assert others - known <= {module.OURS, "raw rows"}
