@@ -170,12 +170,9 @@ def request(name: str, mode: str, asked: dict[str, Any], folder: Path) -> dict[s
 
 
 def whylogs_today(folder: Path) -> str:
-    """What whylogs says of two rows under the numpy that everyone installs; "" when it works."""
+    """What whylogs says of a row with text under the numpy that everyone installs; "" when it works."""
     script = folder / "whylogs_today.py"
-    script.write_text(
-        "import numpy, pandas, whylogs\n"
-        "whylogs.log(pandas.DataFrame({'a': ['run', 'idle'], 'b': numpy.zeros(2)})).view()\n"
-    )
+    script.write_text("import whylogs\nwhylogs.log({'flow': 1.5, 'state': 'run'}).view()\n")
     done = subprocess.run(
         [environment(WHYLOGS_TODAY), script],
         check=False, cwd=folder, capture_output=True, text=True,
