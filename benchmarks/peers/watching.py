@@ -170,7 +170,7 @@ def request(name: str, mode: str, asked: dict[str, Any], folder: Path) -> dict[s
 
 
 def whylogs_today(folder: Path) -> str:
-    """What whylogs says of a row with text under the numpy that everyone installs; "" when it works."""
+    """What whylogs says of a row with text under numpy 2; "" when it works."""
     script = folder / "whylogs_today.py"
     script.write_text("import whylogs\nwhylogs.log({'flow': 1.5, 'state': 'run'}).view()\n")
     done = subprocess.run(
