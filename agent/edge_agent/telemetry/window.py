@@ -32,8 +32,6 @@ from edge_contract.profile import Monitor, Profile
 from edge_contract.telemetry import ERROR_CODES, LATENCY_BUCKETS
 
 BULK_ROWS = 512
-BATCH_ROWS = 32
-"""A call of so many rows is binned at once: numpy has enough to do."""
 WAITING_MAX_BYTES = 4 * 1024**2
 
 _BOUNDS = np.array(
@@ -120,6 +118,8 @@ class Window:
         self._pack_row = struct.Struct(f"{self._width}d{_BY_ROW}").pack
         self._rows_waiting: list[bytes] = []
         self._calls_waiting: list[_Call] = []
+        self._waiting_in_calls = 0
+        """Rows, about: threads that meet may lose some, and these are binned a little later."""
         self._row_type = np.dtype(
             [("numbers", "f8", (self._width,)), ("score", "f8"), ("label", "i8"), ("ns", "i8")]
         )
@@ -149,7 +149,8 @@ class Window:
             self._calls_waiting.append(
                 (batch.rows, batch.numbers, batch.categories, labels, scores, latency_ns, taken)
             )
-            if len(self._calls_waiting) < self._bulk and batch.rows < BATCH_ROWS:
+            self._waiting_in_calls += batch.rows
+            if self._waiting_in_calls < self._bulk and len(self._calls_waiting) < self._bulk:
                 return
         if self._lock.acquire(blocking=False):
             try:
@@ -248,6 +249,7 @@ class Window:
         if self._rows_waiting:
             self._bin_rows(_take_all(self._rows_waiting))
         if self._calls_waiting:
+            self._waiting_in_calls = 0
             self._bin_calls(_take_all(self._calls_waiting))
 
     def _bin_rows(self, rows: list[bytes]) -> None:
