@@ -254,13 +254,18 @@ def short_between(low: float, high: float) -> float:
 
 
 def _cells_of(monitor: Monitor, values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The cell of each value, asked of the counting function once a distinct value."""
+    """The cell of each value, by the counting function: cells follow in order of value."""
     distinct, where = np.unique(values, return_inverse=True)
-    cells = [
-        int(np.argmax(profiles.count_numbers(monitor, distinct[i : i + 1])))
-        for i in range(len(distinct))
-    ]
-    return np.array(cells)[where]
+    if monitor.kind == "lattice":  # few values, and those between them are counted apart
+        asked = (profiles.count_numbers(monitor, distinct[[i]]) for i in range(len(distinct)))
+        return np.array([int(np.argmax(counts)) for counts in asked])[where]
+    counts = profiles.count_numbers(monitor, distinct)
+    regular = monitor.regular
+    under, over, missing, infinite = (regular + at for at in (0, 1, 3, 4))
+    lowest, highest = int(np.isneginf(distinct).sum()), int(np.isposinf(distinct).sum())
+    order = [infinite, under, *range(regular), over, infinite, missing]
+    times = [lowest, counts[under], *counts[:regular], counts[over], highest, counts[missing]]
+    return np.repeat(order, times)[where]
 
 
 def _categories(

@@ -25,7 +25,7 @@ from edge_contract.errors import InputFault
 from edge_contract.manifest import PROFILE_FILE
 from edge_contract.ports.disk import write_atomic
 from edge_contract.profile import Monitor, Profile
-from edge_pack import reading, tables, times
+from edge_pack import profile_build, reading, tables, times
 from edge_pack.profile_build import quantile_edges, score_edges, short_between
 
 
@@ -208,3 +208,16 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "a", b"x", mode=Interrupting())  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_cell_of_a_value_is_the_one_in_which_it_is_counted(seed: int) -> None:
+    """Edges, values beyond them, between a lattice's, missing and infinite ones among them."""
+    rng = np.random.default_rng(seed)
+    reference = rng.normal(size=int(rng.integers(40, 600))).round(int(rng.choice([0, 15])))
+    monitor = profile_build._numbers("x", reference, "feature", None)
+    special = [np.nan, np.inf, -np.inf, 0.5, monitor.edges[0], monitor.edges[-1]]
+    values = rng.permutation([*reference, *rng.normal(size=50) * 3, *special, *special])
+    cells = profile_build._cells_of(monitor, values)
+    for value, cell in zip(values, cells, strict=True):
+        assert profiles.count_numbers(monitor, np.array([value]))[cell] == 1, (seed, value)
