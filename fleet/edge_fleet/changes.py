@@ -103,16 +103,17 @@ def changes(
     ``k``: everything in the report is computed from cells of at least so many rows a device,
     smaller ones merged (``disclosure``), so that it may be handed out.
 
-    Raises InputFault when no window of a known profile came in that time.
+    Raises InputFault for a model that no device was ever heard of with.
     """
     since_ms = now_ms - period_ms
     with store.reading() as tx:
+        heard = {detector.model for detector in tx.all_detectors()}
+        if model and model not in heard:
+            raise InputFault(
+                f"no device was ever heard of with model {model!r}",
+                advice=f"There are: {', '.join(sorted(heard)) or 'none yet'}",
+            )
         counted = [one for one in _read(tx, since_ms, model, k) if one.known.profile.monitors]
-    if not counted:
-        raise InputFault(
-            f"no window came since {instant(since_ms)}" + (f" of model {model!r}" if model else ""),
-            advice="A longer period: --hours; `edge-fleet devices` says who was heard of.",
-        )
     places = [(one, at) for one in counted for at in range(len(one.known.profile.monitors))]
     screened = [
         ranking.screen(one.known.profile.monitors[at], one.own(at), minimum_effect)

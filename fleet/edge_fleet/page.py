@@ -55,6 +55,11 @@ def page(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """What was tested, and what the list promises."""
+    if not report.tested:
+        return (
+            f"{report.since} to {report.until}: no window came. A longer period: --hours;"
+            " `edge-fleet devices` says who was heard of."
+        )
     expected = f"{100 * report.false_discovery_rate:g} %"
     kind = "any dependence" if report.method == "by" else "independent or rising together"
     shown = f" The first {SHOWN_MAX} have a chart." if len(report.changes) > SHOWN_MAX else ""

@@ -163,7 +163,7 @@ def test_no_name_becomes_markup(filled: SqlStore, db: str) -> None:
         (["--fdr", "1"], "--fdr 1 is not between 0 and 1"),
         (["--method", "holm"], "neither bh nor by"),
         (["--minimum-effect", "-1"], "not from 0 to 10"),
-        (["--model", "other"], "no window came since"),
+        (["--model", "other"], "no device was ever heard of with model 'other'"),
     ],
 )
 def test_what_cannot_be_reported_is_refused(
@@ -172,6 +172,18 @@ def test_what_cannot_be_reported_is_refused(
     result = report(*words, db=db)
     assert result.exit_code != 0
     assert said in str(result.exception)
+
+
+def test_a_period_in_which_nothing_came_is_no_fault(
+    filled: SqlStore, db: str, tmp_path: Path
+) -> None:
+    """A job that looks every hour must not fail in a quiet one."""
+    page = tmp_path / "quiet.html"
+    result = report("--hours", "0.000001", "--html", str(page), db=db)
+    assert (result.exit_code, "no window came" in result.output) == (0, True)
+    assert "no window came" in page.read_text()
+    found = json.loads(report("--hours", "0.000001", "--json", db=db).output)
+    assert (found["tested"], found["devices"], found["changes"]) == (0, 0, [])
 
 
 def test_a_page_that_cannot_be_written_says_so(filled: SqlStore, db: str, tmp_path: Path) -> None:
