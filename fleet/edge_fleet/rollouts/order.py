@@ -195,6 +195,15 @@ def from_file(data: bytes) -> dict[str, Any]:
     return {**given(found), "gates": found.gates}
 
 
+def texts(**said: object) -> _File:
+    """What a command line says, as a file would. Raises InputFault."""
+    try:
+        found: _File = convert(said, _File)
+    except msgspec.ValidationError as error:
+        raise InputFault(f"the order is not valid: {error}") from error
+    return found
+
+
 def given(found: _File) -> dict[str, Any]:
     """Texts as values; what the file leaves out is left out."""
     values: dict[str, Any] = {
