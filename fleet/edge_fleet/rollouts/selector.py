@@ -62,10 +62,10 @@ def _tokens(text: str) -> list[_Token]:
         if match is None:
             raise _fault(text, at, "a key, a value, '=', '!=' or a bracket")
         kind = str(match.lastgroup)
-        value = match.group(kind)
+        value, start = match.group(kind), match.start(kind)
         if kind == "word" and value.lower() in _WORDS:
             kind, value = "op", value.lower()
-        tokens.append(_Token("op" if kind == "op" else "text", value, match.start(kind)))
+        tokens.append(_Token("op" if kind == "op" else "text", value, start))
         at = match.end()
     return tokens
 
