@@ -68,8 +68,8 @@ def seen(device: Device, order: Order, wish: Wish | None, alarms: Iterable[Alarm
     model = told.models.get(order.model, ModelReport(phase="idle"))
     failed = model.failure is not None and model.failure.version == order.version
     traits = {
-        "device": device.device, "hw": told.hardware.machine, "agent": told.agent,
-        "system": told.hardware.system, **told.labels,
+        "hw": told.hardware.machine, "agent": told.agent, "system": told.hardware.system,
+        **told.labels, "device": device.device,
     }  # fmt: skip
     return Seen(
         traits=traits, heard_ms=device.seen_ms, active=model.active, digest=model.digest,
