@@ -125,3 +125,30 @@ def test_a_device_that_has_not_heard_the_wish_says_nothing_of_it(rng: np.random.
     rollout, _ = plan.step(rollout, world.reports(), world.now_ms)
     rollout, _ = plan.step(rollout, world.reports(), world.now_ms + MINUTE_MS)
     assert rollout.phase == "running"
+
+
+def test_evidence_stops_a_version_at_1_over_alpha_and_no_sooner(rng: np.random.Generator) -> None:
+    world = plant(rng, 20)
+    rollout = world.run(began(world, order()), 3)
+    limit = rollout.order.gates.errors.limit or 0.0
+    where = gates.standings(rollout, world.reports(), world.now_ms)
+    said = []
+    for failed in range(40):
+        world.facts = {"rows": 1000, "failed": failed}
+        (found,) = [
+            one
+            for one in gates.findings(rollout, world.reports(), where, world.now_ms)
+            if one.gate == "errors"
+        ]
+        evidence = math.exp(gates.log_evidence(limit, failed, 1000))
+        assert (found.verdict == "fails") == (evidence >= 1 / ALPHA)
+        said.append(found.verdict)
+    assert set(said) == {"holds", "fails"}
+
+
+def test_nothing_is_asked_of_a_device_that_another_rollout_holds(rng: np.random.Generator) -> None:
+    world = plant(rng, 20)
+    rollout, effects = plan.step(began(world, order()), world.reports(), world.now_ms)
+    first = effects[0].device
+    _, left = plan.step(rollout, world.reports(taken=frozenset({first})), world.now_ms)
+    assert {want.device for want in left} == {want.device for want in effects} - {first}
