@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 LOCK_ORDINAL = 1_000_000_009
 """No collector's: who holds it plans."""
-EVERY_S = 5.0
+EVERY_S = 15.0
+"""Each round reads every device's report, and the records since the rollout began."""
 RESEND_MS = 600_000
 """A wish that no device heard of is sent again so often."""
 SENT_AT_ONCE = 200
