@@ -29,6 +29,7 @@ from edge_fleet import (
     record_commands,
     report_commands,
     reports,
+    rollout_commands,
     sample_commands,
     terminal,
     token_commands,
@@ -260,6 +261,7 @@ app.add_typer(export_commands.app, name="export")
 app.command()(record_commands.events)
 app.add_typer(label_commands.app, name="labels")
 app.add_typer(record_commands.app, name="records")
+app.add_typer(rollout_commands.app, name="rollout")
 app.add_typer(sample_commands.app, name="samples")
 app.add_typer(token_commands.app, name="tokens")
 app.add_typer(trigger_commands.app, name="triggers")

@@ -66,6 +66,12 @@ def counted(seen: AsideSeen) -> tuple[int, int]:
     return wrong, wrong + right
 
 
+def version_of(seen: AsideSeen) -> tuple[str, str]:
+    """(model, version) of a record."""
+    record = aside.decode(seen.record)
+    return record.model, record.version
+
+
 class ErrorWatch:
     """Bets on records of labels; what it remembers is read from the store each time."""
 

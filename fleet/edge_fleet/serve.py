@@ -26,6 +26,8 @@ from edge_fleet.collector import Collector, CollectorConfig
 from edge_fleet.compaction import Retention, keep_compact
 from edge_fleet.enrolment import Enroller
 from edge_fleet.options import now_ms
+from edge_fleet.rollouts.runner import RolloutRun
+from edge_fleet.rollouts.runner import running as rolling_out
 from edge_fleet.store.base import Store
 from edge_fleet.terminal import clean, print_line
 from edge_fleet.triggers.delivery import Place
@@ -121,6 +123,9 @@ def serve(
             store.claim(config.fleet)
             place = Place(folder, link, topics, now_ms, threading.Event())
             stack.enter_context(running(rules, store, place))
+        run = RolloutRun(store, Topics(config.fleet, config.prefix), now_ms)
+        link_config = config.link("-rollouts", durable=False)
+        stack.enter_context(rolling_out(run, store, link_config, stop))
         if retention is not None:
             stack.enter_context(_compacting(store, retention, stop))
         collector.run(stop, started)

@@ -166,3 +166,23 @@ def test_a_step_that_fails_leaves_the_version_before(
     with pytest.raises(MachineFault, match="already exists"):
         open_store(any_db, create=True)
     assert schema(any_db) == before
+
+
+def test_a_store_of_version_3_gets_the_tables_of_rollouts_and_keeps_its_data(
+    any_db: str, packed: Packed, rng: np.random.Generator
+) -> None:
+    total = made_by(2, any_db, packed, rng)
+    open_store(any_db, create=True).close()
+    wanted = schema(any_db)
+    engine = sa.create_engine(sql._parse(any_db))
+    with engine.begin() as connection:
+        for name in ("rollouts", "wishes"):
+            tables.metadata.tables[name].drop(connection)
+        connection.execute(tables.schema_version.update().values(version=3))
+    engine.dispose()
+    store = open_store(any_db, create=True)
+    assert (counted(store, packed) == total).all()
+    with store.transaction() as tx:
+        assert (tx.rollouts(), tx.wishes()) == ([], {})
+    store.close()
+    assert schema(any_db) == wanted

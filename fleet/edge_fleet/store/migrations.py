@@ -11,22 +11,22 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, insert, inspect, select, update
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet.store import firing_rows, group_rows, tables
+from edge_fleet.store import firing_rows, group_rows, rollout_rows, tables
 
-VERSION = 3
+VERSION = 4
 
 Step = Callable[[Connection], None]
 
 
 def _third(connection: Connection) -> None:
-    """What version 3 adds; until it is released, each new table of it is made here."""
+    """What version 3 adds."""
     for each in (tables.of_a_period, tables.sums, tables.rolled):
         each.create(connection)
     firing_rows.create(connection)
     group_rows.create(connection)
 
 
-STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third}
+STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third, 3: rollout_rows.create}
 """``STEPS[n]`` turns a store of version n into one of version n + 1."""
 
 

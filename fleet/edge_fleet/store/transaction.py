@@ -46,6 +46,7 @@ from edge_fleet.store.base import (
 )
 from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.group_rows import GroupRows
+from edge_fleet.store.rollout_rows import RolloutRows
 from edge_fleet.store.rollup_rows import RollupRows
 from edge_fleet.store.rollups import Kept, Key
 from edge_fleet.store.tables import (
@@ -68,7 +69,7 @@ _IN_MAX = 400
 _ROWS_AT_ONCE = 500
 
 
-class SqlTransaction(FiringRows, GroupRows, RollupRows):
+class SqlTransaction(FiringRows, GroupRows, RolloutRows, RollupRows):
     """One open transaction on ``connection``."""
 
     def __init__(self, connection: Connection) -> None:

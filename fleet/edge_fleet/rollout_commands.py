@@ -1,0 +1,239 @@
+"""``edge-fleet rollout``: begin a rollout, see how it stands, and have a word in it.
+
+What a person says is kept in the store; `edge-fleet serve` does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from msgspec.structs import replace as changed
+
+from edge_contract import broker_url
+from edge_contract.errors import InputFault
+from edge_contract.ports.disk import read_bounded
+from edge_contract.ports.mqtt import LinkConfig
+from edge_contract.topics import DEFAULT_PREFIX, Topics
+from edge_fleet import terminal
+from edge_fleet.opening import opened
+from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
+from edge_fleet.rollouts import facts, plan, publication, standing, state
+from edge_fleet.rollouts import order as orders
+from edge_fleet.rollouts.order import ORDER_MAX_BYTES, Order
+from edge_fleet.rollouts.runner import row_of
+from edge_fleet.rollouts.state import Reports, Rollout
+from edge_fleet.store.base import Store, Transaction
+
+app = typer.Typer(
+    help="A version to some devices, then to more, for as long as nothing speaks against it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Number = Annotated[int, typer.Argument(help="Its number; 0: the newest one.")]
+
+
+@app.command()
+def start(
+    version: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="What.")] = "",
+    *,
+    fleet: Annotated[str, typer.Option(help="Which fleet; default: the database's.")] = "",
+    waves: Annotated[str, typer.Option(help="Devices in all, or a share of those selected.")] = "",
+    select: Annotated[
+        str, typer.Option(help='Labels, hw, device, agent or system: "site=lyon and hw=aarch64".')
+    ] = "",
+    bake: Annotated[
+        str, typer.Option(help="How long each wave is looked at: 90s, 15m, 2h, 1d.")
+    ] = "",
+    policy: Annotated[
+        str, typer.Option(help="When a gate fails: halt, rollback, rollback-all or wait.")
+    ] = "",
+    per_site: Annotated[
+        int, typer.Option(min=0, help="At most so many devices of a site at once; 0: any.")
+    ] = 0,
+    slot: Annotated[
+        str, typer.Option(help="When, by the time of a device's label `zone`: 22:00-04:00.")
+    ] = "",
+    spread: Annotated[str, typer.Option(help="Each device waits up to so long.")] = "",
+    approve: Annotated[
+        bool, typer.Option("--approve", help="A person lets each further wave begin.")
+    ] = False,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="TOML", help="All of that, and gates.")
+    ] = None,
+    broker: Annotated[
+        str,
+        typer.Option(envvar="EDGE_BROKER", help="Where to see whether it is published."),
+    ] = "",
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Do not look whether it is published.")
+    ] = False,
+    prefix: Annotated[str, typer.Option(help="What all topics begin with.")] = DEFAULT_PREFIX,
+    ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """Begin a rollout; `edge-fleet serve` carries it out.
+
+    The version has to be signed: `edge-pack publish FILE --candidate`. Options stand over what the
+    file says.
+
+    Examples:
+
+      edge-fleet rollout start pump@2.0 --waves 1,5%,25%,100% --bake 2h
+
+      edge-fleet rollout start pump@2.0 --select 'site=lyon and hw=aarch64' --per-site 5 --slot
+      22:00-04:00
+
+      edge-fleet rollout start --file pump-2.toml --policy rollback
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values = orders.from_file(read_bounded(file, ORDER_MAX_BYTES))
+    said = {
+        "version": version, "fleet": fleet, "waves": waves, "select": select, "bake": bake,
+        "slot": slot, "spread": spread, "policy": policy, "per_site": per_site or None,
+        "approve": approve or None,
+    }  # fmt: skip
+    values |= orders.given(orders.texts(**{k: v for k, v in said.items() if v}))
+    with opened(db) as store:
+        owner = store.settings().get("fleet", "")
+        order = orders.made(**{"fleet": owner, **values})
+        if owner != order.fleet:
+            raise InputFault(f"{store} belongs to fleet {owner!r}, not {order.fleet!r}")
+        if not unchecked:
+            address = broker or store.settings().get("broker", "mqtt://127.0.0.1")
+            link = LinkConfig(
+                broker=with_password(broker_url.parse(address)),
+                client_id=f"edge-fleet-{order.fleet}-published", ca_file=ca_file,
+            )  # fmt: skip
+            topics = Topics(order.fleet, prefix)
+            order = changed(order, digest=publication.check(link, topics, order, 10.0))
+        found = begin(store, order, now_ms())
+    _show(found, as_json=as_json)
+
+
+@app.command()
+def status(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """How rollouts stand: waves, devices, and what each gate says. Without a number: all.
+
+    Exit code 1: the one named (or, of all, the newest) was halted, rolled back or waits.
+
+    Examples:
+
+      edge-fleet rollout status
+
+      edge-fleet rollout status 3 --json
+    """
+    with opened(db) as store, store.reading() as tx:
+        every = facts.everything(tx)
+        chosen = [_pick(every, number)] if number else every
+        found = [standing.of(one, reports_of(tx, one, every), now_ms()) for one in chosen]
+    if as_json:
+        terminal.print_json(found)
+    elif not found:
+        terminal.print_line("no rollout yet: see `edge-fleet rollout start --help`")
+    for one in [] if as_json else found:
+        _print(one)
+    if found and found[-1].phase in ("halted", "waiting", "rolling-back", "rolled-back"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def pause(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Ask no more devices until `resume`; what is under way on devices goes on.
+
+    Example: edge-fleet rollout pause 3
+    """
+    _say(db, number, as_json, lambda one, _seen, at: plan.pause(one, at))
+
+
+@app.command()
+def resume(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Go on, or let the next wave begin. Gates that fail now are passed over in this wave.
+
+    Example: edge-fleet rollout resume
+    """
+    _say(db, number, as_json, plan.resume)
+
+
+@app.command()
+def abort(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """End it: who has installed the version keeps it, the others are called back.
+
+    Example: edge-fleet rollout abort
+    """
+    _say(db, number, as_json, plan.abort)
+
+
+@app.command()
+def rollback(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """All its devices go back to what they followed before; also after it finished.
+
+    Example: edge-fleet rollout rollback 3
+    """
+    _say(db, number, as_json, lambda one, _seen, at: plan.roll_back(one, at))
+
+
+def begin(store: Store, order: Order, at_ms: int) -> standing.Standing:
+    """Keep a new rollout. Raises InputFault when it may not begin."""
+    with store.transaction() as tx:
+        every = facts.everything(tx)
+        seen = facts.reports(tx, order, at_ms, counts=False, taken=frozenset())
+        seen = changed(seen, taken=facts.kept_off(order, every, seen))
+        number = max((one.id for one in every), default=0) + 1
+        made = plan.start(number, order, seen, at_ms)
+        tx.put_rollout(row_of(made, at_ms))
+        return standing.of(made, seen, at_ms)
+
+
+def reports_of(tx: Transaction, one: Rollout, every: list[Rollout]) -> Reports:
+    """What is seen of a rollout's devices, counts and all."""
+    taken = facts.taken(one, every)
+    return facts.reports(tx, one.order, one.started_ms, counts=True, taken=taken)
+
+
+def _say(
+    db: str, number: int, as_json: bool, word: Callable[[Rollout, Reports, int], Rollout]
+) -> None:
+    with opened(db) as store, store.transaction() as tx:
+        every = facts.everything(tx)
+        row = tx.rollout_held(_pick(every, number).id)
+        assert row is not None
+        before = state.decode(row.state)
+        seen, at_ms = reports_of(tx, before, every), now_ms()
+        after = word(before, seen, at_ms)
+        tx.put_rollout(row_of(after, at_ms))
+        found = standing.of(after, seen, at_ms)
+    _show(found, as_json=as_json)
+
+
+def _pick(every: list[Rollout], number: int) -> Rollout:
+    found = [one for one in every if number in (0, one.id)]
+    if not found:
+        known = ", ".join(str(one.id) for one in every) or "none yet"
+        raise InputFault(f"there is no rollout {number or ''}".rstrip() + f"; known: {known}")
+    return found[-1]
+
+
+def _show(found: standing.Standing, *, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json(found)
+    else:
+        _print(found)
+
+
+def _print(found: standing.Standing) -> None:
+    terminal.print_line(
+        f"rollout {found.id}: {found.model} {found.version} is {found.phase},"
+        f" wave {found.wave} of {found.waves}: {found.reason}"
+    )
+    devices = ", ".join(f"{count} {name}" for name, count in found.devices.items()) or "none yet"
+    terminal.print_line(f"devices: {found.selected} selected, of them {devices}")
+    if found.gates:
+        terminal.print_table(
+            ["gate", "says", "why"], [[gate.gate, gate.verdict, gate.said] for gate in found.gates]
+        )

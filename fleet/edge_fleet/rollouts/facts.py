@@ -1,0 +1,152 @@
+"""What the store knows of a rollout's devices, as the planner sees it.
+
+Guards: what a device says of itself is decoded or counts as not said; rows and labels are of the
+version and of the time since the rollout began; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from edge_contract import messages
+from edge_contract.errors import InputFault
+from edge_contract.messages import Desired, ModelReport, Reported
+from edge_fleet import error_watch, merging
+from edge_fleet.cohorts import cohort_name
+from edge_fleet.rollouts import plan
+from edge_fleet.rollouts.order import Order
+from edge_fleet.rollouts.state import ACTIVE, Reports, Rollout, Seen, decode
+from edge_fleet.store.base import Alarm, AsideKind, Device, Transaction
+from edge_fleet.store.rollouts import Wish
+
+FORMER_MS = 30 * 86_400_000
+"""Labels of the former versions that are at most so old say how well those did."""
+_AT_ONCE = 200
+
+
+def everything(tx: Transaction) -> list[Rollout]:
+    """Every rollout, oldest first."""
+    return [decode(row.state) for row in tx.rollouts()]
+
+
+def reports(
+    tx: Transaction, order: Order, since_ms: int, *, counts: bool, taken: frozenset[str]
+) -> Reports:
+    """What is seen; with ``counts`` also rows and labels, which takes reading many records."""
+    wishes = tx.wishes()
+    alarms = [
+        alarm
+        for alarm in tx.alarms(open_only=True)
+        if (alarm.model, alarm.version) == (order.model, order.version)
+        and alarm.opened_ms >= since_ms
+    ]
+    devices = {
+        device.device: seen(device, order, wishes.get(device.device), alarms)
+        for device in tx.devices()
+    }
+    found = Reports(devices=devices, taken=taken)
+    if not counts:
+        return found
+    digests = {one.digest for one in devices.values() if one.active == order.version}
+    return msgspec.structs.replace(
+        found, **_rows(tx, order, {order.digest} if order.digest else digests, since_ms),
+        **_labels(tx, order, since_ms),
+    )  # fmt: skip
+
+
+def seen(device: Device, order: Order, wish: Wish | None, alarms: Iterable[Alarm] = ()) -> Seen:
+    """One device."""
+    told = report_of(device)
+    if told is None:
+        return Seen(
+            traits={"device": device.device}, heard_ms=device.seen_ms, heeds=False,
+            word=word_of(wish, order.model),
+        )  # fmt: skip
+    model = told.models.get(order.model, ModelReport(phase="idle"))
+    failed = model.failure is not None and model.failure.version == order.version
+    traits = {
+        "hw": told.hardware.machine, "agent": told.agent, "system": told.hardware.system,
+        **told.labels, "device": device.device,
+    }  # fmt: skip
+    return Seen(
+        traits=traits, heard_ms=device.seen_ms, active=model.active, digest=model.digest,
+        phase=model.phase, refused=failed or order.version in model.quarantined,
+        heeds=wish is None or told.revision >= wish.revision, word=word_of(wish, order.model),
+        alarms=sum(_about(alarm, device.device, told.labels) for alarm in alarms),
+    )  # fmt: skip
+
+
+def report_of(device: Device) -> Reported | None:
+    """What it said of itself last; None where that is nothing that this program understands."""
+    try:
+        return messages.decode(device.reported, Reported) if device.reported else None
+    except InputFault:
+        return None
+
+
+def desired_of(wish: Wish | None) -> Desired:
+    """The message that was kept; an empty one where there was none."""
+    return messages.decode(wish.desired, Desired) if wish else Desired(revision=0)
+
+
+def word_of(wish: Wish | None, model: str) -> str:
+    """What the device is to follow of ``model``."""
+    return desired_of(wish).models.get(model, "stable")
+
+
+def taken(rollout: Rollout, every: Iterable[Rollout]) -> frozenset[str]:
+    """Devices that another rollout of the model holds: one under way, or a newer one."""
+    held: set[str] = set()
+    for other in every:
+        if other.order.model != rollout.order.model or other.id == rollout.id:
+            continue
+        if other.phase in ACTIVE:
+            held.update(other.members)
+        elif other.id > rollout.id:
+            held.update(device for device, member in other.members.items() if member.asked_ms)
+    return frozenset(held)
+
+
+def kept_off(order: Order, every: Iterable[Rollout], found: Reports) -> frozenset[str]:
+    """Devices that no new rollout of the model may select: those that one under way means."""
+    held: set[str] = set()
+    for other in every:
+        if other.order.model == order.model and other.phase in ACTIVE:
+            held.update(other.members, plan.selected(other.order, found))
+    return frozenset(held)
+
+
+def _about(alarm: Alarm, device: str, labels: Mapping[str, str]) -> bool:
+    if alarm.scope == "device":
+        return alarm.device == device
+    return alarm.scope == "fleet" or alarm.device in {
+        cohort_name(key, value) for key, value in labels.items()
+    }
+
+
+def _rows(tx: Transaction, order: Order, digests: set[str], since_ms: int) -> dict[str, int]:
+    rows = failed = 0
+    for digest in sorted(digests - {""}):
+        for some in tx.counted_since(digest, since_ms, _AT_ONCE):
+            for kept in some:
+                record = merging.decode(kept.record)
+                if (record.model, record.version) == (order.model, order.version):
+                    rows += record.rows + record.failed
+                    failed += record.failed
+    return {"rows": rows, "failed": failed}
+
+
+def _labels(tx: Transaction, order: Order, since_ms: int) -> dict[str, int]:
+    sums: Counter[str] = Counter()
+    for aside in tx.asides(AsideKind.LABELLED, since_ms - FORMER_MS):
+        model, version = error_watch.version_of(aside)
+        new = version == order.version
+        if model != order.model or (new and aside.received_ms < since_ms):
+            continue
+        wrong, labels = error_watch.counted(aside)
+        sums["wrong" if new else "former_wrong"] += wrong
+        sums["labels" if new else "former_labels"] += labels
+    return dict(sums)

@@ -1,0 +1,242 @@
+"""What a person orders: which version, to whom, in which waves, and what has to hold. Pure.
+
+Guards: an order is read once and whole; each fault in it is named. It never changes while its
+rollout runs.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edge_contract.errors import InputFault
+from edge_contract.messages import Name
+from edge_contract.names import check_name
+from edge_contract.typed import convert
+from edge_fleet.rollouts import selector
+
+ORDER_MAX_BYTES = 64 * 1024
+WAVES_MAX = 32
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0, le=366 * 86400)]
+Sample = Annotated[int, Meta(ge=0, le=2**53)]
+Policy = Literal["halt", "rollback", "rollback-all", "wait"]
+"""Call back what is under way and end; take the wave, or all of it, back; ask a person."""
+
+
+class Gate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One condition of a wave.
+
+    Attributes:
+        limit: see ``Gates``; a gate that is not looked at has None.
+        least: the smallest sample that says anything; with fewer the wave waits.
+        deadline_s: after it a sample that is still too small is a failure.
+    """
+
+    limit: Share | None
+    least: Sample = 0
+    deadline_s: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0
+
+
+class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What has to hold in each wave.
+
+    Attributes:
+        installed: this share of the wave's devices at least; a device has ``deadline_s`` for it
+            from when it was asked, then it counts as one that failed.
+        failures: at most this share of the asked devices refuses the version (self-test, trial).
+        silent: at most this share of them is not heard of for ``deadline_s``.
+        errors: share of rows that the version fails on; sequential test at ``alpha``.
+        drift: at most this share of the devices that run it has open drift alarms of it.
+        quality: the error rate on labels may be this much above the former versions'; sequential
+            test at ``alpha``; sample: labels.
+        alpha: the probability that errors, or quality, stops a version that keeps its limit,
+            over the whole rollout, however often one looks.
+    """
+
+    installed: Gate = Gate(limit=0.9, deadline_s=3600)
+    failures: Gate = Gate(limit=0.02)
+    silent: Gate = Gate(limit=0.05, deadline_s=1800)
+    errors: Gate = Gate(limit=0.01)
+    drift: Gate = Gate(limit=0.1)
+    quality: Gate = Gate(limit=0.02)
+    alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
+
+
+class Slot(Struct, frozen=True):
+    """When devices may be asked, minutes of the day in their own zone; may pass midnight."""
+
+    start: Annotated[int, Meta(ge=0, lt=1440)]
+    end: Annotated[int, Meta(ge=0, lt=1440)]
+
+
+class Wave(Struct, frozen=True):
+    """So many devices in all, or such a share of those selected; one of the two is 0."""
+
+    devices: Annotated[int, Meta(ge=0, le=10**9)] = 0
+    share: Share = 0.0
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """See the module's docstring.
+
+    Attributes:
+        select: see ``selector``. digest: of the bundle, where it is known: SHA-256 in hex.
+        bake_s: a wave that is installed is looked at for so long before the next one.
+        per_site: at most so many devices of one site under way at once; 0: any.
+        site: the label that names a device's site. zone: the label with its IANA time zone.
+        spread_s: each device waits, by its own lot, up to so long.
+        approve: a person has to say go before each wave after the first.
+    """
+
+    fleet: Name
+    model: Name
+    version: Name
+    waves: Annotated[tuple[Wave, ...], Meta(min_length=1, max_length=WAVES_MAX)]
+    select: str = ""
+    digest: str = ""
+    bake_s: Seconds = 0.0
+    gates: Gates = Gates()
+    policy: Policy = "halt"
+    per_site: Sample = 0
+    site: Name = "site"
+    zone: Name = "zone"
+    slot: Slot | None = None
+    spread_s: Seconds = 0.0
+    approve: bool = False
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An order as a TOML file has it; durations and waves as on the command line."""
+
+    version: str = ""
+    fleet: str = ""
+    waves: str = ""
+    select: str = ""
+    digest: str = ""
+    bake: str = ""
+    slot: str = ""
+    spread: str = ""
+    policy: Policy | None = None
+    per_site: Sample | None = None
+    site: str = ""
+    zone: str = ""
+    approve: bool | None = None
+    gates: Gates = Gates()
+
+
+def seconds(text: str) -> float:
+    """``90``, ``90s``, ``15m``, ``2h``, ``1d`` in seconds. Raises InputFault."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InputFault(f"{text[:80]!r} is no duration", advice="Write 90s, 15m, 2h or 1d.")
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def waves(text: str) -> tuple[Wave, ...]:
+    """``1,5%,25%,100%``: devices in all, or a share of those selected. Raises InputFault."""
+    found = tuple(_wave(part.strip()) for part in text.split(","))
+    for kind in ("devices", "share"):
+        sizes = [getattr(wave, kind) for wave in found if getattr(wave, kind)]
+        if any(later <= former for former, later in pairwise(sizes)):
+            raise InputFault(f"the waves {text[:80]!r} do not rise", advice=_WAVES)
+    return found
+
+
+_WAVES = "Write for example 1,5%,25%,100%: each wave with those before it."
+
+
+def _wave(part: str) -> Wave:
+    try:
+        if part.endswith("%"):
+            share = float(part[:-1]) / 100
+            if 0 < share <= 1:
+                return Wave(share=share)
+        elif 0 < int(part) <= 10**9:
+            return Wave(devices=int(part))
+    except ValueError:
+        pass
+    raise InputFault(f"{part[:40]!r} is no wave", advice=_WAVES)
+
+
+def slot(text: str) -> Slot:
+    """``22:00-04:30``. Raises InputFault."""
+    match [_CLOCK.fullmatch(part.strip()) for part in text.split("-")]:
+        case [re.Match() as start, re.Match() as end] if start[0] != end[0]:
+            return Slot(int(start[1]) * 60 + int(start[2]), int(end[1]) * 60 + int(end[2]))
+    raise InputFault(f"{text[:80]!r} is no time slot", advice="Write for example 22:00-04:30.")
+
+
+def name_and_version(text: str) -> tuple[str, str]:
+    """``pump@2.0``. Raises InputFault."""
+    name, at, version = text.partition("@")
+    if not at:
+        raise InputFault(f"{text[:80]!r} names no version", advice="Write for example pump@2.0.")
+    return check_name(name, "model"), check_name(version, "version")
+
+
+def from_file(data: bytes) -> dict[str, Any]:
+    """What a TOML file orders, by the names of ``Order``. Raises InputFault with what is wrong."""
+    if len(data) > ORDER_MAX_BYTES:
+        raise InputFault(f"an order of {len(data)} bytes, at most {ORDER_MAX_BYTES}")
+    try:
+        found: _File = convert(tomllib.loads(data.decode()), _File)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise InputFault(f"the order is not valid: {error}") from error
+    return {**given(found), "gates": found.gates}
+
+
+def texts(**said: object) -> _File:
+    """What a command line says, as a file would. Raises InputFault."""
+    try:
+        found: _File = convert(said, _File)
+    except msgspec.ValidationError as error:
+        raise InputFault(f"the order is not valid: {error}") from error
+    return found
+
+
+def given(found: _File) -> dict[str, Any]:
+    """Texts as values; what the file leaves out is left out."""
+    values: dict[str, Any] = {
+        name: value
+        for name in ("fleet", "select", "digest", "policy", "per_site", "site", "zone", "approve")
+        if (value := getattr(found, name)) not in ("", None)
+    }
+    if found.version:
+        values["model"], values["version"] = name_and_version(found.version)
+    if found.waves:
+        values["waves"] = waves(found.waves)
+    if found.slot:
+        values["slot"] = slot(found.slot)
+    for name in ("bake", "spread"):
+        if getattr(found, name):
+            values[f"{name}_s"] = seconds(getattr(found, name))
+    return values
+
+
+def made(**values: Any) -> Order:
+    """An order that is checked whole. Raises InputFault."""
+    for name in ("model", "version", "fleet"):
+        if name not in values:
+            raise InputFault(f"the order names no {name}")
+    values.setdefault("waves", waves("1,5%,25%,100%"))
+    try:
+        order: Order = convert(msgspec.to_builtins(values), Order)
+    except msgspec.ValidationError as error:
+        raise InputFault(f"the order is not valid: {error}") from error
+    selector.parse(order.select)
+    if order.version in ("stable", "candidate"):
+        raise InputFault(
+            f"a rollout needs a version, not {order.version!r}",
+            advice="Name the version itself: what the word stands for may change meanwhile.",
+        )
+    return order

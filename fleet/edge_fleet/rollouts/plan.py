@@ -1,0 +1,295 @@
+"""What a rollout does next. Pure.
+
+Guards: ``step`` looks at the state, at what is seen and at the time, and at nothing else; effects
+are what devices are to follow and do not yet, so a step that is taken again after a restart asks
+for the same and nothing twice. Nothing is asked while a rollout is paused, waits or is over, but
+that a device goes back. A word that does not fit the phase changes nothing and says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from edge_contract.errors import InputFault
+from edge_fleet.rollouts import choosing, gates, selector
+from edge_fleet.rollouts.gates import Finding, Standing
+from edge_fleet.rollouts.order import Order
+from edge_fleet.rollouts.state import (
+    ACTIVE,
+    NOTES_MAX,
+    Member,
+    Note,
+    Phase,
+    Reports,
+    Rollout,
+    Want,
+)
+
+LIVE_S = 900.0
+"""A device that was heard of within this time may be chosen; telemetry comes every 300 s."""
+
+
+def start(number: int, order: Order, reports: Reports, now_ms: int) -> Rollout:
+    """A new rollout. Raises InputFault when it selects nothing, or what another one holds."""
+    chosen = selected(order, reports)
+    if not chosen:
+        raise InputFault(
+            f"the selection {order.select!r} matches none of {len(reports.devices)} devices",
+            advice="`edge-fleet devices --json` shows what devices say of themselves.",
+        )
+    overlap = sorted(reports.taken.intersection(chosen))
+    if overlap:
+        raise InputFault(
+            f"another rollout of {order.model} holds {len(overlap)} of the {len(chosen)} selected"
+            f" devices, such as {overlap[0]}",
+            advice="Wait for its end, or `edge-fleet rollout abort` it: see `rollout status`.",
+        )
+    fresh = Rollout(id=number, order=order, started_ms=now_ms, since_ms=now_ms)
+    return _noted(fresh, "running", f"began for {len(chosen)} devices", now_ms)
+
+
+def step(rollout: Rollout, reports: Reports, now_ms: int) -> tuple[Rollout, tuple[Want, ...]]:
+    """What the rollout is now, and what is to be asked of devices."""
+    rollout = replace(rollout, rate=gates.former_rate(rollout, reports))
+    match rollout.phase:
+        case "running":
+            rollout = _advance(_joined(rollout, reports, now_ms), reports, now_ms)
+        case "rolling-back":
+            rollout = _returned(rollout, reports, now_ms)
+        case "finished":
+            rollout = _asking(_joined(rollout, reports, now_ms), reports, now_ms)
+        case "paused" | "waiting" | "halted" | "aborted" | "rolled-back":
+            pass
+    return rollout, effects(rollout, reports)
+
+
+def effects(rollout: Rollout, reports: Reports) -> tuple[Want, ...]:
+    """What members are to follow and, as was last kept, do not."""
+    order, found = rollout.order, []
+    for device, member in sorted(rollout.members.items()):
+        seen = reports.devices.get(device)
+        if seen is None or not member.asked_ms or device in reports.taken:
+            continue
+        word = member.former if member.back else order.version
+        if seen.word != word:
+            found.append(Want(device, order.model, word))
+    return tuple(found)
+
+
+def selected(order: Order, reports: Reports) -> list[str]:
+    """The devices that the order means, by name."""
+    meant = selector.parse(order.select)
+    return sorted(device for device, seen in reports.devices.items() if meant(seen.traits))
+
+
+# -- what a person says ------------------------------------------------------------------------
+
+
+def pause(rollout: Rollout, now_ms: int, said: str = "paused by hand") -> Rollout:
+    """Ask nothing more until it is resumed; what is under way on devices goes on."""
+    _only(rollout, "pause", ("running",))
+    return _noted(rollout, "paused", said, now_ms)
+
+
+def resume(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """Go on. Where it waited because gates failed, these are passed over in this wave."""
+    _only(rollout, "resume", ("paused", "waiting"))
+    failing: tuple[str, ...] = ()
+    if rollout.phase == "waiting":
+        standing_of = gates.standings(rollout, reports, now_ms)
+        found = gates.findings(rollout, reports, standing_of, now_ms)
+        failing = tuple(each.gate for each in found if each.verdict == "fails")
+    said = f"resumed by hand, passing over {', '.join(failing)}" if failing else "resumed by hand"
+    going = replace(rollout, forgiven=tuple(dict.fromkeys(rollout.forgiven + failing)))
+    return _noted(going, "running", said, now_ms)
+
+
+def abort(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """End it: devices that have not installed the version are called back, others stay."""
+    _only(rollout, "abort", ("running", "paused", "waiting"))
+    return _noted(_called_back(rollout, reports, now_ms), "aborted", "aborted by hand", now_ms)
+
+
+def roll_back(rollout: Rollout, now_ms: int) -> Rollout:
+    """All its devices go back to what they followed before."""
+    _only(rollout, "roll back", ("running", "paused", "waiting", "halted", "aborted", "finished"))
+    every = _back(rollout, rollout.members)
+    return _noted(every, "rolling-back", "rolled back by hand", now_ms)
+
+
+def _only(rollout: Rollout, verb: str, phases: tuple[Phase, ...]) -> None:
+    if rollout.phase not in phases:
+        raise InputFault(
+            f"cannot {verb} rollout {rollout.id}: it is {rollout.phase}, expected"
+            f" {' or '.join(phases)}",
+            advice="See `edge-fleet rollout status`.",
+        )
+
+
+# -- the machine -------------------------------------------------------------------------------
+
+
+def _joined(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """With the devices that the wave at hand still lacks.
+
+    Only those heard of lately are chosen: one that is off line cannot stand for others. When it
+    comes back it joins the wave at hand, and after the last wave it simply follows.
+    """
+    order = rollout.order
+    meant = selected(order, reports)
+    wanted = choosing.size(order.waves, rollout.wave, len(meant)) - len(rollout.members)
+    if wanted <= 0:
+        return rollout
+    free = [
+        device
+        for device in meant
+        if device not in rollout.members
+        and device not in reports.taken
+        and now_ms - reports.devices[device].heard_ms <= 1000 * LIVE_S
+    ]
+    traits = {device: reports.devices[device].traits for device in free}
+    order_of = choosing.represented(
+        str(rollout.id),
+        free,
+        lambda device: (traits[device].get("hw"), _site(order, traits[device])),
+    )
+    joining = {
+        device: Member(rollout.wave, former=_former(order, reports.devices[device].word))
+        for device in order_of[:wanted]
+    }
+    return replace(rollout, members={**rollout.members, **joining})
+
+
+def _former(order: Order, word: str) -> str:
+    return "stable" if word == order.version else word
+
+
+def _site(order: Order, traits: dict[str, str]) -> str:
+    return traits.get(order.site, "")
+
+
+def _advance(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    standing_of = gates.standings(rollout, reports, now_ms)
+    found = gates.findings(rollout, reports, standing_of, now_ms)
+    verdict = gates.worst(found)
+    if verdict == "fails":
+        return _failed(rollout, reports, found, now_ms)
+    rollout = _asking(rollout, reports, now_ms, standing_of)
+    under_way = any(
+        one in ("chosen", "asked") and rollout.members[d].wave == rollout.wave
+        for d, one in standing_of.items()
+    )
+    if verdict == "open" or under_way or not rollout.members:
+        return replace(rollout, baking_ms=0)
+    if not rollout.baking_ms:
+        rollout = replace(rollout, baking_ms=now_ms)
+    if now_ms - rollout.baking_ms < 1000 * rollout.order.bake_s:
+        return rollout
+    return _passed(rollout, now_ms)
+
+
+def _passed(rollout: Rollout, now_ms: int) -> Rollout:
+    """The wave is over: on to the next, or to the end."""
+    order, number = rollout.order, rollout.wave
+    if number + 1 == len(order.waves):
+        return _noted(rollout, "finished", f"all {len(order.waves)} waves hold", now_ms)
+    after = replace(rollout, wave=number + 1, since_ms=now_ms, baking_ms=0, forgiven=())
+    said = f"wave {number + 1} of {len(order.waves)} holds"
+    phase: Phase = "waiting" if order.approve else "running"
+    return _noted(after, phase, said + ("; waits for a person" if order.approve else ""), now_ms)
+
+
+def _failed(rollout: Rollout, reports: Reports, found: Iterable[Finding], now_ms: int) -> Rollout:
+    said = "; ".join(f"{each.gate}: {each.said}" for each in found if each.verdict == "fails")
+    match rollout.order.policy:
+        case "wait":
+            return _noted(rollout, "waiting", said, now_ms)
+        case "halt":
+            return _noted(_called_back(rollout, reports, now_ms), "halted", said, now_ms)
+        case "rollback":
+            wave = [d for d, member in rollout.members.items() if member.wave == rollout.wave]
+            return _noted(_back(rollout, wave), "rolling-back", said, now_ms)
+        case "rollback-all":
+            return _noted(_back(rollout, rollout.members), "rolling-back", said, now_ms)
+
+
+def _asking(
+    rollout: Rollout, reports: Reports, now_ms: int,
+    standing_of: dict[str, Standing] | None = None,
+) -> Rollout:  # fmt: skip
+    """Ask those whose time has come, as many a site as may be under way at once."""
+    order = rollout.order
+    if standing_of is None:
+        standing_of = gates.standings(rollout, reports, now_ms)
+    sites = {
+        device: _site(order, seen.traits)
+        for device, seen in reports.devices.items()
+        if device in rollout.members
+    }
+    busy = Counter(
+        sites[device] for device, one in standing_of.items() if one == "asked" and device in sites
+    )
+    asked: dict[str, Member] = {}
+    for device, member in rollout.members.items():
+        if member.asked_ms or member.back or device not in sites or device in reports.taken:
+            continue
+        site = sites[device]
+        if order.per_site and busy[site] >= order.per_site:
+            continue
+        if _its_time(rollout, device, reports.devices[device].traits, now_ms):
+            asked[device] = replace(member, asked_ms=now_ms)
+            busy[site] += 1
+    return replace(rollout, members={**rollout.members, **asked}) if asked else rollout
+
+
+def _its_time(rollout: Rollout, device: str, traits: dict[str, str], now_ms: int) -> bool:
+    order = rollout.order
+    wait_ms = 1000 * order.spread_s * choosing.lot(f"{rollout.id}/spread", device)
+    if now_ms < rollout.since_ms + wait_ms:
+        return False
+    return choosing.in_slot(order.slot, traits.get(order.zone, ""), now_ms)
+
+
+def _called_back(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """Those that have not installed the version."""
+    standing_of = gates.standings(rollout, reports, now_ms)
+    return _back(rollout, [d for d, one in standing_of.items() if one != "installed"])
+
+
+def _back(rollout: Rollout, devices: Iterable[str]) -> Rollout:
+    returned = {device: replace(rollout.members[device], back=True) for device in devices}
+    return replace(rollout, members={**rollout.members, **returned})
+
+
+def _returned(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """Over once no device that can be heard of runs what it is to leave, or time is up.
+
+    Time: what was to be left may have become the stable version meanwhile.
+    """
+    gate = rollout.order.gates
+    away = 0
+    for device, member in rollout.members.items():
+        seen = reports.devices.get(device)
+        if not (member.back and member.asked_ms) or seen is None or device in reports.taken:
+            continue
+        lives = now_ms - seen.heard_ms <= 1000 * gate.silent.deadline_s
+        left = seen.heeds and seen.word == member.former and seen.active != rollout.order.version
+        away += lives and not left
+    if away and now_ms - rollout.notes[-1].at_ms <= 1000 * gate.installed.deadline_s:
+        return rollout
+    said = f"{away} devices still run the version" if away else "the devices are back"
+    return _noted(rollout, "rolled-back", said, now_ms)
+
+
+def _noted(rollout: Rollout, phase: Phase, said: str, now_ms: int) -> Rollout:
+    note = Note(now_ms, phase, rollout.wave, said)
+    notes = (*rollout.notes, note)[-NOTES_MAX:]
+    return replace(rollout, phase=phase, reason=said, notes=notes)
+
+
+def holds(rollout: Rollout) -> bool:
+    """Whether another rollout of the model has to keep off its devices."""
+    return rollout.phase in ACTIVE

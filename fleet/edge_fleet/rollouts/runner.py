@@ -1,0 +1,218 @@
+"""Rollouts at work: look, plan, keep, send, again and again.
+
+Guards: what a device is to follow is in the store before it is sent, in the transaction that keeps
+the rollout's state; its revision only rises. After a restart, or when the broker comes back and may
+have lost what it retained, whatever a device has not said that it heard is sent again. One process
+a store does this; where it ends, another takes over.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from msgspec.structs import replace
+
+from edge_contract import messages
+from edge_contract.errors import EdgeError, InputFault
+from edge_contract.ports.mqtt import Link, LinkConfig
+from edge_contract.topics import Topics
+from edge_fleet.rollouts import facts, plan, state
+from edge_fleet.rollouts.state import Reports, Rollout, Want
+from edge_fleet.store.base import Store, Transaction
+from edge_fleet.store.rollouts import RolloutRow, Wish
+
+log = logging.getLogger(__name__)
+
+LOCK_ORDINAL = 1_000_000_009
+"""No collector's: who holds it plans."""
+EVERY_S = 15.0
+"""Each round reads every device's report, and the records since the rollout began."""
+RESEND_MS = 600_000
+"""A wish that no device heard of is sent again so often."""
+SENT_AT_ONCE = 200
+SEND_S = 30.0
+REVISION_MAX = 2**52
+"""A device that claims to have heard of a later one is not followed there."""
+
+
+def row_of(rollout: Rollout, now_ms: int) -> RolloutRow:
+    """As it is kept."""
+    return RolloutRow(rollout.id, rollout.order.model, rollout.phase, now_ms, state.encode(rollout))
+
+
+class RolloutRun:
+    """All rollouts of one store. ``step`` is one round; a test calls it by hand."""
+
+    def __init__(self, store: Store, topics: Topics, clock_ms: Callable[[], int]) -> None:
+        self._store, self._topics, self._clock_ms = store, topics, clock_ms
+        self._sent: dict[str, tuple[int, int]] = {}
+
+    def broker_is_back(self) -> None:
+        """It may have lost everything: what was not heard is sent again. From any thread."""
+        self._sent = {}
+
+    def step(self) -> bool:
+        """Look and plan once, and keep that; whether there is anything to do at all."""
+        now_ms = self._clock_ms()
+        with self._store.reading() as tx:
+            every = facts.everything(tx)
+            found = {rollout.id: _reports(tx, rollout, every) for rollout in every}
+        if not every:
+            return False
+        with self._store.transaction() as tx:
+            wishes = tx.wishes()
+            heard = {device.device: device for device in tx.devices()}
+            changed: dict[str, Wish] = {}
+            for number, seen in found.items():
+                for want in self._plan(
+                    tx, number, _with_words(seen, wishes, every, number), now_ms
+                ):
+                    told = facts.report_of(heard[want.device])
+                    changed[want.device] = wished(
+                        wishes.get(want.device), want, told.revision if told else 0, now_ms
+                    )
+                    wishes[want.device] = changed[want.device]
+            for device, wish in wishes.items():
+                told = facts.report_of(heard[device]) if device in heard else None
+                if told and wish.revision < told.revision < REVISION_MAX:
+                    log.warning("device %s follows a wish that is not ours", device)
+                    changed[device] = risen(wish, told.revision + 1, now_ms)
+            tx.put_wishes(list(changed.values()))
+        return True
+
+    def _plan(
+        self, tx: Transaction, number: int, reports: Reports, now_ms: int
+    ) -> tuple[Want, ...]:
+        row = tx.rollout_held(number)
+        if row is None:
+            return ()
+        before = state.decode(row.state)
+        after, wants = plan.step(before, reports, now_ms)
+        if after != before:
+            tx.put_rollout(row_of(after, now_ms))
+        if after.phase != before.phase:
+            level = logging.INFO if after.phase == "finished" else logging.WARNING
+            log.log(level, "rollout %d is %s: %s", number, after.phase, after.reason)
+        return wants
+
+    def pending(self) -> list[Wish]:
+        """Wishes that their devices did not say they heard, and that were not sent of late."""
+        now_ms = self._clock_ms()
+        with self._store.reading() as tx:
+            wishes, devices = tx.wishes(), {one.device: one for one in tx.devices()}
+        waiting = []
+        for device, wish in wishes.items():
+            told = facts.report_of(devices[device]) if device in devices else None
+            revision, at_ms = self._sent.get(device, (-1, 0))
+            if told is not None and told.revision >= wish.revision:
+                continue
+            if revision != wish.revision or now_ms - at_ms >= RESEND_MS:
+                waiting.append(wish)
+        return waiting
+
+    def send(self, link: Link) -> int:
+        """Send what is pending; how many the broker took. Raises PeerFault when it refuses."""
+        waiting = self.pending()
+        for at in range(0, len(waiting), SENT_AT_ONCE):
+            some = waiting[at : at + SENT_AT_ONCE]
+            tickets = [
+                link.publish(self._topics.desired(wish.device), wish.desired, retain=True)
+                for wish in some
+            ]
+            for wish, ticket in zip(some, tickets, strict=True):
+                ticket.wait(SEND_S)
+                self._sent[wish.device] = (wish.revision, self._clock_ms())
+        return len(waiting)
+
+
+def wished(before: Wish | None, want: Want, heard: int, now_ms: int) -> Wish:
+    """The next wish for a device; what it is to follow of other models stays. Pure."""
+    former = facts.desired_of(before)
+    revision = max(former.revision, heard if heard < REVISION_MAX else 0) + 1
+    desired = replace(former, revision=revision, models={**former.models, want.model: want.word})
+    return Wish(want.device, revision, now_ms, messages.encode(desired))
+
+
+def risen(wish: Wish, revision: int, now_ms: int) -> Wish:
+    """The same under a later revision. Pure."""
+    desired = replace(facts.desired_of(wish), revision=revision)
+    return Wish(wish.device, revision, now_ms, messages.encode(desired))
+
+
+def _reports(tx: Transaction, rollout: Rollout, every: Iterable[Rollout]) -> Reports:
+    return facts.reports(
+        tx, rollout.order, rollout.started_ms, counts=rollout.phase == "running",
+        taken=facts.taken(rollout, every),
+    )  # fmt: skip
+
+
+def _with_words(
+    reports: Reports, wishes: dict[str, Wish], every: Iterable[Rollout], number: int
+) -> Reports:
+    """With what was kept since they were read."""
+    model = next(one.order.model for one in every if one.id == number)
+    devices = {
+        device: replace(seen, word=facts.word_of(wishes.get(device), model))
+        for device, seen in reports.devices.items()
+    }
+    return replace(reports, devices=devices)
+
+
+@contextmanager
+def running(
+    run: RolloutRun,
+    store: Store,
+    config: LinkConfig,
+    stop: threading.Event,
+    every_s: float = EVERY_S,
+) -> Iterator[None]:
+    """Rollouts at work within the ``with`` block, in a thread."""
+    thread = threading.Thread(
+        target=_lead, args=(run, store, config, stop, every_s), name="edge-rollouts"
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _lead(
+    run: RolloutRun, store: Store, config: LinkConfig, stop: threading.Event, every_s: float
+) -> None:
+    """Become the one that plans, as soon as no other one does."""
+    while not stop.is_set():
+        try:
+            with store.lock(LOCK_ORDINAL):
+                _loop(run, config, stop, every_s)
+        except InputFault:
+            stop.wait(every_s)
+        except EdgeError as error:
+            log.warning("rollouts: %s; again in %.0f s", error.what, every_s)
+            stop.wait(every_s)
+
+
+def _loop(run: RolloutRun, config: LinkConfig, stop: threading.Event, every_s: float) -> None:
+    """Connected only once there is something to roll out."""
+    link: Link | None = None
+    try:
+        while not stop.is_set():
+            try:
+                if run.step():
+                    if link is None:
+                        link = Link(config, on_up=lambda _kept: run.broker_is_back())
+                        link.start()
+                    if link.up:
+                        run.send(link)
+            except EdgeError as error:
+                log.warning("rollouts: %s; again in %.0f s", error.what, every_s)
+            except Exception:
+                log.exception("rollouts failed; again in %.0f s", every_s)
+            stop.wait(every_s)
+    finally:
+        if link is not None:
+            link.stop()
