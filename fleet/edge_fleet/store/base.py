@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from edge_fleet.drift.budget import Scope
+from edge_fleet.store.api import ApiPort
 from edge_fleet.store.firings import FiringsPort
 from edge_fleet.store.groups import Groups
 from edge_fleet.store.rollups import Kept, Key, RollupPort
@@ -241,7 +242,7 @@ class Totals:
     newest_ms: int
 
 
-class Transaction(FiringsPort, Groups, RollupPort, Protocol):
+class Transaction(ApiPort, FiringsPort, Groups, RollupPort, Protocol):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
     def add_windows(self, windows: Sequence[Window]) -> list[Window]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, insert, inspect, select, update
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet.store import firing_rows, group_rows, tables
+from edge_fleet.store import api_rows, firing_rows, group_rows, tables
 
 VERSION = 3
 
@@ -24,6 +24,7 @@ def _third(connection: Connection) -> None:
         each.create(connection)
     firing_rows.create(connection)
     group_rows.create(connection)
+    api_rows.create(connection)
 
 
 STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third}
