@@ -329,9 +329,7 @@ def _ranked(levels: Sequence[Level]) -> list[Level]:
     return sorted(ranked, key=lambda level: (-level.evidence, level.device, level.feature))
 
 
-def alarm_report(
-    alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], Level]
-) -> AlarmReport:
+def alarm_report(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], Level]) -> AlarmReport:
     """One alarm; ``now``: levels by device, model, version, source and feature, where known."""
     explanation = explanations.decode(alarm.explanation)
     level = now.get((alarm.device, alarm.model, alarm.version, alarm.source, alarm.feature))

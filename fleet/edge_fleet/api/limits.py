@@ -49,7 +49,7 @@ class Buckets:
 def of_address(host: str) -> str:
     """Whom an address belongs to: itself, for IPv6 its /64, which one customer has as a whole."""
     try:
-        address = ipaddress.ip_address(host.split("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host[:64]
     if isinstance(address, ipaddress.IPv6Address):

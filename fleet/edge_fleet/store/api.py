@@ -8,6 +8,7 @@ A page begins after a key, in the order that its method names; () is the beginni
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -129,6 +130,10 @@ class ApiPort(Protocol):
         """Devices by name."""
         ...
 
+    def devices_named(self, names: Sequence[str]) -> list[Device]:
+        """Those of these devices that are known, by name."""
+        ...
+
     def countings(self, devices: Sequence[str]) -> list[Counting]:
         """What these devices counted; of each device and model the newest window last."""
         ...
@@ -151,6 +156,10 @@ class ApiPort(Protocol):
         """Open alarms of these devices."""
         ...
 
+    def open_under(self, alarms: Sequence[int]) -> Counter[int]:
+        """How many open alarms are listed under each of these."""
+        ...
+
     def open_by_scope(self) -> dict[str, int]:
         """How many alarms are open of devices, cohorts and the fleet."""
         ...
@@ -170,7 +179,7 @@ class ApiPort(Protocol):
         ...
 
     def new_events(self, after: Key, until_ms: int, limit: int) -> list[EventSeen]:
-        """Events that came up to ``until_ms``, oldest first, by (received_ms, device, boot, seq)."""
+        """Events that came up to ``until_ms``, oldest first; ordered as ``events_before``."""
         ...
 
     def new_alarms(self, after: Key, until_ms: int, limit: int) -> list[Alarm]:

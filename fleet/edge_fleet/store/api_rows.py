@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 
+from edge_fleet.store import tables
 from edge_fleet.store.api import ApiToken, BundleTotals, Counting, Key, Note, Write
 from edge_fleet.store.base import Alarm, Device, EventSeen
 from edge_fleet.store.firing_rows import firing_of, firings
@@ -122,9 +124,7 @@ class ApiRows:
         ).one_or_none()
         if row is None:
             return None
-        return Write(
-            **{**row._mapping, "request": bytes(row.request), "body": bytes(row.body)}
-        )
+        return Write(**{**row._mapping, "request": bytes(row.request), "body": bytes(row.body)})
 
     def put_write(self, write: Write, *, forget_before_ms: int) -> bool:
         self._connection.execute(delete(api_writes).where(api_writes.c.at_ms < forget_before_ms))
@@ -149,9 +149,16 @@ class ApiRows:
     # -- pages -----------------------------------------------------------------------------
 
     def devices_after(self, device: str, limit: int) -> list[Device]:
-        found = self._connection.execute(
-            select(devices).where(devices.c.device > device).order_by(devices.c.device).limit(limit)
-        )
+        return self._devices(select(devices).where(devices.c.device > device).limit(limit))
+
+    def devices_named(self, names: Sequence[str]) -> list[Device]:
+        found: list[Device] = []
+        for some in _parts(sorted(set(names))):
+            found += self._devices(select(devices).where(devices.c.device.in_(some)))
+        return found
+
+    def _devices(self, statement: Select[Any]) -> list[Device]:
+        found = self._connection.execute(statement.order_by(devices.c.device))
         return [Device(**{**row._mapping, "reported": bytes(row.reported)}) for row in found]
 
     def countings(self, devices: Sequence[str]) -> list[Counting]:
@@ -192,6 +199,18 @@ class ApiRows:
         for some in _parts(list(devices)):
             of_them = alarms.c.device.in_(some)
             found += self._alarms(select(alarms).where(of_them, alarms.c.resolved_ms.is_(None)))
+        return found
+
+    def open_under(self, alarms: Sequence[int]) -> Counter[int]:
+        found: Counter[int] = Counter()
+        of = tables.alarms.c
+        for some in _parts(sorted(set(alarms))):
+            rows = self._connection.execute(
+                select(of.parent, func.count())
+                .where(of.parent.in_(some), of.resolved_ms.is_(None))
+                .group_by(of.parent)
+            )
+            found.update({int(parent): int(count) for parent, count in rows})
         return found
 
     def open_by_scope(self) -> dict[str, int]:
