@@ -44,7 +44,7 @@ class Told(Struct, frozen=True):
     def frame(self) -> bytes:
         """On the wire."""
         head = f"id: {self.after.text()}\nevent: {self.kind}\ndata: ".encode()
-        return head + self.data + b"\n\n"
+        return head + _one_line(self.data) + b"\n\n"
 
 
 class AlarmChange(Struct, frozen=True):
@@ -92,6 +92,13 @@ def read(tx: Transaction, after: Position, now_ms: int) -> list[Told]:
         after = structs.replace(after, resolved=(alarm.resolved_ms or 0, alarm.id))
         told.append(Told("alarm-resolved", _change(alarm), after))
     return told
+
+
+def _one_line(data: bytes) -> bytes:
+    """JSON that is one line to all: Python's clients end lines at these three as well."""
+    for each in ("\u0085", "\u2028", "\u2029"):
+        data = data.replace(each.encode(), b"\\u%04x" % ord(each))
+    return data
 
 
 def _change(alarm: Alarm) -> bytes:
