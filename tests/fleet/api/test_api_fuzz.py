@@ -3,6 +3,7 @@
 CI draws a few of each path from a new seed; ``EDGE_FUZZ_EXAMPLES=500`` before pytest draws more.
 """
 
+import contextlib
 import os
 
 import pytest
@@ -10,11 +11,12 @@ import schemathesis
 from api_kit import Client
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-EXAMPLES = int(os.environ.get("EDGE_FUZZ_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("EDGE_FUZZ_EXAMPLES", "8"))
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
@@ -37,10 +39,6 @@ def test_whatever_is_asked_the_answer_is_as_described(
     asked = 0
 
     for operation in operations:
-        try:
-            strategy = operation.as_strategy(generation_mode=mode)
-        except Exception as error:
-            raise AssertionError(operation.label) from error
 
         @seeded(seed)
         @settings(
@@ -49,7 +47,7 @@ def test_whatever_is_asked_the_answer_is_as_described(
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        @given(strategy)
+        @given(operation.as_strategy(generation_mode=mode))
         def one(case: schemathesis.Case) -> None:
             case.headers["Authorization"] = asking.headers["authorization"]
             response = case.call(base_url=str(asking.base_url), timeout=60)
@@ -61,5 +59,6 @@ def test_whatever_is_asked_the_answer_is_as_described(
             asked += 1
     assert asked > 10
     print(sorted(statuses))
-    assert 200 in statuses
+    assert mode is GenerationMode.NEGATIVE or 401 not in statuses
+    assert (200 if mode is GenerationMode.POSITIVE else 422) in statuses
     assert statuses & {400, 404, 422}

@@ -59,9 +59,10 @@ def test_versions_that_devices_make_up_are_escaped_and_bounded(
     hardware = messages.Hardware(
         machine="", cpus=1, ram_bytes=1, system="", python="", onnxruntime=""
     )
+    hostile = [f'{n}"}} 1\nup 0 {EVIL}' for n in range(20)]
     models = {
-        f"m{n}": messages.ModelReport(phase="committed", active=f'{n}"}} 1\nup 0 {EVIL}')
-        for n in range(20)
+        f"m{n}": messages.ModelReport(phase="committed", active=each)
+        for n, each in enumerate(hostile)
     }
     report = messages.Reported(
         boot=1, at_ms=1, agent="", hardware=hardware, labels={}, models=models
