@@ -19,6 +19,7 @@ from edge_contract.ports import command
 from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import (
+    api_commands,
     aside_commands,
     compact_commands,
     drift_commands,
@@ -116,6 +117,14 @@ def serve(
     ] = None,
     keep_raw: compact_commands.KeepRaw = compact_commands.RAW_DEFAULT,
     keep_hours: compact_commands.KeepHours = compact_commands.HOURS_DEFAULT,
+    http: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Serve the store over HTTP too; see `api`."),
+    ] = "",
+    http_cert: api_commands.Cert = None,
+    http_key: api_commands.CertKey = None,
+    http_insecure: api_commands.Insecure = False,
+    http_rate: api_commands.PerMinute = api_commands.RATE,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
 ) -> None:
     """Collect telemetry into a database and watch for drift, until stopped.
@@ -151,6 +160,11 @@ def serve(
         cert_file=cert_file,
         key_file=key_file,
     )
+    where = (
+        api_commands.listen(http, http_cert, http_key, insecure=http_insecure, rate=http_rate)
+        if http
+        else None
+    )
     serving.log_to_stderr(verbose=verbose)
     rules = None if triggers is None else trigger_commands.read(triggers)
     with opened(db, create=True) as store:
@@ -163,6 +177,7 @@ def serve(
             reload=reload,
             retention=retention,
             triggers=None if rules is None or triggers is None else (rules, triggers.parent),
+            http=where,
         )
 
 
@@ -255,6 +270,8 @@ app.command()(compact_commands.compact)
 app.command()(fetch_commands.fetch)
 app.command()(report_commands.report)
 app.command()(quality_commands.quality)
+app.command()(api_commands.api)
+app.add_typer(api_commands.app, name="api-tokens")
 app.command()(aside_commands.accuracy)
 app.command()(aside_commands.shadow)
 app.add_typer(export_commands.app, name="export")

@@ -24,6 +24,7 @@ from edge_fleet.drift.groups import GroupTable, Pace
 from edge_fleet.evidence import load_state, streams
 from edge_fleet.library import Library
 from edge_fleet.liveness import liveness
+from edge_fleet.store.api import Counting
 from edge_fleet.store.base import Alarm, AsideKind, Detector, Device, Store, Transaction
 from edge_fleet.views import (
     AlarmReport,
@@ -115,7 +116,8 @@ def devices(store: Store, now_ms: int) -> tuple[DeviceReport, ...]:
     for detector in detectors:
         counted.setdefault(detector.device, []).append(detector)
     return tuple(
-        _device(device, counted.get(device.device, []), alarms, now_ms, budget) for device in known
+        device_report(device, counted.get(device.device, []), alarms, now_ms, budget)
+        for device in known
     )
 
 
@@ -133,7 +135,7 @@ def drift(store: Store, now_ms: int, *, closed: bool = False) -> Drift:
     under = Counter(alarm.parent for alarm in alarms if alarm.id in opened)
     reports = tuple(
         msgspec.structs.replace(
-            _alarm(alarm, now),
+            alarm_report(alarm, now),
             parent=alarm.parent if alarm.parent in opened else None,
             under=under[alarm.id],
         )
@@ -166,17 +168,24 @@ def resolve(
 
     Raises InputFault, closing none, when one of them is not an open alarm.
     """
-    wanted = sorted(set(ids))
     with store.transaction() as tx:
-        if under:
-            wanted = _with_those_under(tx.alarms(open_only=True), wanted)
-        closed = tx.resolve(wanted, now_ms, comment)
-        wrong = [str(one) for one in wanted if one not in closed]
-        if wrong:
-            raise InputFault(
-                f"not an open alarm: {', '.join(wrong)}",
-                advice="`edge-fleet drift` lists open alarms with their numbers.",
-            )
+        return resolve_within(tx, ids, now_ms, comment, under=under)
+
+
+def resolve_within(
+    tx: Transaction, ids: Iterable[int], now_ms: int, comment: str, *, under: bool = False
+) -> list[int]:
+    """The same in the caller's transaction, which an InputFault must end."""
+    wanted = sorted(set(ids))
+    if under:
+        wanted = _with_those_under(tx.alarms(open_only=True), wanted)
+    closed = tx.resolve(wanted, now_ms, comment)
+    wrong = [str(one) for one in wanted if one not in closed]
+    if wrong:
+        raise InputFault(
+            f"not an open alarm: {', '.join(wrong)}",
+            advice="`edge-fleet drift` lists open alarms with their numbers.",
+        )
     return closed
 
 
@@ -202,10 +211,15 @@ def _notes(devices: Iterable[Device], budget: Budget, collecting: bool) -> Itera
         yield "devices dropped records from full spools: see `edge-fleet devices`"
 
 
-def _device(
-    device: Device, detectors: list[Detector], alarms: list[Alarm], now_ms: int, budget: Budget
+def device_report(
+    device: Device,
+    detectors: Sequence[Detector | Counting],
+    alarms: Iterable[Alarm],
+    now_ms: int,
+    budget: Budget,
 ) -> DeviceReport:
-    reported = _reported(device)
+    """One device: ``detectors`` are its own, ``alarms`` may be of others as well."""
+    reported = reported_of(device)
     open_alarms = [alarm for alarm in alarms if alarm.device == device.device]
     return DeviceReport(
         device=device.device,
@@ -223,7 +237,8 @@ def _device(
     )
 
 
-def _reported(device: Device) -> messages.Reported | None:
+def reported_of(device: Device) -> messages.Reported | None:
+    """What it reported last; None where it never did, or in a way not known here."""
     if not device.reported:
         return None
     try:
@@ -233,7 +248,9 @@ def _reported(device: Device) -> messages.Reported | None:
 
 
 def _models(
-    reported: messages.Reported | None, detectors: list[Detector], alarms: list[Alarm]
+    reported: messages.Reported | None,
+    detectors: Sequence[Detector | Counting],
+    alarms: Sequence[Alarm],
 ) -> Iterable[ModelOnDevice]:
     phases = dict(reported.models) if reported else {}
     newest = {detector.model: detector for detector in detectors}
@@ -312,7 +329,8 @@ def _ranked(levels: Sequence[Level]) -> list[Level]:
     return sorted(ranked, key=lambda level: (-level.evidence, level.device, level.feature))
 
 
-def _alarm(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], Level]) -> AlarmReport:
+def alarm_report(alarm: Alarm, now: Mapping[tuple[str, str, str, str, str], Level]) -> AlarmReport:
+    """One alarm; ``now``: levels by device, model, version, source and feature, where known."""
     explanation = explanations.decode(alarm.explanation)
     level = now.get((alarm.device, alarm.model, alarm.version, alarm.source, alarm.feature))
     return AlarmReport(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
@@ -33,6 +33,9 @@ from edge_fleet.terminal import clean, print_line
 from edge_fleet.triggers.delivery import Place
 from edge_fleet.triggers.runner import running
 from edge_fleet.triggers.settings import Settings
+
+if TYPE_CHECKING:
+    from edge_fleet.api.server import Listen
 
 AUTO = "auto"
 
@@ -80,6 +83,7 @@ def serve(
     reload: str = "",
     triggers: tuple[Settings, Path] | None = None,
     retention: Retention | None = None,
+    http: Listen | None = None,
 ) -> None:
     """Collect until a signal comes.
 
@@ -90,6 +94,7 @@ def serve(
         reload: command that makes the broker read its accounts again.
         triggers: what to set off, and the folder that its paths begin in.
         retention: how long what is kept; None merges nothing.
+        http: where to serve the store over HTTP; None: nowhere.
     """
     with stop_on_signal() as stop, contextlib.ExitStack() as stack:
         if own_broker is not None:
@@ -128,8 +133,16 @@ def serve(
         stack.enter_context(rolling_out(run, store, link_config, stop))
         if retention is not None:
             stack.enter_context(_compacting(store, retention, stop))
+        if http is not None:
+            print_line(f"serving {stack.enter_context(_http(store, http))}")
         collector.run(stop, started)
     print_line("stopped: everything acknowledged is stored")
+
+
+def _http(store: Store, listen: Listen) -> contextlib.AbstractContextManager[str]:
+    from edge_fleet.api.server import running as serving_http  # noqa: PLC0415 (an extra)
+
+    return serving_http(store, listen)
 
 
 @contextlib.contextmanager

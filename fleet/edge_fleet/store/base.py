@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from edge_fleet.drift.budget import Scope
+from edge_fleet.store.api import ApiPort
 from edge_fleet.store.firings import FiringsPort
 from edge_fleet.store.groups import Groups
 from edge_fleet.store.rollouts import RolloutsPort
@@ -242,7 +243,7 @@ class Totals:
     newest_ms: int
 
 
-class Transaction(FiringsPort, Groups, RolloutsPort, RollupPort, Protocol):
+class Transaction(ApiPort, FiringsPort, Groups, RolloutsPort, RollupPort, Protocol):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
     def add_windows(self, windows: Sequence[Window]) -> list[Window]:

@@ -95,7 +95,7 @@ class FiringRows:
         statement = select(firings).order_by(firings.c.at_ms.desc(), firings.c.number.desc())
         if trigger:
             statement = statement.where(firings.c.trigger == trigger)
-        return [_firing(row) for row in self._connection.execute(statement.limit(limit))]
+        return [firing_of(row) for row in self._connection.execute(statement.limit(limit))]
 
     def open_firings(self, trigger: str) -> list[Firing]:
         found = self._connection.execute(
@@ -103,7 +103,7 @@ class FiringRows:
             .where(firings.c.trigger == trigger, firings.c.state.in_(["waiting", "active"]))
             .order_by(firings.c.number)
         )
-        return [_firing(row) for row in found]
+        return [firing_of(row) for row in found]
 
     def rows_of(self, bundles: Iterable[str]) -> dict[str, tuple[int, int, int]]:
         found = {}
@@ -151,7 +151,8 @@ class FiringRows:
         )
 
 
-def _firing(row: Row[Any]) -> Firing:
+def firing_of(row: Row[Any]) -> Firing:
+    """A firing as a row keeps it."""
     values = {**row._mapping, "bundle": bytes(row.bundle).hex(), "evidence": bytes(row.evidence)}
     return Firing(**{**values, "alarms": tuple(json.loads(row.alarms))})
 

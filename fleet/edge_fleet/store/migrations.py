@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, insert, inspect, select, update
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet.store import firing_rows, group_rows, rollout_rows, tables
+from edge_fleet.store import api_rows, firing_rows, group_rows, rollout_rows, tables
 
 VERSION = 4
 
@@ -26,7 +26,13 @@ def _third(connection: Connection) -> None:
     group_rows.create(connection)
 
 
-STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third, 3: rollout_rows.create}
+def _fourth(connection: Connection) -> None:
+    """What version 4 adds."""
+    rollout_rows.create(connection)
+    api_rows.create(connection)
+
+
+STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third, 3: _fourth}
 """``STEPS[n]`` turns a store of version n into one of version n + 1."""
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-_Serial = BigInteger().with_variant(Integer, "sqlite")
+Serial = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts up by itself only an INTEGER primary key."""
 
 schema_version = Table(
@@ -180,7 +180,7 @@ detectors = Table(
 alarms = Table(
     "alarms",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", Serial, primary_key=True),
     Column("device", String(64), nullable=False),
     Column("model", String(64), nullable=False),
     Column("version", String(64), nullable=False),
