@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,18 @@ class Talker:
 
     def stop(self) -> None:
         self.link.stop()
+
+
+@contextlib.contextmanager
+def hearing_events(url: str, accounts: Path) -> Iterator[None]:
+    """The fleet's server listens: else events would wait on their devices."""
+    owner = "home.server"
+    ear = Talker(url.replace("://", f"://{owner}:{password(accounts, owner)}@"), owner)
+    assert not ear.refused("edge/1/home/d/+/ev")
+    try:
+        yield
+    finally:
+        ear.stop()
 
 
 def beside(path: str) -> Any:

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from life_kit import Agent, Talker, bundles, command, devices, password, until
+from life_kit import (
+    Agent,
+    Talker,
+    bundles,
+    command,
+    devices,
+    hearing_events,
+    password,
+    until,
+)
 
 from edge_contract import broker_url, wire
 from edge_contract.access import enrolment
@@ -318,7 +327,8 @@ def test_accounts_made_by_hand_enrol_over_tls(
         module="edge_agent.cli",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    runs(tmp_path)
+    with hearing_events(f"mqtt://127.0.0.1:{broker.ports[1883]}", accounts):
+        runs(tmp_path)
 
 
 def test_a_broker_of_another_authority_is_not_trusted(

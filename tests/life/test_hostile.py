@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from life_kit import DEADLINE_S, Agent, Talker, bundles, command, devices, password, until
+from life_kit import (
+    DEADLINE_S,
+    Agent,
+    Talker,
+    bundles,
+    command,
+    devices,
+    hearing_events,
+    password,
+    until,
+)
 
 from edge_contract import messages
 from edge_contract.messages import Desired, Reported, Status
@@ -624,14 +634,15 @@ def test_refused_rights_are_said_and_not_fought(
         agent.wait_at("1.0")
         until(lambda: "the broker refuses" in agent.log.read_text(), "it says so")
         until(lambda: "refuses" in agent.status.last_error, "and for its owner")
-        acl.write_text(allowed + "\n")
-        if kind == "mosquitto":
-            broker.reload()
-        else:
-            broker.kick("pi1")
-        log = agent.log.read_text()
-        assert log.count("connected to") < 40, log[-3000:]
-        until(lambda: agent.status.connected and not agent.status.events_waiting, "all is home")
+        with hearing_events(url, accounts):
+            acl.write_text(allowed + "\n")
+            if kind == "mosquitto":
+                broker.reload()
+            else:
+                broker.kick("pi1")
+            log = agent.log.read_text()
+            assert log.count("connected to") < 40, log[-3000:]
+            until(lambda: agent.status.connected and not agent.status.events_waiting, "all is home")
     finally:
         agent.stop()
 

@@ -148,7 +148,8 @@ def test_whole_tensors_come_from_an_npz(pack: Any, tmp_path: Path, rows: Any) ->
     np.savez(data, image=image, gain=gain)
     built = pack(path, rows, data=data)
     assert (built.manifest.task, built.manifest.features) == ("tensors", ())
-    assert [file.name for file in built.manifest.files] == ["model.onnx", "golden.json"]
+    files = [file.name for file in built.manifest.files]
+    assert files == ["model.onnx", "golden.json", "profile.json"]
     (found,) = reading.predict(built.config.out, data)
     assert found.outputs["y"].shape == (12, 4, 1, 1)
     assert reading.verify(built.config.out).steps

@@ -146,7 +146,7 @@ def test_build_and_inspect_print_what_drift_they_will_show(pack: Any) -> None:
     assert built.profile is not None and "slow" in built.profile.refused
     assert "slow" not in {m.name for m in built.profile.monitors if m.source == "feature"}
     out = str(built.config.out)
-    text = CliRunner().invoke(app, ["inspect", out]).output
+    text = CliRunner().invoke(app, ["inspect", out], env={"COLUMNS": "200"}).output
     assert "drift at 20 rows an hour" in text and "quick" in text
     plain = json.loads(
         CliRunner().invoke(app, ["inspect", out, "--json", "--rows-per-hour", "600"]).output
