@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,7 @@ class Uplink:
         self._version = version
         self._outbox = outbox
         self._sending: set[Path] = set()
+        self._claiming = threading.Lock()
         self._unheard_until_s: float | None = None
         self._machine = machine
         self._twins = Twins(run or secrets.token_hex(8))
@@ -212,20 +214,26 @@ class Uplink:
         return self.link.publish(self._status, messages.encode(status), retain=True)
 
     def _send(self, path: Path) -> None:
+        """Send it, unless it is on its way; it is as long as its file is there."""
+        with self._claiming:
+            if path in self._sending:
+                return
+            self._sending.add(path)
         payload = self._outbox.read(path)
         if payload is None:
+            self._sending.discard(path)
             return
-        self._sending.add(path)
 
         def answered(accepted: bool) -> None:
-            self._sending.discard(path)
+            heard_again = False
             if ticket.unheard:
                 self._unheard_until_s = self._clock_s() + UNHEARD_S
             elif accepted:
                 self._outbox.done(path)
                 heard_again, self._unheard_until_s = self._unheard_until_s is not None, None
-                if heard_again:
-                    self.flush()
+            self._sending.discard(path)
+            if heard_again:
+                self.flush()
 
         ticket = self.link.publish(self._topics.events(self._device), payload)
         ticket.then(answered)

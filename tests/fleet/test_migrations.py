@@ -168,7 +168,7 @@ def test_a_step_that_fails_leaves_the_version_before(
     assert schema(any_db) == before
 
 
-def test_a_store_of_version_3_gets_the_tables_of_rollouts_and_keeps_its_data(
+def test_a_store_of_version_3_gets_the_tables_of_version_4_and_keeps_its_data(
     any_db: str, packed: Packed, rng: np.random.Generator
 ) -> None:
     total = made_by(2, any_db, packed, rng)
@@ -176,8 +176,9 @@ def test_a_store_of_version_3_gets_the_tables_of_rollouts_and_keeps_its_data(
     wanted = schema(any_db)
     engine = sa.create_engine(sql._parse(any_db))
     with engine.begin() as connection:
-        for name in ("rollouts", "wishes"):
+        for name in ("rollouts", "wishes", "api_tokens", "api_writes", "alarm_notes"):
             tables.metadata.tables[name].drop(connection)
+        connection.execute(sa.text("DROP INDEX alarms_opened"))
         connection.execute(tables.schema_version.update().values(version=3))
     engine.dispose()
     store = open_store(any_db, create=True)
