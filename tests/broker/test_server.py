@@ -3,7 +3,6 @@
 import asyncio
 import random
 import socket
-import time
 
 import pytest
 
@@ -185,9 +184,7 @@ def test_a_peer_that_does_not_connect_in_time_is_cut_off(dial, wait_for):
     with BrokerThread(BrokerConfig(connect_timeout_s=0.2)) as running:
         slow = dial(running)
         slow.send(b"\x10\x0d\x00")  # the beginning of a CONNECT
-        began = time.monotonic()
         assert slow.read_end() == []
-        assert time.monotonic() - began < 5
         assert running.counters().refused == 1
 
 

@@ -7,7 +7,7 @@ ends a page early and the next one goes on from there. What a device worded is s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ from msgspec import Struct
 from edge_fleet.api import cursors, tokens
 from edge_fleet.drift.budget import Budget
 from edge_fleet.reports import alarm_report, device_report, instant
-from edge_fleet.store.api import ApiToken, Counting, Note, NoteKind, Role
+from edge_fleet.store.api import ApiToken, Counting, Key, Note, NoteKind, Role
 from edge_fleet.store.base import Alarm, Device, EventSeen, Transaction
 from edge_fleet.store.firings import Firing
 from edge_fleet.views import AlarmReport, DeviceReport
@@ -149,6 +149,11 @@ def devices(
     return Page(tuple(found), cursors.encode("devices", (after,)))
 
 
+def _following(kind: str, found: Sequence[T], limit: int, key: Callable[[T], Key]) -> str | None:
+    """The cursor of the page after this one, where one more than ``limit`` was found."""
+    return cursors.encode(kind, key(found[limit - 1])) if len(found) > limit else None
+
+
 def device(tx: Transaction, name: str, now_ms: int, budget: Budget) -> DeviceReport | None:
     """One device; None for one never heard of."""
     return next(iter(_described(tx, tx.devices_named([name]), now_ms, budget)), None)
@@ -175,8 +180,7 @@ def alarms(
     """Alarms, newest first. Raises InputFault for a cursor."""
     key = cursors.decode(cursor, "alarms", (int, int))
     found = tx.alarms_after(key, limit + 1, state=state, device=device, model=model)
-    last = found[limit - 1] if len(found) > limit else None
-    following = cursors.encode("alarms", (last.opened_ms, last.id)) if last else None
+    following = _following("alarms", found, limit, lambda one: (one.opened_ms, one.id))
     return Page(_alarm_views(tx, found[:limit]), following)
 
 
@@ -212,8 +216,7 @@ def events(tx: Transaction, cursor: str, limit: int, *, device: str, kind: str) 
     """Events of devices, newest first. Raises InputFault for a cursor."""
     key = cursors.decode(cursor, "events", (int, str, int, int))
     found = tx.events_before(key, limit + 1, device=device, kind=kind)
-    last = found[limit - 1] if len(found) > limit else None
-    following = cursors.encode("events", key_of(last)) if last else None
+    following = _following("events", found, limit, key_of)
     return Page(tuple(map(event_view, found[:limit])), following)
 
 
@@ -241,8 +244,7 @@ def firings(tx: Transaction, cursor: str, limit: int, *, trigger: str) -> Page[F
     """What triggers set off, newest first. Raises InputFault for a cursor."""
     key = cursors.decode(cursor, "firings", (int, str))
     found = tx.firings_before(key, limit + 1, trigger=trigger)
-    last = found[limit - 1] if len(found) > limit else None
-    following = cursors.encode("firings", (last.at_ms, last.key)) if last else None
+    following = _following("firings", found, limit, lambda one: (one.at_ms, one.key))
     return Page(tuple(map(_firing_view, found[:limit])), following)
 
 
