@@ -176,7 +176,7 @@ def test_a_store_of_version_3_gets_the_tables_of_version_4_and_keeps_its_data(
     wanted = schema(any_db)
     engine = sa.create_engine(sql._parse(any_db))
     with engine.begin() as connection:
-        for name in ("rollouts", "wishes", "api_tokens", "api_writes", "alarm_notes"):
+        for name in ("rollouts", "wishes", "api_tokens", "api_writes", "alarm_notes", "audit"):
             tables.metadata.tables[name].drop(connection)
         connection.execute(sa.text("DROP INDEX alarms_opened"))
         connection.execute(tables.schema_version.update().values(version=3))
@@ -185,5 +185,25 @@ def test_a_store_of_version_3_gets_the_tables_of_version_4_and_keeps_its_data(
     assert (counted(store, packed) == total).all()
     with store.transaction() as tx:
         assert (tx.rollouts(), tx.wishes()) == ([], {})
+    store.close()
+    assert schema(any_db) == wanted
+
+
+def test_a_store_of_version_4_gets_the_tables_of_version_5_and_keeps_its_data(
+    any_db: str, packed: Packed, rng: np.random.Generator
+) -> None:
+    total = made_by(2, any_db, packed, rng)
+    open_store(any_db, create=True).close()
+    wanted = schema(any_db)
+    engine = sa.create_engine(sql._parse(any_db))
+    with engine.begin() as connection:
+        for name in ("audit",):
+            tables.metadata.tables[name].drop(connection)
+        connection.execute(tables.schema_version.update().values(version=4))
+    engine.dispose()
+    store = open_store(any_db, create=True)
+    assert (counted(store, packed) == total).all()
+    with store.transaction() as tx:
+        assert tx.audits_before((), 9) == []
     store.close()
     assert schema(any_db) == wanted

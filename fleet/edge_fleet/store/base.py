@@ -17,6 +17,7 @@ from typing import Protocol
 
 from edge_fleet.drift.budget import Scope
 from edge_fleet.store.api import ApiPort
+from edge_fleet.store.audit import AuditPort
 from edge_fleet.store.firings import FiringsPort
 from edge_fleet.store.groups import Groups
 from edge_fleet.store.rollouts import RolloutsPort
@@ -243,7 +244,7 @@ class Totals:
     newest_ms: int
 
 
-class Transaction(ApiPort, FiringsPort, Groups, RolloutsPort, RollupPort, Protocol):
+class Transaction(ApiPort, AuditPort, FiringsPort, Groups, RolloutsPort, RollupPort, Protocol):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
     def add_windows(self, windows: Sequence[Window]) -> list[Window]:

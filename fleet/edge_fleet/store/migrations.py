@@ -11,9 +11,16 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, insert, inspect, select, update
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet.store import api_rows, firing_rows, group_rows, rollout_rows, tables
+from edge_fleet.store import (
+    api_rows,
+    audit_rows,
+    firing_rows,
+    group_rows,
+    rollout_rows,
+    tables,
+)
 
-VERSION = 4
+VERSION = 5
 
 Step = Callable[[Connection], None]
 
@@ -32,7 +39,12 @@ def _fourth(connection: Connection) -> None:
     api_rows.create(connection)
 
 
-STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third, 3: _fourth}
+def _fifth(connection: Connection) -> None:
+    """What version 5 adds."""
+    audit_rows.create(connection)
+
+
+STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third, 3: _fourth, 4: _fifth}
 """``STEPS[n]`` turns a store of version n into one of version n + 1."""
 
 

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from edge_fleet.store.api_rows import ApiRows
+from edge_fleet.store.audit_rows import AuditRows
 from edge_fleet.store.base import (
     Alarm,
     AsideKind,
@@ -70,7 +71,7 @@ _IN_MAX = 400
 _ROWS_AT_ONCE = 500
 
 
-class SqlTransaction(ApiRows, FiringRows, GroupRows, RolloutRows, RollupRows):
+class SqlTransaction(ApiRows, AuditRows, FiringRows, GroupRows, RolloutRows, RollupRows):
     """One open transaction on ``connection``."""
 
     def __init__(self, connection: Connection) -> None:
