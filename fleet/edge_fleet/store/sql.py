@@ -40,6 +40,16 @@ def open_store(url: str, *, create: bool) -> SqlStore:
         InputFault: the URL is wrong, or there is no store of ours.
         MachineFault: it cannot be reached, or its driver is not installed.
     """
+    store = reach(url, create=create)
+    store.set_up(create=create)
+    return store
+
+
+def reach(url: str, *, create: bool) -> SqlStore:
+    """The store at ``url``, of whatever version: its tables are not looked at. As ``open_store``.
+
+    With ``create`` an SQLite file that is not there is made at the first use.
+    """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite" and not create:
         _check_file(parsed)
@@ -52,9 +62,7 @@ def open_store(url: str, *, create: bool) -> SqlStore:
         ) from error
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
-    store = SqlStore(engine)
-    store.set_up(create=create)
-    return store
+    return SqlStore(engine)
 
 
 class SqlStore:
@@ -88,6 +96,10 @@ class SqlStore:
     def reading(self) -> Iterator[SqlTransaction]:
         with self._connect(reading=True) as connection:
             yield SqlTransaction(connection)
+
+    def connection(self, *, reading: bool) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction for who looks at tables as such: backups, restoring, the doctor."""
+        return self._connect(reading=reading)
 
     @contextlib.contextmanager
     def lock(self, ordinal: int) -> Iterator[None]:
