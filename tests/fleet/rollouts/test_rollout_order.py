@@ -41,7 +41,7 @@ def test_a_selection_means_what_it_says(text: str, meant: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("site", "at character 5: expected '=' or '!=' after 'site', got the end"),
+        ("site", "at character 5: expected '=', '!=', '<', '>' or 'in' after 'site'"),
         ("site=", "at character 6: expected a value of 'site'"),
         ("site=lyon hw=pi4", "at character 11: expected 'and', 'or' or the end, got 'hw=pi4'"),
         ("(site=lyon", "at character 11: expected ')', 'and' or 'or'"),
