@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import os
 import time
 from typing import Annotated
@@ -36,6 +37,14 @@ def with_password(url: BrokerUrl) -> BrokerUrl:
     """The password from the environment where the URL names a user and no password."""
     password = os.environ.get(PASSWORD_VARIABLE, "")
     return dataclasses.replace(url, password=password) if url.user and not url.password else url
+
+
+def user() -> str:
+    """The name of who runs this command, for the audit."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in many a container
+        return f"uid {os.getuid()}"
 
 
 def now_ms() -> int:

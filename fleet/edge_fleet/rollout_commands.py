@@ -5,7 +5,6 @@ What a person says is kept in the store; `edge-fleet serve` does it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,13 +18,13 @@ from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import terminal
 from edge_fleet.opening import opened
-from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
-from edge_fleet.rollouts import facts, plan, publication, standing, state
+from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, user, with_password
+from edge_fleet.rollouts import facts, publication, standing, words
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import ORDER_MAX_BYTES, Order
-from edge_fleet.rollouts.runner import row_of
-from edge_fleet.rollouts.state import Reports, Rollout
-from edge_fleet.store.base import Store, Transaction
+from edge_fleet.rollouts.state import Rollout
+from edge_fleet.rollouts.words import Word
+from edge_fleet.store.base import Store
 
 app = typer.Typer(
     help="A version to some devices, then to more, for as long as nothing speaks against it.",
@@ -131,7 +130,7 @@ def status(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> No
     with opened(db) as store, store.reading() as tx:
         every = facts.everything(tx)
         chosen = [_pick(every, number)] if number else every
-        found = [standing.of(one, reports_of(tx, one, every), now_ms()) for one in chosen]
+        found = [standing.of(one, words.reports_of(tx, one, every), now_ms()) for one in chosen]
     if as_json:
         terminal.print_json(found)
     elif not found:
@@ -148,7 +147,7 @@ def pause(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> Non
 
     Example: edge-fleet rollout pause 3
     """
-    _say(db, number, as_json, lambda one, _seen, at: plan.pause(one, at))
+    _say(db, number, as_json, "pause")
 
 
 @app.command()
@@ -157,7 +156,16 @@ def resume(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> No
 
     Example: edge-fleet rollout resume
     """
-    _say(db, number, as_json, plan.resume)
+    _say(db, number, as_json, "resume")
+
+
+@app.command()
+def approve(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Let it go on where it waits for a person; `resume` does that too, and ends a pause.
+
+    Example: edge-fleet rollout approve 3
+    """
+    _say(db, number, as_json, "approve")
 
 
 @app.command()
@@ -166,7 +174,7 @@ def abort(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> Non
 
     Example: edge-fleet rollout abort
     """
-    _say(db, number, as_json, plan.abort)
+    _say(db, number, as_json, "abort")
 
 
 @app.command()
@@ -175,39 +183,20 @@ def rollback(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> 
 
     Example: edge-fleet rollout rollback 3
     """
-    _say(db, number, as_json, lambda one, _seen, at: plan.roll_back(one, at))
+    _say(db, number, as_json, "rollback")
 
 
 def begin(store: Store, order: Order, at_ms: int) -> standing.Standing:
-    """Keep a new rollout. Raises InputFault when it may not begin."""
+    """Keep a new rollout. Raises Refused when it may not begin."""
     with store.transaction() as tx:
-        every = facts.everything(tx)
-        seen = facts.reports(tx, order, at_ms, counts=False, taken=frozenset())
-        seen = changed(seen, taken=facts.kept_off(order, every, seen))
-        number = max((one.id for one in every), default=0) + 1
-        made = plan.start(number, order, seen, at_ms)
-        tx.put_rollout(row_of(made, at_ms))
-        return standing.of(made, seen, at_ms)
+        return words.begin(tx, order, user(), at_ms)
 
 
-def reports_of(tx: Transaction, one: Rollout, every: list[Rollout]) -> Reports:
-    """What is seen of a rollout's devices, counts and all."""
-    taken = facts.taken(one, every)
-    return facts.reports(tx, one.order, one.started_ms, counts=True, taken=taken)
-
-
-def _say(
-    db: str, number: int, as_json: bool, word: Callable[[Rollout, Reports, int], Rollout]
-) -> None:
-    with opened(db) as store, store.transaction() as tx:
-        every = facts.everything(tx)
-        row = tx.rollout_held(_pick(every, number).id)
-        assert row is not None
-        before = state.decode(row.state)
-        seen, at_ms = reports_of(tx, before, every), now_ms()
-        after = word(before, seen, at_ms)
-        tx.put_rollout(row_of(after, at_ms))
-        found = standing.of(after, seen, at_ms)
+def _say(db: str, number: int, as_json: bool, word: Word) -> None:
+    with opened(db) as store:
+        with store.reading() as tx:
+            number = _pick(facts.everything(tx), number).id
+        found = words.say(store, number, word, user(), now_ms())
     _show(found, as_json=as_json)
 
 

@@ -8,9 +8,9 @@ from edge_fleet.store.sql import SqlStore
 
 def test_entries_are_read_back_newest_first_by_pages_and_filters(any_store: SqlStore) -> None:
     with any_store.transaction() as tx:
-        audit(tx, 9, "ann", "rollout.start", "rollout 1", "pump 2.0")
-        audit(tx, 3, "bob", "rollout.pause", "rollout 1")  # a clock that went back
-        audit(tx, 4, "ann", "rollouts", "rollout 10", "x\0" + "é" * 5000)
+        audit(tx, 9, "ann", action="rollout.start", subject="rollout 1", detail="pump 2.0")
+        audit(tx, 3, "bob", action="rollout.pause", subject="rollout 1")  # a clock that went back
+        audit(tx, 4, "ann", action="rollouts", subject="rollout 10", detail="x\0" + "é" * 5000)
     with any_store.reading() as tx:
         every = tx.audits_before((), 10)
         assert [(one.actor, one.action) for one in every] == [
@@ -26,7 +26,7 @@ def test_entries_are_read_back_newest_first_by_pages_and_filters(any_store: SqlS
 
 def test_what_was_not_kept_is_not_told_either(any_store: SqlStore) -> None:
     with pytest.raises(RuntimeError), any_store.transaction() as tx:
-        audit(tx, 9, "ann", "rollout.start", "rollout 1")
+        audit(tx, 9, "ann", action="rollout.start", subject="rollout 1")
         raise RuntimeError
     with any_store.reading() as tx:
         assert tx.audits_before((), 10) == []

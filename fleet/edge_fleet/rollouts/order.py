@@ -115,8 +115,8 @@ class Order(Struct, frozen=True, kw_only=True):
     approve: bool = False
 
 
-class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An order as a TOML file has it; durations and waves as on the command line."""
+class File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An order as a file has it; durations and waves as on the command line."""
 
     version: str = ""
     fleet: str = ""
@@ -132,6 +132,10 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     zone: str = ""
     approve: bool | None = None
     gates: Gates = Gates()
+
+
+class Refused(InputFault):
+    """An order, or a word, that is sound in itself and does not go with what is there."""
 
 
 def seconds(text: str) -> float:
@@ -189,22 +193,22 @@ def from_file(data: bytes) -> dict[str, Any]:
     if len(data) > ORDER_MAX_BYTES:
         raise InputFault(f"an order of {len(data)} bytes, at most {ORDER_MAX_BYTES}")
     try:
-        found: _File = convert(tomllib.loads(data.decode()), _File)
+        found: File = convert(tomllib.loads(data.decode()), File)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise InputFault(f"the order is not valid: {error}") from error
     return {**given(found), "gates": found.gates}
 
 
-def texts(**said: object) -> _File:
+def texts(**said: object) -> File:
     """What a command line says, as a file would. Raises InputFault."""
     try:
-        found: _File = convert(said, _File)
+        found: File = convert(said, File)
     except msgspec.ValidationError as error:
         raise InputFault(f"the order is not valid: {error}") from error
     return found
 
 
-def given(found: _File) -> dict[str, Any]:
+def given(found: File) -> dict[str, Any]:
     """Texts as values; what the file leaves out is left out."""
     values: dict[str, Any] = {
         name: value

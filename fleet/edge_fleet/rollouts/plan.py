@@ -9,14 +9,13 @@ that a device goes back. A word that does not fit the phase changes nothing and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from msgspec.structs import replace
 
-from edge_contract.errors import InputFault
 from edge_fleet.rollouts import choosing, gates, selector
 from edge_fleet.rollouts.gates import Finding, Standing
-from edge_fleet.rollouts.order import Order
+from edge_fleet.rollouts.order import Order, Refused
 from edge_fleet.rollouts.state import (
     ACTIVE,
     NOTES_MAX,
@@ -33,16 +32,16 @@ LIVE_S = 900.0
 
 
 def start(number: int, order: Order, reports: Reports, now_ms: int) -> Rollout:
-    """A new rollout. Raises InputFault when it selects nothing, or what another one holds."""
+    """A new rollout. Raises Refused when it selects nothing, or what another one holds."""
     chosen = selected(order, reports)
     if not chosen:
-        raise InputFault(
+        raise Refused(
             f"the selection {order.select!r} matches none of {len(reports.devices)} devices",
             advice="`edge-fleet devices --json` shows what devices say of themselves.",
         )
     overlap = sorted(reports.taken.intersection(chosen))
     if overlap:
-        raise InputFault(
+        raise Refused(
             f"another rollout of {order.model} holds {len(overlap)} of the {len(chosen)} selected"
             f" devices, such as {overlap[0]}",
             advice="Wait for its end, or `edge-fleet rollout abort` it: see `rollout status`.",
@@ -107,6 +106,12 @@ def resume(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     return _noted(going, "running", said, now_ms)
 
 
+def approve(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """Go on where it waits for a person, as ``resume`` does; a paused one stays paused."""
+    _only(rollout, "approve", ("waiting",))
+    return resume(rollout, reports, now_ms)
+
+
 def abort(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     """End it: devices that have not installed the version are called back, others stay."""
     _only(rollout, "abort", ("running", "paused", "waiting"))
@@ -122,7 +127,7 @@ def roll_back(rollout: Rollout, now_ms: int) -> Rollout:
 
 def _only(rollout: Rollout, verb: str, phases: tuple[Phase, ...]) -> None:
     if rollout.phase not in phases:
-        raise InputFault(
+        raise Refused(
             f"cannot {verb} rollout {rollout.id}: it is {rollout.phase}, expected"
             f" {' or '.join(phases)}",
             advice="See `edge-fleet rollout status`.",
@@ -143,24 +148,30 @@ def _joined(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     wanted = choosing.size(order.waves, rollout.wave, len(meant)) - len(rollout.members)
     if wanted <= 0:
         return rollout
+    joining = {
+        device: Member(rollout.wave, former=_former(order, reports.devices[device].word))
+        for device in candidates(rollout.id, order, reports, now_ms, rollout.members)[:wanted]
+    }
+    return replace(rollout, members={**rollout.members, **joining})
+
+
+def candidates(
+    number: int, order: Order, reports: Reports, now_ms: int, members: Container[str] = ()
+) -> list[str]:
+    """Devices that may join rollout ``number`` now, in the order in which they would."""
     free = [
         device
-        for device in meant
-        if device not in rollout.members
+        for device in selected(order, reports)
+        if device not in members
         and device not in reports.taken
         and now_ms - reports.devices[device].heard_ms <= 1000 * LIVE_S
     ]
     traits = {device: reports.devices[device].traits for device in free}
-    order_of = choosing.represented(
-        str(rollout.id),
+    return choosing.represented(
+        str(number),
         free,
         lambda device: (traits[device].get("hw"), _site(order, traits[device])),
     )
-    joining = {
-        device: Member(rollout.wave, former=_former(order, reports.devices[device].word))
-        for device in order_of[:wanted]
-    }
-    return replace(rollout, members={**rollout.members, **joining})
 
 
 def _former(order: Order, word: str) -> str:

@@ -15,14 +15,14 @@ from edge_contract.messages import Pointer
 from edge_contract.names import version_key
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_contract.topics import Topics
-from edge_fleet.rollouts.order import Order
+from edge_fleet.rollouts.order import Order, Refused
 
 
 def check(config: LinkConfig, topics: Topics, order: Order, timeout_s: float) -> str:
     """The digest of the version's manifest, as the first channel that names it says.
 
     Raises:
-        InputFault: within ``timeout_s`` no channel named it, or its floor forbids it.
+        Refused: within ``timeout_s`` no channel named it, or its floor forbids it.
         PeerFault: the broker is not there, or lets nobody read.
     """
     heard: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -42,7 +42,7 @@ def check(config: LinkConfig, topics: Topics, order: Order, timeout_s: float) ->
                 return digest
     finally:
         link.stop()
-    raise InputFault(
+    raise Refused(
         f"no channel of fleet {order.fleet} names {order.model} {order.version}: "
         + (named(found, order.model) or "the broker retains no signed channel"),
         advice="Publish it first: edge-pack publish FILE --candidate; or --unchecked.",
@@ -52,19 +52,19 @@ def check(config: LinkConfig, topics: Topics, order: Order, timeout_s: float) ->
 def digest_in(pointer: Pointer, order: Order) -> str:
     """The version's digest where the channel names it; "" where not. Pure.
 
-    Raises InputFault when it is below the floor, or another bundle than the order's.
+    Raises Refused when it is below the floor, or another bundle than the order's.
     """
     track = pointer.models.get(order.model)
     for release in track.releases() if track else ():
         if release.version != order.version or track is None:
             continue
         if track.floor and version_key(release.version) < version_key(track.floor):
-            raise InputFault(
+            raise Refused(
                 f"{order.model} {order.version} is below the floor {track.floor} of channel"
                 f" {pointer.channel}: no device runs it"
             )
         if order.digest not in ("", release.sha256):
-            raise InputFault(
+            raise Refused(
                 f"channel {pointer.channel} names bundle {release.sha256} as {order.model}"
                 f" {order.version}, expected {order.digest}"
             )

@@ -51,7 +51,7 @@ class AuditPort(Protocol):
 
 
 def audit(
-    tx: AuditPort, at_ms: int, actor: str, action: str, subject: str, detail: str = ""
+    tx: AuditPort, at_ms: int, actor: str, *, action: str, subject: str, detail: str = ""
 ) -> None:
     """Keep that ``actor`` did ``action`` to ``subject``."""
     tx.add_audit([Entry(at_ms, actor, action, subject, detail)])

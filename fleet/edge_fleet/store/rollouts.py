@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edge_fleet.store.rollups import Key
+
 
 @dataclass(frozen=True)
 class RolloutRow:
@@ -39,8 +41,26 @@ class RolloutsPort(Protocol):
         """Every rollout, oldest first."""
         ...
 
+    def rollout(self, number: int) -> RolloutRow | None:
+        """One rollout."""
+        ...
+
     def rollout_held(self, number: int) -> RolloutRow | None:
         """One rollout, held against others until the transaction ends."""
+        ...
+
+    def rollouts_before(
+        self, before: Key, limit: int, *, model: str = "", phase: str = ""
+    ) -> list[RolloutRow]:
+        """Rollouts, newest first, by (id,)."""
+        ...
+
+    def new_rollouts(self, after: Key, until_ms: int, limit: int) -> list[RolloutRow]:
+        """Rollouts changed up to ``until_ms``, oldest change first, by (updated_ms, id)."""
+        ...
+
+    def serialise_starts(self) -> None:
+        """Hold off every other transaction that called this, until this one ends."""
         ...
 
     def put_rollout(self, row: RolloutRow) -> None:
@@ -49,6 +69,10 @@ class RolloutsPort(Protocol):
 
     def wishes(self) -> dict[str, Wish]:
         """What is wanted, by device."""
+        ...
+
+    def wishes_of(self, devices: Sequence[str]) -> dict[str, Wish]:
+        """What is wanted of these."""
         ...
 
     def put_wishes(self, wishes: Sequence[Wish]) -> None:
