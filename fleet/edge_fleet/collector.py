@@ -130,7 +130,7 @@ class Collector:
         self._connection = 0
         self._subscribed: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
         self._library = Library()
-        self._evidence = Evidence(self._library, config.budget, config.cohort_by)
+        self._evidence = Evidence(self._library, config.budget, config.cohort_by, config.ordinal)
         self._errors = ErrorWatch(self._library, config.budget)
         self._twins = twins.Twins()
         self._logged: set[tuple[str, str]] = set()

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from edge_contract import telemetry
 from edge_contract.errors import InputFault
 from edge_contract.typed import msgpack_decoder
-from edge_fleet import kept
+from edge_fleet import kept, trends
 from edge_fleet.drift import edetector
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift.budget import MONTH_S, Budget, Part
@@ -102,8 +102,11 @@ class Outcome:
 class Evidence:
     """Counts windows. After a transaction that failed, ``forget`` what memory holds."""
 
-    def __init__(self, library: Library, budget: Budget, cohort_by: Sequence[str] = ()) -> None:
+    def __init__(
+        self, library: Library, budget: Budget, cohort_by: Sequence[str] = (), ordinal: int = 0
+    ) -> None:
         self._library = library
+        self._ordinal = ordinal
         self._budget = budget
         self._groups = GroupEvidence(budget, cohort_by)
         self._live: OrderedDict[Pair, _Live] = OrderedDict()
@@ -143,6 +146,7 @@ class Evidence:
         if not good:
             return
         outcome.counted += len(good)
+        trends.count(tx, known, good, rows, self._ordinal)
         live = self._load(tx, known, good)
         _rearm(tx, known, live.values())
         thresholds = self._thresholds(tx, live.values(), now_ms)

@@ -22,6 +22,7 @@ from edge_fleet.store.firings import FiringsPort
 from edge_fleet.store.groups import Groups
 from edge_fleet.store.rollouts import RolloutsPort
 from edge_fleet.store.rollups import Kept, Key, RollupPort
+from edge_fleet.store.trends import TrendsPort
 
 
 class Counted(IntEnum):
@@ -244,7 +245,9 @@ class Totals:
     newest_ms: int
 
 
-class Transaction(ApiPort, AuditPort, FiringsPort, Groups, RolloutsPort, RollupPort, Protocol):
+class Transaction(
+    ApiPort, AuditPort, FiringsPort, Groups, RolloutsPort, RollupPort, TrendsPort, Protocol
+):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
     def add_windows(self, windows: Sequence[Window]) -> list[Window]:

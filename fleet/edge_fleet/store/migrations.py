@@ -18,6 +18,7 @@ from edge_fleet.store import (
     group_rows,
     rollout_rows,
     tables,
+    trend_rows,
 )
 
 VERSION = 5
@@ -42,6 +43,7 @@ def _fourth(connection: Connection) -> None:
 def _fifth(connection: Connection) -> None:
     """What version 5 adds."""
     audit_rows.create(connection)
+    trend_rows.create(connection)
 
 
 STEPS: Mapping[int, Step] = {1: tables.asides.create, 2: _third, 3: _fourth, 4: _fifth}

@@ -63,6 +63,7 @@ from edge_fleet.store.tables import (
     sums,
     windows,
 )
+from edge_fleet.store.trend_rows import TrendRows
 from edge_fleet.windows import window_of
 
 DETAIL_MAX_CHARS = 500
@@ -71,7 +72,9 @@ _IN_MAX = 400
 _ROWS_AT_ONCE = 500
 
 
-class SqlTransaction(ApiRows, AuditRows, FiringRows, GroupRows, RolloutRows, RollupRows):
+class SqlTransaction(
+    ApiRows, AuditRows, FiringRows, GroupRows, RolloutRows, RollupRows, TrendRows
+):
     """One open transaction on ``connection``."""
 
     def __init__(self, connection: Connection) -> None:
