@@ -176,7 +176,8 @@ def test_a_store_of_version_3_gets_the_tables_of_version_4_and_keeps_its_data(
     wanted = schema(any_db)
     engine = sa.create_engine(sql._parse(any_db))
     with engine.begin() as connection:
-        for name in ("rollouts", "wishes", "api_tokens", "api_writes", "alarm_notes", "audit"):
+        for name in ("rollouts", "wishes", "api_tokens", "api_writes", "alarm_notes", "audit",
+                     "device_clocks", "releases"):  # fmt: skip
             tables.metadata.tables[name].drop(connection)
         connection.execute(sa.text("DROP INDEX alarms_opened"))
         connection.execute(tables.schema_version.update().values(version=3))
@@ -197,7 +198,7 @@ def test_a_store_of_version_4_gets_the_tables_of_version_5_and_keeps_its_data(
     wanted = schema(any_db)
     engine = sa.create_engine(sql._parse(any_db))
     with engine.begin() as connection:
-        for name in ("audit",):
+        for name in ("audit", "device_clocks", "releases"):
             tables.metadata.tables[name].drop(connection)
         connection.execute(tables.schema_version.update().values(version=4))
     engine.dispose()

@@ -6,7 +6,7 @@ the other; nothing here changes or deletes one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,10 @@ class AuditPort(Protocol):
         self, before: Key, limit: int, *, actor: str = "", action: str = "", subject: str = ""
     ) -> list[Entry]:
         """Entries, newest first, by (id,); ``action`` also names all of a kind: ``rollout``."""
+        ...
+
+    def linked_audits(self) -> Iterator[tuple[Entry, bytes]]:
+        """Every entry, oldest first, with its link: see ``chain``."""
         ...
 
 

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     Connection,
     Index,
+    LargeBinary,
+    Row,
     String,
     Table,
     Text,
+    event,
+    func,
     insert,
     or_,
     select,
 )
 
+from edge_fleet.store import chain
 from edge_fleet.store.audit import ACTOR_MAX_CHARS, DETAIL_MAX_CHARS, Entry
 from edge_fleet.store.rollups import Key
 from edge_fleet.store.tables import Serial, metadata
 
+_LOCK_SPACE = 0x61756474
+"""Key of PostgreSQL's advisory lock of ours: "audt"."""
 _ACTION_MAX_CHARS = 64
 _SUBJECT_MAX_CHARS = 128
 
@@ -33,8 +43,28 @@ audits = Table(
     Column("action", String(_ACTION_MAX_CHARS), nullable=False),
     Column("subject", String(_SUBJECT_MAX_CHARS), nullable=False),
     Column("detail", Text, nullable=False),
+    Column("link", LargeBinary(32), nullable=False),
     Index("audit_subject", "subject", "id"),
 )
+"""``link``: SHA-256 of all up to this entry, see ``chain``."""
+
+_KEPT = "the audit is only added to"
+for _what in ("UPDATE", "DELETE"):
+    event.listen(
+        audits,
+        "after_create",
+        DDL(
+            f"CREATE TRIGGER audit_no_{_what.lower()} BEFORE {_what} ON audit"
+            f" BEGIN SELECT RAISE(ABORT, '{_KEPT}'); END"
+        ).execute_if(dialect="sqlite"),
+    )
+for _statement in (
+    "CREATE OR REPLACE FUNCTION edge_audit_kept() RETURNS trigger LANGUAGE plpgsql AS"
+    f" $$ BEGIN RAISE EXCEPTION '{_KEPT}'; END $$",
+    "CREATE TRIGGER audit_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON audit"
+    " FOR EACH STATEMENT EXECUTE FUNCTION edge_audit_kept()",
+):
+    event.listen(audits, "after_create", DDL(_statement).execute_if(dialect="postgresql"))
 
 
 def create(connection: Connection) -> None:
@@ -48,18 +78,24 @@ class AuditRows:
     _connection: Connection
 
     def add_audit(self, entries: Sequence[Entry]) -> None:
-        rows = [
-            {
-                "at_ms": entry.at_ms,
-                "actor": _fitting(entry.actor, ACTOR_MAX_CHARS),
-                "action": _fitting(entry.action, _ACTION_MAX_CHARS),
-                "subject": _fitting(entry.subject, _SUBJECT_MAX_CHARS),
-                "detail": _fitting(entry.detail, DETAIL_MAX_CHARS),
-            }
-            for entry in entries
-        ]
-        if rows:
-            self._connection.execute(insert(audits), rows)
+        if not entries:
+            return
+        if self._connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+            self._connection.execute(select(func.pg_advisory_xact_lock(_LOCK_SPACE, 0)))
+        newest = select(audits.c.link).order_by(audits.c.id.desc()).limit(1)
+        previous = bytes(self._connection.execute(newest).scalar_one_or_none() or chain.BEGIN)
+        rows = []
+        for entry in entries:
+            kept = _kept(entry)
+            previous = chain.link(previous, kept)
+            rows.append({**vars(kept), "link": previous})
+            del rows[-1]["id"]
+        self._connection.execute(insert(audits), rows)
+
+    def linked_audits(self) -> Iterator[tuple[Entry, bytes]]:
+        statement = select(audits).order_by(audits.c.id).execution_options(yield_per=1_000)
+        for row in self._connection.execute(statement):
+            yield _entry(row), bytes(row.link)
 
     def audits_before(
         self, before: Key, limit: int, *, actor: str = "", action: str = "", subject: str = ""
@@ -74,7 +110,24 @@ class AuditRows:
             statement = statement.where(or_(audits.c.action == action, of_kind))
         if subject:
             statement = statement.where(audits.c.subject == subject)
-        return [Entry(**row._mapping) for row in self._connection.execute(statement)]
+        return [_entry(row) for row in self._connection.execute(statement)]
+
+
+def _kept(entry: Entry) -> Entry:
+    """As the table holds it."""
+    return replace(
+        entry,
+        actor=_fitting(entry.actor, ACTOR_MAX_CHARS),
+        action=_fitting(entry.action, _ACTION_MAX_CHARS),
+        subject=_fitting(entry.subject, _SUBJECT_MAX_CHARS),
+        detail=_fitting(entry.detail, DETAIL_MAX_CHARS),
+    )
+
+
+def _entry(row: Row[Any]) -> Entry:
+    values = dict(row._mapping)
+    del values["link"]
+    return Entry(**values)
 
 
 def _fitting(text: str, chars: int) -> str:
