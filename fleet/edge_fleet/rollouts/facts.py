@@ -14,9 +14,9 @@ import msgspec
 from edge_contract import messages
 from edge_contract.errors import InputFault
 from edge_contract.messages import Desired, ModelReport, Reported
-from edge_fleet import error_watch, merging
+from edge_fleet import error_watch
 from edge_fleet.cohorts import cohort_name
-from edge_fleet.rollouts import plan
+from edge_fleet.rollouts import counting, plan
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import ACTIVE, Reports, Rollout, Seen, decode
 from edge_fleet.store.base import Alarm, AsideKind, Device, Transaction
@@ -24,7 +24,6 @@ from edge_fleet.store.rollouts import Wish
 
 FORMER_MS = 30 * 86_400_000
 """Labels of the former versions that are at most so old say how well those did."""
-_AT_ONCE = 200
 
 
 def everything(tx: Transaction) -> list[Rollout]:
@@ -51,8 +50,14 @@ def reports(
     if not counts:
         return found
     digests = {one.digest for one in devices.values() if one.active == order.version}
+    digests = {order.digest} if order.digest else digests
+    selected = plan.selected(order, found)
+    counted = counting.counted(
+        tx, order, since_ms, sorted(digests - {""}),
+        {device: devices[device].traits.get("hw", "") for device in selected},
+    )  # fmt: skip
     return msgspec.structs.replace(
-        found, **_rows(tx, order, {order.digest} if order.digest else digests, since_ms),
+        found, rows=counted.rows, failed=counted.failed, arms=counted.arms,
         **_labels(tx, order, since_ms),
     )  # fmt: skip
 
@@ -127,18 +132,6 @@ def _about(alarm: Alarm, device: str, labels: Mapping[str, str]) -> bool:
     }
 
 
-def _rows(tx: Transaction, order: Order, digests: set[str], since_ms: int) -> dict[str, int]:
-    rows = failed = 0
-    for digest in sorted(digests - {""}):
-        for some in tx.counted_since(digest, since_ms, _AT_ONCE):
-            for kept in some:
-                record = merging.decode(kept.record)
-                if (record.model, record.version) == (order.model, order.version):
-                    rows += record.rows + record.failed
-                    failed += record.failed
-    return {"rows": rows, "failed": failed}
-
-
 def _labels(tx: Transaction, order: Order, since_ms: int) -> dict[str, int]:
     sums: Counter[str] = Counter()
     for aside in tx.asides(AsideKind.LABELLED, since_ms - FORMER_MS):
@@ -149,4 +142,7 @@ def _labels(tx: Transaction, order: Order, since_ms: int) -> dict[str, int]:
         wrong, labels = error_watch.counted(aside)
         sums["wrong" if new else "former_wrong"] += wrong
         sums["labels" if new else "former_labels"] += labels
+        if not new and aside.received_ms >= since_ms:
+            sums["beside_wrong"] += wrong
+            sums["beside_labels"] += labels
     return dict(sums)

@@ -1,9 +1,10 @@
 """Does anything speak against going on? Pure.
 
-Guards: one look at the same facts gives the same answer, and looking often costs nothing: errors
-and labels are judged by evidence that stays below 1 / alpha with probability 1 - alpha for as long
-as the version keeps its limit (Ville's inequality; the bets are those of ``quality.betting``).
-A device that is silent past its deadline is one that failed.
+Guards: one look at the same facts gives the same answer, and looking often costs nothing: what is
+judged by evidence stays below 1 / alpha with probability 1 - alpha for as long as the version keeps
+its limit (Ville's inequality; ``quality.betting`` for what is held to a rate, ``comparing`` for new
+against old). A device that is silent past its deadline is one that failed. A gate that cannot
+judge says so: it is no pass, and it holds the wave up where it was given a smallest sample.
 """
 
 from __future__ import annotations
@@ -14,23 +15,32 @@ from typing import Literal
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from edge_fleet.quality.betting import ErrorDetector, rate_to_watch
-from edge_fleet.rollouts.order import Gate, Order
+from edge_fleet.rollouts import otherwise, slower
+from edge_fleet.rollouts.order import Gate, Order, Ratio
+from edge_fleet.rollouts.otherwise import Judged
 from edge_fleet.rollouts.state import Member, Reports, Rollout, Seen
+from edge_fleet.rollouts.tallies import Arms
 
 Verdict = Literal["holds", "open", "fails"]
+State = Literal["waiting", "passing", "failed", "cannot judge"]
 Standing = Literal["chosen", "asked", "installed", "refused", "overdue", "silent", "odd", "back"]
 """Of a member: not asked yet; under way; runs the version; refuses it; took too long; not heard
 of; runs another bundle under that version; taken back."""
 BAD: frozenset[Standing] = frozenset({"refused", "overdue", "silent", "odd"})
 RESTS = ("committed", "idle")
+AnyGate = Gate | Ratio
+CONTROL_LABELS = 200
+"""With so many labels of other versions at the same time, these are what the new one is held to."""
 
 
 class Finding(Struct, frozen=True):
     """What a gate says: of ``sample`` devices, rows or labels; ``value`` is what ``limit`` bounds.
 
-    ``value`` None: there is no sample.
+    ``value`` None: there is no sample. ``state``: the verdict for a person. ``interval``: of the
+    difference, new less old, at every look at once, where the gate compares means.
     """
 
     gate: str
@@ -40,6 +50,8 @@ class Finding(Struct, frozen=True):
     sample: int
     least: int
     said: str
+    state: State = "passing"
+    interval: tuple[float, float] | None = None
 
 
 def standing(order: Order, member: Member, seen: Seen | None, now_ms: int) -> Standing:
@@ -80,10 +92,10 @@ def findings(
     refused = every.count("refused") + every.count("odd")
     rows = (reports.failed, reports.rows)
 
-    def share(name: str, some: int, of: int, what: str) -> Callable[[Gate], Finding]:
+    def share(name: str, some: int, of: int, what: str) -> Callable[[AnyGate], Finding]:
         return lambda gate: _share(name, gate, some, of, what)
 
-    made: list[tuple[str, Gate, Callable[[Gate], Finding]]] = [
+    made: list[tuple[str, AnyGate, Callable[[AnyGate], Finding]]] = [
         ("installed", gates.installed, lambda gate: _installed(rollout, gate, standing_of)),
         ("failures", gates.failures,
          share("failures", refused, len(every), "devices refuse the version")),
@@ -93,6 +105,11 @@ def findings(
         ("drift", gates.drift,
          share("drift", alarmed, len(running), "devices have drift alarms of the version")),
         ("quality", gates.quality, lambda gate: _quality(rollout, gate, reports)),
+        ("latency", gates.latency, lambda gate: _latency(gate, reports.arms, gates.alpha)),
+        ("memory", gates.memory,
+         share("memory", *slower.heavier(reports.arms), "devices take more memory than they may")),
+        ("scores", gates.scores, lambda gate: _scores(gate, reports.arms, gates.alpha)),
+        ("estimate", gates.estimate, lambda gate: _estimate(gate, reports.arms, gates.alpha)),
     ]  # fmt: skip
     found = []
     for name, gate, look in made:
@@ -120,7 +137,7 @@ def former_rate(rollout: Rollout, reports: Reports) -> float | None:
     return rate_to_watch(reports.former_wrong, reports.former_labels, gate.limit)
 
 
-def _installed(rollout: Rollout, gate: Gate, standing_of: dict[str, Standing]) -> Finding:
+def _installed(rollout: Rollout, gate: AnyGate, standing_of: dict[str, Standing]) -> Finding:
     """Of the wave at hand: it fails as soon as the share can no longer be reached."""
     wave = [standing_of[d] for d, m in rollout.members.items() if m.wave == rollout.wave]
     there, bad = wave.count("installed"), sum(one in BAD for one in wave)
@@ -135,14 +152,16 @@ def _installed(rollout: Rollout, gate: Gate, standing_of: dict[str, Standing]) -
     return Finding("installed", verdict, share, limit, len(wave), gate.least, said)
 
 
-def _share(name: str, gate: Gate, some: int, of: int, what: str) -> Finding:
+def _share(name: str, gate: AnyGate, some: int, of: int, what: str) -> Finding:
     limit = float(gate.limit or 0)
     verdict: Verdict = "holds" if some <= limit * of + 1e-9 else "fails"
     value = some / of if of else None
     return Finding(name, verdict, value, limit, of, gate.least, f"{some} of {of} {what}")
 
 
-def _evidence(name: str, gate: Gate, rate: float, counts: tuple[int, int], alpha: float) -> Finding:
+def _evidence(
+    name: str, gate: AnyGate, rate: float, counts: tuple[int, int], alpha: float
+) -> Finding:
     """``counts``: wrong, and all."""
     some, of = counts
     what = "rows failed" if name == "errors" else "labels say wrong"
@@ -152,25 +171,107 @@ def _evidence(name: str, gate: Gate, rate: float, counts: tuple[int, int], alpha
     return Finding(name, "fails" if fails else "holds", value, rate, of, gate.least, said)
 
 
-def _quality(rollout: Rollout, gate: Gate, reports: Reports) -> Finding:
+def _quality(rollout: Rollout, gate: AnyGate, reports: Reports) -> Finding:
+    """Half of alpha each: against other versions' labels of the same time, or of former times."""
+    alpha, limit = rollout.order.gates.alpha / 2, float(gate.limit or 0)
+    if reports.labels and reports.beside_labels >= CONTROL_LABELS:
+        judged = otherwise.counted_worse(
+            (reports.wrong, reports.labels), (reports.beside_wrong, reports.beside_labels), limit,
+            alpha,
+        )  # fmt: skip
+        said = (
+            f"{reports.wrong} of {reports.labels} labels say wrong,"
+            f" {reports.beside_wrong} of {reports.beside_labels} of other versions meanwhile"
+        )
+        return _judged("quality", gate, judged, alpha, said, sample=reports.labels)
     if rollout.rate is None:
         said = f"{reports.former_labels} labels of the former versions: nothing to compare with"
         needs: Verdict = "open" if gate.least else "holds"
-        return Finding("quality", needs, None, float(gate.limit or 0), 0, gate.least, said)
+        return Finding("quality", needs, None, limit, 0, gate.least, said, "cannot judge")
     counts = (reports.wrong, reports.labels)
-    return _evidence("quality", gate, rollout.rate, counts, rollout.order.gates.alpha)
+    return _evidence("quality", gate, rollout.rate, counts, alpha)
 
 
-def _in_time(finding: Finding, gate: Gate, waited_ms: int) -> Finding:
+def _latency(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
+    found = slower.slower(arms, float(gate.limit or 1))
+    fails = found.log_e >= -math.log(alpha)
+    if not found.windows:
+        said = "no windows of the version beside others of the same device or hardware"
+        if not fails:
+            return _cannot("latency", gate, said)
+    said = f"{_times(found.ratio)} as long as before, in {found.windows} windows of"
+    said += f" {found.devices} devices (99th percentile at most {_ms(found.new_p99_ms)}, before"
+    said += f" {_ms(found.old_p99_ms)})"
+    return Finding(
+        "latency", "fails" if fails else "holds", found.ratio, float(gate.limit or 1),
+        found.windows, gate.least, said,
+    )  # fmt: skip
+
+
+def _scores(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
+    judged = otherwise.shifted(arms, float(gate.limit or 0))
+    said = f"a share of answers or scores changed by {_percent(judged.value)} on"
+    said += f" {judged.devices} devices, against {judged.controls} on other versions"
+    return _judged("scores", gate, judged, alpha, said, sample=judged.devices)
+
+
+def _estimate(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
+    judged = otherwise.less_right(arms, float(gate.limit or 0), alpha)
+    said = f"scores promise {_percent(judged.value)} more errors on {judged.devices} devices"
+    said += f" than on {judged.controls} on other versions"
+    return _judged("estimate", gate, judged, alpha, said, sample=judged.devices)
+
+
+def _judged(
+    name: str, gate: AnyGate, judged: Judged, alpha: float, said: str, *, sample: int
+) -> Finding:
+    if judged.cannot:
+        return _cannot(name, gate, judged.cannot)
+    fails = judged.log_e >= -math.log(alpha)
+    if judged.interval is not None:
+        low, high = judged.interval
+        said += f"; the difference is {100 * low:+.2g} to {100 * high:+.2g} points"
+    return Finding(
+        name, "fails" if fails else "holds", judged.value, float(gate.limit or 0), sample,
+        gate.least, said, interval=judged.interval,
+    )  # fmt: skip
+
+
+def _cannot(name: str, gate: AnyGate, why: str) -> Finding:
+    return Finding(
+        name, "holds", None, float(gate.limit or 0), 0, gate.least, f"cannot judge: {why}",
+        "cannot judge",
+    )  # fmt: skip
+
+
+def _times(ratio: float | None) -> str:
+    return "an unknown number of times" if ratio is None else f"{ratio:.2f} times"
+
+
+def _ms(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g} ms"
+
+
+def _percent(value: float | None) -> str:
+    return "an unknown share" if value is None else f"{100 * value:.2g} points"
+
+
+def _in_time(finding: Finding, gate: AnyGate, waited_ms: int) -> Finding:
     """With too small a sample a gate says nothing yet; past its deadline that is a failure."""
     if finding.sample >= gate.least:
-        return finding
+        return _with_state(finding)
     late = waited_ms > 1000 * gate.deadline_s
     said = f"{finding.said}; a sample of {finding.sample}, {gate.least} are needed"
-    return Finding(
-        finding.gate, "fails" if late else "open", finding.value, finding.limit, finding.sample,
-        finding.least, f"{said}, {gate.deadline_s:g} s are over" if late else said,
-    )  # fmt: skip
+    said = f"{said}, {gate.deadline_s:g} s are over" if late else said
+    return _with_state(replace(finding, verdict="fails" if late else "open", said=said))
+
+
+def _with_state(finding: Finding) -> Finding:
+    """A verdict in words; one who cannot judge says so for as long as nothing else is the case."""
+    states: dict[Verdict, State] = {"holds": "passing", "open": "waiting", "fails": "failed"}
+    if finding.state == "cannot judge" and finding.verdict == "holds":
+        return finding
+    return replace(finding, state=states[finding.verdict])
 
 
 def log_evidence(rate: float, wrong: int, rows: int) -> float:

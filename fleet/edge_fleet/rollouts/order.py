@@ -47,6 +47,14 @@ class Gate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     deadline_s: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0
 
 
+class Ratio(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A ``Gate`` whose limit is a ratio, new to old, of 1 or more."""
+
+    limit: Annotated[float, Meta(ge=1, le=1000)] | None
+    least: Sample = 0
+    deadline_s: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0
+
+
 class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What has to hold in each wave.
 
@@ -57,10 +65,18 @@ class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         silent: at most this share of them is not heard of for ``deadline_s``.
         errors: share of rows that the version fails on; sequential test at ``alpha``.
         drift: at most this share of the devices that run it has open drift alarms of it.
-        quality: the error rate on labels may be this much above the former versions'; sequential
-            test at ``alpha``; sample: labels.
-        alpha: the probability that errors, or quality, stops a version that keeps its limit,
-            over the whole rollout, however often one looks.
+        quality: the error rate on labels may be this much above the former versions', at the same
+            time where there are labels of both; sequential test at ``alpha``; sample: labels.
+        latency: calls may take this many times as long as with the former version, and 1 % of them
+            longer than the bundle's own budget; sequential test at ``alpha``; sample: windows.
+        memory: at most this share of the devices takes over 1.5 times the memory that it took
+            before, or more than the bundle's own budget above that; sample: devices.
+        scores: the share of a label, or of scores above a place, may be changed by this much
+            against devices on other versions; sequential test at ``alpha``; sample: devices.
+        estimate: the error rate that scores promise may be this much above that of devices on other
+            versions; sequential test at ``alpha``; sample: devices.
+        alpha: the probability that a gate with a sequential test stops a version that keeps its
+            limit, over the whole rollout, however often one looks; of each such gate.
     """
 
     installed: Gate = Gate(limit=0.9, deadline_s=3600)
@@ -69,6 +85,10 @@ class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     errors: Gate = Gate(limit=0.01)
     drift: Gate = Gate(limit=0.1)
     quality: Gate = Gate(limit=0.02)
+    latency: Ratio = Ratio(limit=1.5)
+    memory: Gate = Gate(limit=0.1)
+    scores: Gate = Gate(limit=0.2)
+    estimate: Gate = Gate(limit=0.05)
     alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
 
 

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from edge_contract.errors import MachineFault
 from edge_contract.typed import msgpack_decoder
 from edge_fleet.rollouts.order import Order
+from edge_fleet.rollouts.tallies import Arms
 
 SCHEMA = 1
 NOTES_MAX = 100
@@ -105,6 +106,8 @@ class Reports(Struct, frozen=True, kw_only=True):
         taken: devices that another rollout of the model holds.
         rows, failed: of the version since the rollout began.
         wrong, labels: of the version since then; ``former_``: of all others of the model.
+        beside_wrong, beside_labels: of these others, since then.
+        arms: windows of the version and of others, side by side.
     """
 
     devices: dict[str, Seen] = {}
@@ -115,6 +118,9 @@ class Reports(Struct, frozen=True, kw_only=True):
     labels: int = 0
     former_wrong: int = 0
     former_labels: int = 0
+    beside_wrong: int = 0
+    beside_labels: int = 0
+    arms: Arms = Arms()
 
 
 class Want(Struct, frozen=True):

@@ -281,8 +281,13 @@ class Transaction(
         """What was counted last, up to and with (boot, seq) ``until``, in order."""
         ...
 
-    def counted_since(self, bundle: str, since_ms: int, at_once: int) -> Iterator[list[Kept]]:
-        """What is counted of ``bundle`` and came at or after ``since_ms``, so many at once."""
+    def counted_since(
+        self, bundle: str, since_ms: int, at_once: int, devices: Sequence[str] = ()
+    ) -> Iterator[list[Kept]]:
+        """What is counted of ``bundle`` and came at or after ``since_ms``, so many at once.
+
+        Of ``devices`` alone, where there are any: a thousand at most.
+        """
         ...
 
     def records(self, *, device: str = "", since_ms: int = 0) -> Iterator[Window]:

@@ -243,7 +243,9 @@ class SqlTransaction(
         ]
         return found[::-1]
 
-    def counted_since(self, bundle: str, since_ms: int, at_once: int) -> Iterator[list[Kept]]:
+    def counted_since(
+        self, bundle: str, since_ms: int, at_once: int, devices: Sequence[str] = ()
+    ) -> Iterator[list[Kept]]:
         of_bundle = bytes.fromhex(bundle)
         alone = select(
             windows.c.device, windows.c.received_ms, literal(1).label("windows"), windows.c.record
@@ -255,6 +257,9 @@ class SqlTransaction(
         merged = select(sums.c.device, sums.c.received_ms, sums.c.windows, sums.c.record).where(
             sums.c.bundle == of_bundle, sums.c.received_ms >= since_ms
         )
+        if devices:
+            alone = alone.where(windows.c.device.in_(devices))
+            merged = merged.where(sums.c.device.in_(devices))
         # One statement sees one state: no window by itself and again in an hour made meanwhile.
         both = union_all(alone, merged).execution_options(yield_per=at_once)
         for rows in self._connection.execute(both).partitions():
