@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_contract import broker_url
 from edge_contract.errors import InputFault, MachineFault
+from edge_contract.ports.mqtt import LinkConfig
+from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import terminal, token_commands
 from edge_fleet.opening import opened
-from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms
+from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
+from edge_fleet.rollouts import publication
 
 if TYPE_CHECKING:
     from edge_fleet.api.server import Listen
+    from edge_fleet.rollouts.publication import Published
+    from edge_fleet.store.base import Store
 
 ADDRESS = "127.0.0.1:8090"
 
@@ -75,6 +81,16 @@ def api(
     key: CertKey = None,
     insecure: Insecure = False,
     rate: PerMinute = RATE,
+    broker: Annotated[
+        str,
+        typer.Option(
+            envvar="EDGE_BROKER",
+            help="Where to see whether a rollout's version is published; without it only orders"
+            ' with "unchecked": true begin.',
+        ),
+    ] = "",
+    prefix: Annotated[str, typer.Option(help="What all topics begin with.")] = DEFAULT_PREFIX,
+    ca_file: Annotated[str, typer.Option(help="TLS authorities of the broker, PEM.")] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
 ) -> None:
     """Serve the fleet's store over HTTP, until stopped; `serve --http` does it beside a collector.
@@ -87,6 +103,8 @@ def api(
       edge-fleet api --db postgresql://fleet@db/fleet
 
       edge-fleet api --http 0.0.0.0:8443 --http-cert chain.pem --http-key key.pem
+
+      edge-fleet api --broker mqtts://plant.server@broker --ca-file ca.pem
     """
     from edge_fleet import serve as serving  # noqa: PLC0415 (its libraries are an extra)
 
@@ -97,10 +115,20 @@ def api(
     with (
         opened(db) as store,
         serving.stop_on_signal() as stop,
-        server.running(store, where) as url,
+        server.running(store, where, _looking(store, broker, prefix, ca_file)) as url,
     ):
         terminal.print_line(f"serving {store} at {url}")
         stop.wait()
+
+
+def _looking(store: Store, broker: str, prefix: str, ca_file: str) -> Published | None:
+    if not broker:
+        return None
+    fleet = store.settings().get("fleet", "")
+    link = LinkConfig(
+        with_password(broker_url.parse(broker)), f"edge-fleet-{fleet}-api", ca_file=ca_file
+    )
+    return publication.looking(link, Topics(fleet, prefix))
 
 
 @app.command()

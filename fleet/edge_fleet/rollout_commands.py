@@ -23,7 +23,7 @@ from edge_fleet.rollouts import facts, publication, standing, words
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import ORDER_MAX_BYTES, Order
 from edge_fleet.rollouts.state import Rollout
-from edge_fleet.rollouts.words import Word
+from edge_fleet.rollouts.words import Saying, Word
 from edge_fleet.store.base import Store
 
 app = typer.Typer(
@@ -196,7 +196,7 @@ def _say(db: str, number: int, as_json: bool, word: Word) -> None:
     with opened(db) as store:
         with store.reading() as tx:
             number = _pick(facts.everything(tx), number).id
-        found = words.say(store, number, word, user(), now_ms())
+        found = words.say(store, number, word, Saying(user(), now_ms()))
     _show(found, as_json=as_json)
 
 

@@ -26,6 +26,8 @@ from edge_fleet.collector import Collector, CollectorConfig
 from edge_fleet.compaction import Retention, keep_compact
 from edge_fleet.enrolment import Enroller
 from edge_fleet.options import now_ms
+from edge_fleet.rollouts import publication
+from edge_fleet.rollouts.publication import Published
 from edge_fleet.rollouts.runner import RolloutRun
 from edge_fleet.rollouts.runner import running as rolling_out
 from edge_fleet.store.base import Store
@@ -134,15 +136,19 @@ def serve(
         if retention is not None:
             stack.enter_context(_compacting(store, retention, stop))
         if http is not None:
-            print_line(f"serving {stack.enter_context(_http(store, http))}")
+            look = config.link("-published", durable=False)
+            published = publication.looking(look, Topics(config.fleet, config.prefix))
+            print_line(f"serving {stack.enter_context(_http(store, http, published))}")
         collector.run(stop, started)
     print_line("stopped: everything acknowledged is stored")
 
 
-def _http(store: Store, listen: Listen) -> contextlib.AbstractContextManager[str]:
+def _http(
+    store: Store, listen: Listen, published: Published
+) -> contextlib.AbstractContextManager[str]:
     from edge_fleet.api.server import running as serving_http  # noqa: PLC0415 (an extra)
 
-    return serving_http(store, listen)
+    return serving_http(store, listen, published)
 
 
 @contextlib.contextmanager

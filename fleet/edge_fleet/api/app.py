@@ -12,19 +12,28 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from edge_contract.errors import EdgeError
-from edge_fleet.api import problems, routes
+from edge_fleet.api import problems, rollout_routes, routes
 from edge_fleet.api.changing import Absent, Conflict, Reused
 from edge_fleet.api.described import openapi
 from edge_fleet.api.service import Service
 from edge_fleet.api.wrapping import Wrapping, answer
+from edge_fleet.rollouts.order import Refused
+from edge_fleet.rollouts.words import Unknown
 
 _log = logging.getLogger(__name__)
-_STATUS: dict[type[EdgeError], int] = {Absent: 404, Conflict: 409, Reused: 422}
-DESCRIPTION = """What a fleet of edge agents reports, and what a person decides about its alarms.
+_STATUS: dict[type[EdgeError], int] = {
+    Absent: 404,
+    Conflict: 409,
+    Refused: 409,
+    Reused: 422,
+    Unknown: 404,
+}
+DESCRIPTION = """What a fleet of edge agents reports, and what a person decides about its
+alarms and rollouts.
 
 Lists come in pages: hand back `next` as `cursor`. Writes take an `Idempotency-Key`. Problems are
-application/problem+json (RFC 9457). Roles: viewer reads, operator answers alarms, admin sees and
-revokes tokens."""
+application/problem+json (RFC 9457). Roles: viewer reads, operator answers alarms and steers
+rollouts, admin sees and revokes tokens."""
 
 
 class _Described(FastAPI):
@@ -46,6 +55,7 @@ def application(service: Service) -> ASGIApp:
     app.state.service = service
     app.include_router(routes.bare)
     app.include_router(routes.router)
+    app.include_router(rollout_routes.router)
     app.add_exception_handler(EdgeError, _fault)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -68,18 +68,23 @@ def done(
 
     Raises Reused for a key that another request has, Conflict while that is being done.
     """
-    digest = hashlib.sha256(request).digest()
     with store.transaction() as tx:
-        former = tx.write_of(token, key) if key else None
-        if former is not None and former.request != digest:
-            raise Reused(f"the idempotency key {key[:40]!r} was used for another request")
-        if former is not None:
-            return Answer(former.body, again=True)
+        known = former(tx, token=token, key=key, request=request)
+        if known is not None:
+            return known
         body = change(tx)
-        write = Write(token, key, digest, 200, body, now_ms)
+        write = Write(token, key, hashlib.sha256(request).digest(), 200, body, now_ms)
         if key and not tx.put_write(write, forget_before_ms=now_ms - KEPT_MS):
             raise Conflict("the same request is being done at this moment", advice="Send it again.")
     return Answer(body)
+
+
+def former(tx: Transaction, *, token: str, key: str, request: bytes) -> Answer | None:
+    """What was answered to the same request before. Raises Reused."""
+    known = tx.write_of(token, key) if key else None
+    if known is not None and known.request != hashlib.sha256(request).digest():
+        raise Reused(f"the idempotency key {key[:40]!r} was used for another request")
+    return None if known is None else Answer(known.body, again=True)
 
 
 def noted(

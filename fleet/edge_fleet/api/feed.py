@@ -1,8 +1,9 @@
 """What is new in the fleet, as server-sent events: WHATWG HTML, section 9.2.
 
 Guards: a client that comes back with ``Last-Event-ID`` goes on where it was, and gets each thing
-once. A position is three keys, each in its database's own order: of devices' events, of alarms
-opened, of alarms resolved. What a device worded is JSON on one line and cannot begin a field.
+once. A position is four keys, each in its database's own order: of devices' events, of alarms
+opened, of alarms resolved, of rollouts changed. What a device worded is JSON on one line
+and cannot begin a field.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from edge_contract.errors import InputFault
-from edge_fleet.api import cursors, resources
+from edge_fleet.api import cursors, resources, rollouts
 from edge_fleet.reports import instant
 from edge_fleet.store.base import Alarm, Transaction
 
@@ -18,7 +19,9 @@ SETTLE_MS = 2000
 """How long a thing that came is waited with: what came first may be committed second."""
 BATCH_MAX = 200
 _PARTS = "position"
-_TYPES = (int, str, int, int, int, int, int, int)
+_TYPES = (int, str, int, int, int, int, int, int, int, int)
+_FORMER_TYPES = _TYPES[:-2]
+"""Before rollouts were told."""
 HEARTBEAT = b": still here\n\n"
 
 
@@ -28,10 +31,11 @@ class Position(Struct, frozen=True):
     event: tuple[int, str, int, int]
     opened: tuple[int, int]
     resolved: tuple[int, int]
+    rollout: tuple[int, int] = (0, 0)
 
     def text(self) -> str:
         """As ``Last-Event-ID``."""
-        return cursors.encode(_PARTS, (*self.event, *self.opened, *self.resolved))
+        return cursors.encode(_PARTS, (*self.event, *self.opened, *self.resolved, *self.rollout))
 
 
 class Told(Struct, frozen=True):
@@ -64,22 +68,26 @@ class AlarmChange(Struct, frozen=True):
 def from_now(now_ms: int) -> Position:
     """A stream that begins with what comes after ``now_ms``; sure to be told, if perhaps twice."""
     at = now_ms - SETTLE_MS
-    return Position((at, "", 0, 0), (at, 0), (at, 0))
+    return Position((at, "", 0, 0), (at, 0), (at, 0), (at, 0))
 
 
 def parse(text: str) -> Position:
     """Of a ``Last-Event-ID``. Raises InputFault."""
-    key = cursors.decode(text, _PARTS, _TYPES)
+    try:
+        key = cursors.decode(text, _PARTS, _TYPES)
+    except InputFault:
+        key = cursors.decode(text, _PARTS, _FORMER_TYPES)
+        key = (*key, key[0], 0)  # rollouts from when the last event came
     if not key:
         raise InputFault("Last-Event-ID is empty")
     at, device, *rest = key
-    boot, seq, opened_ms, opened, resolved_ms, resolved = (int(each) for each in rest)
-    event = (int(at), str(device), boot, seq)
-    return Position(event, (opened_ms, opened), (resolved_ms, resolved))
+    boot, seq, *pairs = (int(each) for each in rest)
+    opened, resolved, rollout = zip(pairs[::2], pairs[1::2], strict=True)
+    return Position((int(at), str(device), boot, seq), opened, resolved, rollout)
 
 
 def read(tx: Transaction, after: Position, now_ms: int) -> list[Told]:
-    """What came since, at most ``3 * BATCH_MAX`` things."""
+    """What came since, at most ``4 * BATCH_MAX`` things."""
     until = now_ms - SETTLE_MS
     told: list[Told] = []
     for event in tx.new_events(after.event, until, BATCH_MAX):
@@ -91,6 +99,9 @@ def read(tx: Transaction, after: Position, now_ms: int) -> list[Told]:
     for alarm in tx.new_resolved(after.resolved, until, BATCH_MAX):
         after = structs.replace(after, resolved=(alarm.resolved_ms or 0, alarm.id))
         told.append(Told("alarm-resolved", _change(alarm), after))
+    for row in tx.new_rollouts(after.rollout, until, BATCH_MAX):
+        after = structs.replace(after, rollout=(row.updated_ms, row.id))
+        told.append(Told("rollout", rollouts.told(row), after))
     return told
 
 

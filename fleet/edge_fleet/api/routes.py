@@ -108,8 +108,8 @@ def list_events(
     "/events/stream",
     **describe(
         None,
-        "Server-sent events: `event`, `alarm-opened`, `alarm-resolved`. With `Last-Event-ID` it"
-        " goes on after that one, else with what comes from now on.",
+        "Server-sent events: `event`, `alarm-opened`, `alarm-resolved`, `rollout`. With"
+        " `Last-Event-ID` it goes on after that one, else with what comes from now on.",
         media=CONTENT_TYPE,
     ),
 )

@@ -7,7 +7,10 @@ follows nothing that they do not name. So the pointers are read as the broker re
 from __future__ import annotations
 
 import queue
+import secrets
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 from edge_contract import messages
 from edge_contract.errors import InputFault
@@ -16,6 +19,20 @@ from edge_contract.names import version_key
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_contract.topics import Topics
 from edge_fleet.rollouts.order import Order, Refused
+
+Published = Callable[[Order], str]
+"""As ``check``, with all but the order settled."""
+CHECK_S = 10.0
+
+
+def looking(config: LinkConfig, topics: Topics) -> Published:
+    """Looks there; several at once do not drive each other off the broker."""
+
+    def look(order: Order) -> str:
+        own = replace(config, client_id=f"{config.client_id}-{secrets.token_hex(4)}")
+        return check(own, topics, order, CHECK_S)
+
+    return look
 
 
 def check(config: LinkConfig, topics: Topics, order: Order, timeout_s: float) -> str:

@@ -8,6 +8,7 @@ what is kept here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from edge_contract.errors import InputFault
@@ -32,6 +33,15 @@ WORDS: Mapping[Word, _Said] = {
 
 class Unknown(InputFault):
     """There is no such rollout."""
+
+
+@dataclass(frozen=True)
+class Saying:
+    """Who says something, when, and why."""
+
+    who: str
+    at_ms: int
+    why: str = ""
 
 
 def begin(tx: Transaction, order: Order, who: str, at_ms: int) -> Standing:
@@ -60,27 +70,26 @@ def _before(tx: Transaction, order: Order, at_ms: int) -> tuple[int, Reports]:
     return max((one.id for one in every), default=0) + 1, seen
 
 
-def say(store: Store, number: int, word: Word, who: str, at_ms: int) -> Standing:
+def say(store: Store, number: int, word: Word, by: Saying) -> Standing:
     """Keep a word. Raises Unknown, and Refused where it does not fit."""
     with store.reading() as tx:
         seen = seen_of(tx, number)
     with store.transaction() as tx:
-        return said(tx, number, word, seen=seen, who=who, at_ms=at_ms)
+        return said(tx, number, word, seen=seen, by=by)
 
 
-def said(
-    tx: Transaction, number: int, word: Word, *, seen: Reports, who: str, at_ms: int
-) -> Standing:
+def said(tx: Transaction, number: int, word: Word, *, seen: Reports, by: Saying) -> Standing:
     """The same within a transaction; ``seen`` was read shortly before."""
     row = tx.rollout_held(number)
     if row is None:
         raise _unknown(number)
-    after = WORDS[word](state.decode(row.state), seen, at_ms)
-    tx.put_rollout(row_of(after, at_ms))
+    after = WORDS[word](state.decode(row.state), seen, by.at_ms)
+    tx.put_rollout(row_of(after, by.at_ms))
     audit(
-        tx, at_ms, who, action=f"rollout.{word}", subject=f"rollout {number}", detail=after.reason
-    )
-    return standing.of(after, seen, at_ms)
+        tx, by.at_ms, by.who, action=f"rollout.{word}", subject=f"rollout {number}",
+        detail="; ".join(filter(None, (after.reason, by.why))),
+    )  # fmt: skip
+    return standing.of(after, seen, by.at_ms)
 
 
 def one(tx: Transaction, number: int) -> Rollout:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from edge_fleet.store.rollups import Key
+if TYPE_CHECKING:
+    from edge_fleet.store.api import Key
 
 PLANNER = "edge-fleet"
 """Who decides where no person does."""

@@ -25,8 +25,8 @@ from sqlalchemy import (
 )
 
 from edge_fleet.store import chain
+from edge_fleet.store.api import Key
 from edge_fleet.store.audit import ACTOR_MAX_CHARS, DETAIL_MAX_CHARS, Entry
-from edge_fleet.store.rollups import Key
 from edge_fleet.store.tables import Serial, metadata
 
 _LOCK_SPACE = 0x61756474

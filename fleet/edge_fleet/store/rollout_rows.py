@@ -21,8 +21,8 @@ from sqlalchemy import (
     tuple_,
 )
 
+from edge_fleet.store.api import Key
 from edge_fleet.store.rollouts import RolloutRow, Wish
-from edge_fleet.store.rollups import Key
 from edge_fleet.store.tables import metadata
 
 _IN_MAX = 400
