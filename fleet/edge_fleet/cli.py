@@ -43,6 +43,7 @@ from edge_fleet.drift.budget import Budget
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
 
+from edge_fleet.sharing import SHARED, Part, shard_of
 app = typer.Typer(
     help="Collect what a fleet of edge agents reports, and see drift with a promised rate of"
     " false alarms.",
@@ -90,6 +91,29 @@ def serve(
         int, typer.Option(min=0, help="Number of this collector; its MQTT session carries it.")
     ] = 0,
     ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared",
+            help="One of several collectors: take what the broker hands this one of a shared"
+            " subscription. Give each another --ordinal, and the same at each start.",
+        ),
+    ] = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="K/N",
+            help="One of several collectors: the K-th of N fixed parts of the devices, for a"
+            " broker without shared subscriptions.",
+        ),
+    ] = "",
+    role: Annotated[
+        str,
+        typer.Option(
+            help="With --shared or --shard: `collector` only collects, `leader` only counts, plans"
+            " and delivers when nobody else does, `all` does both."
+        ),
+    ] = "all",
     cert_file: Annotated[str, typer.Option(help="TLS client certificate, PEM.")] = "",
     key_file: Annotated[str, typer.Option(help="Its key, PEM.")] = "",
     accounts: Annotated[
@@ -141,6 +165,9 @@ def serve(
       --accounts accounts --reload "pkill -HUP mosquitto"
 
     The broker's password may be given in the environment as EDGE_FLEET_PASSWORD.
+      edge-fleet serve --fleet plant --broker mqtt://broker --shared --ordinal 1
+      --db postgresql://edge@db/plant
+
     """
     if accounts is not None:
         Accounts(accounts).read()
@@ -155,6 +182,7 @@ def serve(
         prefix=prefix,
         ordinal=ordinal,
         budget=Budget(false_alarms_per_month, window_s),
+        part=_part_of(shared, shard, role),
         cohort_by=tuple(check_name(label, "label") for label in cohort_by or ()),
         ca_file=ca_file,
         cert_file=cert_file,
@@ -179,9 +207,19 @@ def serve(
             triggers=None if rules is None or triggers is None else (rules, triggers.parent),
             http=where,
         )
+            role=serving.role_of(role),
 
 
 @app.command()
+def _part_of(shared: bool, shard: str, role: str) -> Part | None:
+    """What of the fleet's messages is collected; None: all of them, by this process alone."""
+    if shared and shard:
+        raise InputFault("--shared and --shard are two ways to do the same: give one of them")
+    if not (shared or shard) and serving.role_of(role) != "all":
+        raise InputFault(f"--role {role} is for several processes: give --shared or --shard too")
+    return shard_of(shard) if shard else SHARED if shared else None
+
+
 def broker(
     port: Annotated[int, typer.Option(help="Port on the loopback; 0: a free one.")] = (
         broker_url.PORT

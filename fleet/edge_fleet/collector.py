@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import MachineFault
-from edge_contract.ports.mqtt import Link, LinkConfig, Message, Ticket
+from edge_contract.ports.mqtt import FILTERS_MAX, Link, LinkConfig, Message, Ticket
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import intake, twins
 from edge_fleet.drift.budget import Budget
@@ -25,6 +25,7 @@ from edge_fleet.error_watch import ErrorWatch
 from edge_fleet.evidence import Evidence, Outcome
 from edge_fleet.fetcher import Fetcher
 from edge_fleet.library import Library
+from edge_fleet.sharing import SHARED, Part
 from edge_fleet.store.base import (
     AsideSeen,
     EventSeen,
@@ -38,9 +39,10 @@ from edge_fleet.store.base import (
 
 log = logging.getLogger(__name__)
 
-BATCH_MAX = 100
+BATCH_MAX = 500
+"""A transaction costs as much as some dozen windows, whatever is in it."""
 BATCH_S = 0.2
-RECEIVE_MAXIMUM = 500
+RECEIVE_MAXIMUM = 1500
 """Unacknowledged messages the broker may send: a few batches, so that it never waits for us."""
 SESSION_EXPIRY_S = 30 * 24 * 3600
 RETRY_MAX_S = 30.0
@@ -59,6 +61,8 @@ class CollectorConfig:
         ordinal: 0 for the only one; its client id and its lock carry it, and stay the same over
             restarts, so that the broker keeps what comes meanwhile.
         budget: the promise on false alarms.
+        part: of the fleet's messages, where several collect and a leader counts (``leader``);
+            None: all of them, and this process counts them too.
         cohort_by: labels; devices that have one value of one in common are watched together.
         connect_s: how long the broker may take to let us in.
         retry_s: the first pause after the store failed; it doubles to ``RETRY_MAX_S``.
@@ -68,6 +72,7 @@ class CollectorConfig:
     fleet: str
     prefix: str = DEFAULT_PREFIX
     ordinal: int = 0
+    part: Part | None = None
     budget: Budget = field(default_factory=Budget)
     cohort_by: tuple[str, ...] = ()
     ca_file: str = ""
@@ -80,6 +85,10 @@ class CollectorConfig:
     def client_id(self) -> str:
         """``edge-fleet-<fleet>-<ordinal>``."""
         return f"edge-fleet-{self.fleet}-{self.ordinal}"
+
+    def filters(self, topics: Topics) -> tuple[str, ...]:
+        """What to subscribe to."""
+        return topics.collector_filters() if self.part is None else self.part.filters(topics)
 
     def link(self, suffix: str = "", *, durable: bool) -> LinkConfig:
         """How to connect."""
@@ -128,7 +137,8 @@ class Collector:
         self._topics = Topics(config.fleet, config.prefix)
         self._arrived: queue.SimpleQueue[_Arrived | _Profile | Fault] = queue.SimpleQueue()
         self._connection = 0
-        self._subscribed: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
+        self._subscribed: queue.SimpleQueue[list[Ticket]] = queue.SimpleQueue()
+        self._counts = config.part is None
         self._library = Library()
         self._evidence = Evidence(self._library, config.budget, config.cohort_by, config.ordinal)
         self._errors = ErrorWatch(self._library, config.budget)
@@ -155,8 +165,10 @@ class Collector:
         with self._store.lock(self._config.ordinal):
             self._link.start(self._config.connect_s)
             try:
-                self._subscribed.get(timeout=self._config.connect_s).wait(self._config.connect_s)
-                self._fetcher.start()
+                for ticket in self._subscribed.get(timeout=self._config.connect_s):
+                    ticket.wait(self._config.connect_s)
+                if self._counts:
+                    self._fetcher.start()
                 started()
                 self._loop(stop)
             finally:
@@ -174,9 +186,25 @@ class Collector:
         first = self._connection == 0
         self._connection += 1
         handling = 1 if session_present and not first else 0
-        ticket = self._link.subscribe(self._topics.collector_filters(), retain_handling=handling)
-        ticket.then(self._answered)
-        self._subscribed.put(ticket)
+        filters = self._config.filters(self._topics)
+        tickets = [
+            self._link.subscribe(filters[at : at + FILTERS_MAX], retain_handling=handling)
+            for at in range(0, len(filters), FILTERS_MAX)
+        ]
+        for ticket in tickets:
+            ticket.then(self._answered)
+        if first:
+            self._leave_others(filters)
+        self._subscribed.put(tickets)
+
+    def _leave_others(self, filters: tuple[str, ...]) -> None:
+        """The broker keeps what this ordinal subscribed to when it took another part."""
+        former = {*self._topics.collector_filters(), *SHARED.filters(self._topics)}
+        if self._config.part is not None:
+            former |= set(Part(0, 1).filters(self._topics))
+        others = sorted(former - set(filters))
+        for at in range(0, len(others), FILTERS_MAX):
+            self._link.unsubscribe(others[at : at + FILTERS_MAX])
 
     def _answered(self, accepted: bool) -> None:
         if not accepted:
@@ -247,7 +275,10 @@ class Collector:
     def _keep_items(self, tx: Transaction, items: Sequence[intake.Item]) -> Outcome:
         windows = [item for item in items if isinstance(item, Window)]
         faults = [item for item in items if isinstance(item, Fault)]
-        fresh = tx.add_windows(windows)
+        counted = self._countable(tx, windows)
+        if not self._counts:
+            tx.hold_devices(item.device for item in items)
+        fresh = tx.add_windows(windows, counted)
         faults += _conflicts(tx, windows, fresh)
         faults += filter(None, map(intake.clock_fault, fresh))
         for item in items:
@@ -259,12 +290,22 @@ class Collector:
         events = [item for item in items if isinstance(item, EventSeen)]
         tx.add_events(events)
         asides = tx.add_asides([item for item in items if isinstance(item, AsideSeen)])
-        self._errors.count(tx, asides, self._clock_ms())
+        if asides:
+            tx.alone("labels")
+            self._errors.count(tx, asides, self._clock_ms())
         faults += filter(None, map(twins.told, events))
-        outcome = self._evidence.count(tx, fresh, self._clock_ms())
+        outcome = Outcome()
+        if self._counts:
+            outcome = self._evidence.count(tx, fresh, self._clock_ms(), marked=counted)
         tx.add_faults(faults + outcome.faults)
         self._log_faults(faults + outcome.faults)
         return outcome
+
+    def _countable(self, tx: Transaction, windows: Sequence[Window]) -> set[str]:
+        """Bundles whose windows are counted in the transaction that keeps them."""
+        if not self._counts:
+            return set()
+        return {one for one in {each.bundle for each in windows} if self._library.find(tx, one)}
 
     def _learn(self, profile: _Profile) -> None:
         """Keep a profile, then count what waited for it."""
@@ -291,12 +332,13 @@ class Collector:
                 self._link.acknowledge(arrived.message)
 
     def _housekeep(self, stop: threading.Event) -> None:
-        self._fetcher.tick()
+        if self._counts:
+            self._fetcher.tick()
         now_s = time.monotonic()
         if now_s - self._heartbeat_s >= HEARTBEAT_S:
             self._heartbeat_s = now_s
             self._until_kept(self._beat, stop)
-        if now_s - self._rescan_s >= RESCAN_S:
+        if self._counts and now_s - self._rescan_s >= RESCAN_S:
             self._rescan_s = now_s
             self._until_kept(self._rescan, stop)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -119,8 +119,18 @@ class Evidence:
         self._groups.forget()
         self._streams_ms = -STREAMS_EVERY_MS
 
-    def count(self, tx: Transaction, windows: Sequence[Window], now_ms: int) -> Outcome:
-        """Count ``windows``, each of which is kept and pending in ``tx``."""
+    def count(
+        self,
+        tx: Transaction,
+        windows: Sequence[Window],
+        now_ms: int,
+        *,
+        marked: Collection[str] = (),
+    ) -> Outcome:
+        """Count ``windows``, each of which is kept and pending in ``tx``.
+
+        ``marked``: bundles whose windows were kept as counted already.
+        """
         outcome = Outcome()
         by_bundle: dict[str, list[Window]] = {}
         for window in windows:
@@ -130,6 +140,8 @@ class Evidence:
             if known is None:
                 outcome.unknown.add(bundle)
             else:
+                if bundle not in marked:
+                    tx.mark([window.key for window in some], Counted.YES)
                 self._count_bundle(tx, known, some, outcome, now_ms)
         while len(self._live) > LIVE_MAX:
             self._live.popitem(last=False)
@@ -142,7 +154,6 @@ class Evidence:
         good, rows = _counts_of(known, windows, outcome.faults)
         taken = {window.key for window in good}
         tx.mark([window.key for window in windows if window.key not in taken], Counted.REFUSED)
-        tx.mark(taken, Counted.YES)
         if not good:
             return
         outcome.counted += len(good)

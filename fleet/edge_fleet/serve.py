@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
+from edge_contract.errors import InputFault
 from edge_contract.ports.accounts import Accounts
 from edge_contract.ports.disk import read_bounded
 from edge_contract.topics import Topics
@@ -25,6 +26,7 @@ from edge_fleet.brokers import running_broker
 from edge_fleet.collector import Collector, CollectorConfig
 from edge_fleet.compaction import Retention, keep_compact
 from edge_fleet.enrolment import Enroller
+from edge_fleet.leader import leading
 from edge_fleet.options import now_ms
 from edge_fleet.rollouts import publication
 from edge_fleet.rollouts.publication import Published
@@ -40,6 +42,15 @@ if TYPE_CHECKING:
     from edge_fleet.api.server import Listen
 
 AUTO = "auto"
+Role = Literal["all", "collector", "leader"]
+
+
+def role_of(text: str) -> Role:
+    """What ``--role`` says. Raises InputFault."""
+    for role in get_args(Role):
+        if text == role:
+            return role  # type: ignore[no-any-return]
+    raise InputFault(f"--role {text!r} is none of {', '.join(get_args(Role))}")
 
 
 class _CleanFormatter(logging.Formatter):
@@ -86,6 +97,7 @@ def serve(
     triggers: tuple[Settings, Path] | None = None,
     retention: Retention | None = None,
     http: Listen | None = None,
+    role: Role = "all",
 ) -> None:
     """Collect until a signal comes.
 
@@ -97,6 +109,8 @@ def serve(
         triggers: what to set off, and the folder that its paths begin in.
         retention: how long what is kept; None merges nothing.
         http: where to serve the store over HTTP; None: nowhere.
+        role: what this process does where several share the work: ``collector`` only collects,
+            ``leader`` only counts, plans and delivers; ``all`` does both.
     """
     with stop_on_signal() as stop, contextlib.ExitStack() as stack:
         if own_broker is not None:
@@ -110,7 +124,8 @@ def serve(
             print_line(f"broker {url} ({kind})")
 
         def started() -> None:
-            print_line(f"collecting fleet {config.fleet} from {config.broker} into {store}")
+            part = "" if config.part is None else f", {config.part}, as number {config.ordinal}"
+            print_line(f"collecting fleet {config.fleet} from {config.broker}{part} into {store}")
 
         collector = Collector(config, store)
         if accounts is not None:
@@ -123,6 +138,9 @@ def serve(
             )
             enroller.start()
             stack.callback(enroller.stop)
+        leads = role != "collector"
+        if config.part is not None and leads:
+            stack.enter_context(leading(config, store, stop))
         if triggers is not None:
             rules, folder = triggers
             topics = Topics(config.fleet, config.prefix)
@@ -130,17 +148,28 @@ def serve(
             store.claim(config.fleet)
             place = Place(folder, link, topics, now_ms, threading.Event())
             stack.enter_context(running(rules, store, place))
-        run = RolloutRun(store, Topics(config.fleet, config.prefix), now_ms)
-        link_config = config.link("-rollouts", durable=False)
-        stack.enter_context(rolling_out(run, store, link_config, stop))
-        if retention is not None:
+        if leads:
+            stack.enter_context(_planning(config, store, stop))
+        if retention is not None and leads:
             stack.enter_context(_compacting(store, retention, stop))
         if http is not None:
             look = config.link("-published", durable=False)
             published = publication.looking(look, Topics(config.fleet, config.prefix))
             print_line(f"serving {stack.enter_context(_http(store, http, published))}")
-        collector.run(stop, started)
+        if role == "leader":
+            store.claim(config.fleet)
+            print_line(f"leading fleet {config.fleet}, as soon as nobody else does, on {store}")
+            stop.wait()
+        else:
+            collector.run(stop, started)
     print_line("stopped: everything acknowledged is stored")
+
+
+def _planning(
+    config: CollectorConfig, store: Store, stop: threading.Event
+) -> contextlib.AbstractContextManager[None]:
+    run = RolloutRun(store, Topics(config.fleet, config.prefix), now_ms)
+    return rolling_out(run, store, config.link("-rollouts", durable=False), stop)
 
 
 def _http(

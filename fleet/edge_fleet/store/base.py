@@ -9,7 +9,7 @@ PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -22,6 +22,8 @@ from edge_fleet.store.firings import FiringsPort
 from edge_fleet.store.groups import Groups
 from edge_fleet.store.rollouts import RolloutsPort
 from edge_fleet.store.rollups import Kept, Key, RollupPort
+from edge_fleet.store.sharing import SharingPort
+from edge_fleet.store.states import StatesPort
 from edge_fleet.store.trends import TrendsPort
 
 
@@ -246,14 +248,24 @@ class Totals:
 
 
 class Transaction(
-    ApiPort, AuditPort, FiringsPort, Groups, RolloutsPort, RollupPort, TrendsPort, Protocol
+    ApiPort,
+    AuditPort,
+    FiringsPort,
+    Groups,
+    RolloutsPort,
+    RollupPort,
+    SharingPort,
+    StatesPort,
+    TrendsPort,
+    Protocol,
 ):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
-    def add_windows(self, windows: Sequence[Window]) -> list[Window]:
+    def add_windows(self, windows: Sequence[Window], counted: Collection[str] = ()) -> list[Window]:
         """Keep windows not kept before, nor part of a sum; return these.
 
-        Two with one key: the first is kept.
+        Two with one key: the first is kept. ``counted``: bundles whose windows are kept as counted
+        at once, since the caller counts them in this transaction.
         """
         ...
 

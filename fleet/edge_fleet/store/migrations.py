@@ -17,6 +17,8 @@ from edge_fleet.store import (
     firing_rows,
     group_rows,
     rollout_rows,
+    sharing_rows,
+    state_rows,
     tables,
     trend_rows,
 )
@@ -43,6 +45,8 @@ def _fourth(connection: Connection) -> None:
 def _fifth(connection: Connection) -> None:
     """What version 5 adds."""
     audit_rows.create(connection)
+    sharing_rows.create(connection)
+    state_rows.create(connection)
     trend_rows.create(connection)
 
 

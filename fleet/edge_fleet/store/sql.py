@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from edge_contract.errors import InputFault, MachineFault
@@ -139,10 +140,15 @@ class SqlStore:
 
     def put_settings(self, values: dict[str, str]) -> None:
         with self._connect(reading=False) as connection:
-            names = [name for name in values if name != _CLAIMED]
-            connection.execute(settings.delete().where(settings.c.name.in_(names)))
+            names = sorted(name for name in values if name != _CLAIMED)
             rows = [{"name": name, "value": values[name]} for name in names]
-            connection.execute(settings.insert(), rows)
+            upsert = _insert(connection)(settings)
+            connection.execute(
+                upsert.on_conflict_do_update(
+                    index_elements=[settings.c.name], set_={"value": upsert.excluded.value}
+                ),
+                rows,
+            )
 
     def close(self) -> None:
         self._engine.dispose()
@@ -197,6 +203,10 @@ class SqlStore:
                 # A closed connection lets go only once the server has noticed.
                 with contextlib.suppress(SQLAlchemyError):
                     connection.execute(text("SELECT pg_advisory_unlock(:space, :number)"), keys)
+
+
+def _insert(connection: Connection) -> Any:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
 
 
 def _already_running(store: str, ordinal: int) -> InputFault:

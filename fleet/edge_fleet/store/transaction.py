@@ -7,7 +7,7 @@ The statements are the same for SQLite and PostgreSQL: both know ``ON CONFLICT``
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,11 +46,15 @@ from edge_fleet.store.base import (
     Unknown,
     Window,
 )
+from edge_fleet.store.copying import copied
 from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.group_rows import GroupRows
 from edge_fleet.store.rollout_rows import RolloutRows
 from edge_fleet.store.rollup_rows import RollupRows
 from edge_fleet.store.rollups import Kept, Key
+from edge_fleet.store.sharing_rows import SharingRows
+from edge_fleet.store.state_rows import StateRows
+from edge_fleet.store.states import ClockSeen
 from edge_fleet.store.tables import (
     alarms,
     asides,
@@ -73,7 +77,15 @@ _ROWS_AT_ONCE = 500
 
 
 class SqlTransaction(
-    ApiRows, AuditRows, FiringRows, GroupRows, RolloutRows, RollupRows, TrendRows
+    ApiRows,
+    AuditRows,
+    FiringRows,
+    GroupRows,
+    RolloutRows,
+    RollupRows,
+    SharingRows,
+    StateRows,
+    TrendRows,
 ):
     """One open transaction on ``connection``."""
 
@@ -84,12 +96,26 @@ class SqlTransaction(
 
     # -- windows ---------------------------------------------------------------------------
 
-    def add_windows(self, new: Sequence[Window]) -> list[Window]:
+    def add_windows(self, new: Sequence[Window], counted: Collection[str] = ()) -> list[Window]:
         if not new:
             return []
         by_key: dict[Key, Window] = {}
         for window in new:
             by_key.setdefault(window.key, window)
+        marked = [
+            (one, int(Counted.YES if one.bundle in counted else Counted.PENDING))
+            for one in by_key.values()
+        ]
+        if self._connection.dialect.name == "postgresql":
+            kept = copied(self._connection, marked)
+        else:
+            kept = self._inserted(marked)
+        kept -= self._take_back(kept)
+        fresh = [window for key, window in by_key.items() if key in kept]
+        self._count_devices(fresh)
+        return fresh
+
+    def _inserted(self, marked: Sequence[tuple[Window, int]]) -> set[Key]:
         statement = (
             self._insert(windows)
             .on_conflict_do_nothing()
@@ -101,19 +127,15 @@ class SqlTransaction(
                 "boot": window.boot,
                 "seq": window.seq,
                 "bundle": bytes.fromhex(window.bundle),
-                "counted": Counted.PENDING,
+                "counted": counted,
                 "received_ms": window.received_ms,
                 "record": window.record,
             }
-            for window in by_key.values()
+            for window, counted in marked
         ]
-        kept = {
+        return {
             (row.device, row.boot, row.seq) for row in self._connection.execute(statement, rows)
         }
-        kept -= self._take_back(kept)
-        fresh = [window for key, window in by_key.items() if key in kept]
-        self._count_devices(fresh)
-        return fresh
 
     def _take_back(self, kept: set[Key]) -> set[Key]:
         """Delete those whose window is a part of a sum; returns their keys.
@@ -132,7 +154,7 @@ class SqlTransaction(
         for window in fresh:
             by_device.setdefault(window.device, []).append(window)
         rows = []
-        for device, seen in by_device.items():
+        for device, seen in sorted(by_device.items()):  # the order in which all take hold of rows
             last = max(seen, key=lambda window: (window.boot, window.seq))
             rows.append(
                 {
@@ -385,7 +407,7 @@ class SqlTransaction(
                 "last_ms": fault.received_ms,
                 "detail": fault.detail.replace("\0", "")[:DETAIL_MAX_CHARS],
             }
-            for (device, kind), fault in newest.items()
+            for (device, kind), fault in sorted(newest.items(), key=lambda item: item[0])
         ]
         statement = self._insert(faults)
         self._connection.execute(
