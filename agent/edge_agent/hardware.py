@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 
 from edge_agent import memory, runtime
-from edge_contract.messages import Hardware
+from edge_contract.messages import Hardware, Room
 
 
 def read() -> Hardware:
@@ -45,6 +45,17 @@ def total_bytes(folder: Path) -> int:
     """Size of the file system that holds ``folder``. Raises OSError."""
     stat = os.statvfs(folder)
     return stat.f_blocks * stat.f_frsize
+
+
+def room(folder: Path, spool_bytes: int, spool_max_bytes: int) -> Room:
+    """On the disk of ``folder``, where it says so, and what records take of it."""
+    free = total = None
+    with contextlib.suppress(OSError):
+        free, total = free_bytes(folder), total_bytes(folder)
+    return Room(
+        free_bytes=free, total_bytes=total, spool_bytes=spool_bytes,
+        spool_max_bytes=spool_max_bytes,
+    )  # fmt: skip
 
 
 def available_bytes() -> int:

@@ -360,6 +360,9 @@ class Parts:
             bindings=self.doors.reports(),
             calibrated=calibrated,
             privacy=self.privacy.report() if self.privacy is not None else None,
+            room=hardware.room(
+                self.folder.spool, self.spool.size_bytes, self.config.telemetry.spool_bytes
+            ),
         )
 
 

@@ -28,7 +28,15 @@ from edge_agent.telemetry.recorder import Instant
 from edge_agent.transfer import Transfer
 from edge_contract import wire
 from edge_contract.errors import EdgeError
-from edge_contract.messages import Calibrated, Event, Hardware, ModelReport, Reported, Strain
+from edge_contract.messages import (
+    Calibrated,
+    Event,
+    Hardware,
+    ModelReport,
+    Reported,
+    Room,
+    Strain,
+)
 from edge_contract.ports.disk import TEMPORARY
 
 log = logging.getLogger(__name__)
@@ -64,6 +72,7 @@ class Facts:
         calibrated: how labels put scores right, by model; where counts leave with noise, the fleet
             is not told.
         quality: what is wrong with the input, by model; "": with the device's clock.
+        room: on the disk that its folder is on.
     """
 
     states: Mapping[str, State]
@@ -84,6 +93,7 @@ class Facts:
     privacy: PrivacyReport | None = None
     calibrated: Mapping[str, Calibrated] = field(default_factory=dict)
     quality: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    room: Room = field(default_factory=Room)
 
 
 class Ears(Protocol):
@@ -201,6 +211,9 @@ class Voice:
                 models=self._models(facts, home=True),
                 twin=facts.twin[:200],
                 strain=facts.strain,
+                channel=self._config.agent.channel,
+                synchronised=now.synchronised,
+                room=facts.room,
             )
         )
         self._write_status(now)

@@ -245,11 +245,24 @@ class ModelReport(Struct, frozen=True, omit_defaults=True, kw_only=True):
     calibration: Calibrated | None = None
 
 
+class Room(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Disk where a device keeps its models and records; None: the system does not say.
+
+    ``spool_bytes``: of records that wait there, of at most ``spool_max_bytes``.
+    """
+
+    free_bytes: Count | None = None
+    total_bytes: Count | None = None
+    spool_bytes: Count = 0
+    spool_max_bytes: Count = 0
+
+
 class Reported(Struct, frozen=True, kw_only=True):
     """Retained: what a device runs and how it is.
 
     ``twin``: what it knows of another agent under its name, "" when there was none of late.
-    ``strain``: whether the machine is slowed down.
+    ``strain``: whether the machine is slowed down. ``channel``: that it follows.
+    ``synchronised``: a time service keeps its clock; None, and no ``room``: an older agent.
     """
 
     schema: int = 1
@@ -263,6 +276,9 @@ class Reported(Struct, frozen=True, kw_only=True):
     models: Annotated[dict[Name, ModelReport], Meta(max_length=256)] = {}
     twin: Short = ""
     strain: Strain = Strain()
+    channel: Short = ""
+    synchronised: bool | None = None
+    room: Room = Room()
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Column,
     Connection,
@@ -48,23 +47,27 @@ audits = Table(
 )
 """``link``: SHA-256 of all up to this entry, see ``chain``."""
 
-_KEPT = "the audit is only added to"
-for _what in ("UPDATE", "DELETE"):
-    event.listen(
-        audits,
-        "after_create",
-        DDL(
-            f"CREATE TRIGGER audit_no_{_what.lower()} BEFORE {_what} ON audit"
-            f" BEGIN SELECT RAISE(ABORT, '{_KEPT}'); END"
-        ).execute_if(dialect="sqlite"),
-    )
-for _statement in (
-    "CREATE OR REPLACE FUNCTION edge_audit_kept() RETURNS trigger LANGUAGE plpgsql AS"
-    f" $$ BEGIN RAISE EXCEPTION '{_KEPT}'; END $$",
-    "CREATE TRIGGER audit_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON audit"
-    " FOR EACH STATEMENT EXECUTE FUNCTION edge_audit_kept()",
-):
-    event.listen(audits, "after_create", DDL(_statement).execute_if(dialect="postgresql"))
+_REFUSED = "the audit is only added to"
+
+
+@event.listens_for(audits, "after_create")
+def _guard(_table: Table, connection: Connection, **_: Any) -> None:
+    """Have the database refuse what changes an entry, or takes one out."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            "CREATE OR REPLACE FUNCTION edge_audit_kept() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN RAISE EXCEPTION '{_REFUSED}'; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER audit_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON audit"
+            " FOR EACH STATEMENT EXECUTE FUNCTION edge_audit_kept()"
+        )
+        return
+    for what in ("UPDATE", "DELETE"):
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER audit_no_{what.lower()} BEFORE {what} ON audit"
+            f" BEGIN SELECT RAISE(ABORT, '{_REFUSED}'); END"
+        )
 
 
 def create(connection: Connection) -> None:

@@ -52,7 +52,8 @@ def check(entries: Iterable[tuple[Entry, bytes]], head: str = "") -> Checked:
     Args:
         head: a link noted earlier, in hex; it has to be one of these.
     """
-    previous, count, faults = BEGIN, 0, []
+    previous, count = BEGIN, 0
+    faults: list[str] = []
     held = None if not head else head == BEGIN.hex()
     for entry, kept in entries:
         count += 1

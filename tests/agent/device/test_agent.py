@@ -77,6 +77,13 @@ def test_a_published_version_is_pulled_proven_and_answers(world, tiny_bundle) ->
 
         (reported,) = until(lambda: [r for r in reports() if active(r)], "the report")
         assert reported.boot == agent.status().boot
+        assert reported.channel == agent.status().channel
+        assert reported.synchronised is agent.status().clock_synchronised
+        room = reported.room
+        assert room.free_bytes is not None
+        assert room.total_bytes is not None
+        assert 0 < room.free_bytes <= room.total_bytes
+        assert 0 <= room.spool_bytes <= room.spool_max_bytes > 0
         until(lambda: client.events("committed"), "the event")
         kinds = ["fetching", "staged", "self-test-passed", "trial", "committed"]
         assert [len(client.events(kind)) for kind in kinds] == [1] * 5
