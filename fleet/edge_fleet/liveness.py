@@ -6,9 +6,7 @@ is never published and it stays online for ever. It also has to have been heard 
 
 from __future__ import annotations
 
-from typing import Literal
-
-from edge_fleet.store.base import Device
+from typing import Literal, Protocol
 
 Liveness = Literal["online", "silent", "offline"]
 
@@ -17,12 +15,21 @@ LEASE_WINDOWS = 3
 """A device may miss two windows before it counts as silent."""
 
 
+class Heard(Protocol):
+    """A device, in so far as it was heard of. ``seen_ms``: when last, 0 for never."""
+
+    @property
+    def online(self) -> bool: ...
+    @property
+    def seen_ms(self) -> int: ...
+
+
 def lease_s(window_s: float) -> float:
     """How long a device may stay unheard of before it counts as silent."""
     return max(LEASE_MIN_S, LEASE_WINDOWS * window_s)
 
 
-def liveness(device: Device, now_ms: int, window_s: float) -> Liveness:
+def liveness(device: Heard, now_ms: int, window_s: float) -> Liveness:
     """Online and heard of within the lease; online but silent; or offline."""
     if not device.online:
         return "offline"

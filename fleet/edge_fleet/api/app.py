@@ -12,11 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from edge_contract.errors import EdgeError
-from edge_fleet.api import problems, rollout_routes, routes
+from edge_fleet.api import page_routes, problems, rollout_routes, routes, view_routes
 from edge_fleet.api.changing import Absent, Conflict, Reused
 from edge_fleet.api.described import openapi
 from edge_fleet.api.service import Service
 from edge_fleet.api.wrapping import Wrapping, answer
+from edge_fleet.dashboard import files
 from edge_fleet.rollouts.order import Refused
 from edge_fleet.rollouts.words import Unknown
 
@@ -56,6 +57,9 @@ def application(service: Service) -> ASGIApp:
     app.include_router(routes.bare)
     app.include_router(routes.router)
     app.include_router(rollout_routes.router)
+    app.include_router(page_routes.router)
+    app.include_router(view_routes.router)
+    app.router.routes.extend(files.routes())
     app.add_exception_handler(EdgeError, _fault)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

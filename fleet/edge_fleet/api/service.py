@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from edge_fleet.api import tokens
+from edge_fleet.api import overview, tokens
 from edge_fleet.api.limits import Buckets, of_address
 from edge_fleet.rollouts.publication import Published
 from edge_fleet.store.api import ApiToken, Role
@@ -54,6 +54,7 @@ class Service:
         self._tokens = Buckets(per_s, burst)
         self._heavy = threading.Lock()
         self._streams = threading.Semaphore(STREAMS_MAX)
+        self.overview = overview.Kept(self.store, self.clock_ms, self.clock_s).overview
 
     def admit(self, host: str) -> int:
         """Step 1: 0, or the seconds after which this address may ask again."""

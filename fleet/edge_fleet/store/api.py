@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from edge_fleet.store.overview import OverviewPort
+
 if TYPE_CHECKING:
     from edge_fleet.store.base import Alarm, Device, EventSeen
     from edge_fleet.store.firings import Firing
@@ -91,7 +93,7 @@ class BundleTotals:
     updated_ms: int
 
 
-class ApiPort(Protocol):
+class ApiPort(OverviewPort, Protocol):
     """This part of ``base.Transaction``."""
 
     def put_api_token(self, token: ApiToken) -> bool:

@@ -31,6 +31,7 @@ from edge_fleet.store.api import ApiToken, BundleTotals, Counting, Key, Note, Wr
 from edge_fleet.store.base import Alarm, Device, EventSeen
 from edge_fleet.store.firing_rows import firing_of, firings
 from edge_fleet.store.firings import Firing
+from edge_fleet.store.overview_rows import OverviewRows
 from edge_fleet.store.tables import Serial, alarms, detectors, devices, events, metadata
 
 _IN_MAX = 400
@@ -83,7 +84,7 @@ def create(connection: Connection) -> None:
     alarms_opened.create(connection)
 
 
-class ApiRows:
+class ApiRows(OverviewRows):
     """This part of ``transaction.SqlTransaction``."""
 
     _connection: Connection
