@@ -26,6 +26,20 @@ def opened(db: str, *, create: bool = False) -> Iterator[SqlStore]:
         store.close()
 
 
+@contextmanager
+def reached(db: str, *, create: bool = False) -> Iterator[SqlStore]:
+    """As ``opened``, whatever version its tables are of; nothing of it was looked at yet."""
+    try:
+        from edge_fleet.store.sql import reach  # noqa: PLC0415 (its library is an extra)
+    except ModuleNotFoundError as error:
+        raise lacking(error) from error
+    store = reach(db, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
 def lacking(error: ModuleNotFoundError) -> MachineFault:
     """The extra ``fleet`` is not installed."""
     return MachineFault(

@@ -1,0 +1,1 @@
+"""Backups of the store: one portable file for SQLite and PostgreSQL."""
