@@ -21,6 +21,7 @@ from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import (
     api_commands,
     aside_commands,
+    backup_commands,
     compact_commands,
     drift_commands,
     export_commands,
@@ -42,8 +43,8 @@ from edge_fleet.collector import CollectorConfig
 from edge_fleet.drift.budget import Budget
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
-
 from edge_fleet.sharing import SHARED, Part, shard_of
+
 app = typer.Typer(
     help="Collect what a fleet of edge agents reports, and see drift with a promised rate of"
     " false alarms.",
@@ -90,7 +91,6 @@ def serve(
     ordinal: Annotated[
         int, typer.Option(min=0, help="Number of this collector; its MQTT session carries it.")
     ] = 0,
-    ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
     shared: Annotated[
         bool,
         typer.Option(
@@ -114,6 +114,7 @@ def serve(
             " and delivers when nobody else does, `all` does both."
         ),
     ] = "all",
+    ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
     cert_file: Annotated[str, typer.Option(help="TLS client certificate, PEM.")] = "",
     key_file: Annotated[str, typer.Option(help="Its key, PEM.")] = "",
     accounts: Annotated[
@@ -164,10 +165,10 @@ def serve(
       edge-fleet serve --fleet plant --broker mqtts://plant.server@broker --window-s 3600
       --accounts accounts --reload "pkill -HUP mosquitto"
 
-    The broker's password may be given in the environment as EDGE_FLEET_PASSWORD.
       edge-fleet serve --fleet plant --broker mqtt://broker --shared --ordinal 1
       --db postgresql://edge@db/plant
 
+    The broker's password may be given in the environment as EDGE_FLEET_PASSWORD.
     """
     if accounts is not None:
         Accounts(accounts).read()
@@ -181,8 +182,8 @@ def serve(
         fleet=fleet,
         prefix=prefix,
         ordinal=ordinal,
-        budget=Budget(false_alarms_per_month, window_s),
         part=_part_of(shared, shard, role),
+        budget=Budget(false_alarms_per_month, window_s),
         cohort_by=tuple(check_name(label, "label") for label in cohort_by or ()),
         ca_file=ca_file,
         cert_file=cert_file,
@@ -206,11 +207,10 @@ def serve(
             retention=retention,
             triggers=None if rules is None or triggers is None else (rules, triggers.parent),
             http=where,
-        )
             role=serving.role_of(role),
+        )
 
 
-@app.command()
 def _part_of(shared: bool, shard: str, role: str) -> Part | None:
     """What of the fleet's messages is collected; None: all of them, by this process alone."""
     if shared and shard:
@@ -220,6 +220,7 @@ def _part_of(shared: bool, shard: str, role: str) -> Part | None:
     return shard_of(shard) if shard else SHARED if shared else None
 
 
+@app.command()
 def broker(
     port: Annotated[int, typer.Option(help="Port on the loopback; 0: a free one.")] = (
         broker_url.PORT
@@ -304,6 +305,8 @@ def devices(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
 app.command()(drift_commands.drift)
 app.command()(drift_commands.resolve)
+app.command()(backup_commands.backup)
+app.command()(backup_commands.restore)
 app.command()(compact_commands.compact)
 app.command()(fetch_commands.fetch)
 app.command()(report_commands.report)
