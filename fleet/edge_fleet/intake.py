@@ -59,8 +59,8 @@ def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: 
                     _plain(status.machine),
                 )
             case "reported":
-                messages.decode(payload, messages.Reported)
-                return ReportSeen(device, payload, now_ms, retained)
+                reported = messages.decode(payload, messages.Reported)
+                return ReportSeen(device, payload, now_ms, retained, reported.at_ms)
             case "ev":
                 event = messages.decode(payload, messages.Event)
                 return EventSeen(

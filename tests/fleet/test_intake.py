@@ -64,7 +64,7 @@ def test_status_report_and_event_are_read() -> None:
         "pi-1", True, 7, "agent 1", NOW, retained=True
     )
     assert read(TOPICS.reported("pi-1"), messages.encode(reported)) == ReportSeen(
-        "pi-1", messages.encode(reported), NOW, retained=False
+        "pi-1", messages.encode(reported), NOW, retained=False, at_ms=1
     )
     assert read(TOPICS.events("pi-1"), messages.encode(event)) == EventSeen(
         "pi-1", 1, 2, 3, "update", "", "", "xy", NOW

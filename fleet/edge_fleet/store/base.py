@@ -83,12 +83,13 @@ class StatusSeen:
 
 @dataclass(frozen=True)
 class ReportSeen:
-    """A device's report of itself, as JSON."""
+    """A device's report of itself, as JSON. ``at_ms``: when, by its own clock; 0: unknown."""
 
     device: str
     reported: bytes
     received_ms: int
     retained: bool
+    at_ms: int = 0
 
 
 @dataclass(frozen=True)

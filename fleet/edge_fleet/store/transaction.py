@@ -325,6 +325,9 @@ class SqlTransaction(
             {"reported": seen.reported, "reported_ms": seen.received_ms},
             0 if seen.retained else seen.received_ms,
         )
+        if seen.at_ms and not seen.retained:
+            ahead_ms = seen.at_ms - seen.received_ms
+            self.note_clock(ClockSeen(seen.device, ahead_ms, seen.received_ms))
 
     def _device(self, device: str) -> Row[Any] | None:
         return self._connection.execute(
