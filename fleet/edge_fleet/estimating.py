@@ -111,7 +111,7 @@ def read(
         known = library.find(tx, bundle)
         if known is None or version not in ("", known.manifest.version):
             continue
-        at = _scores_at(known)
+        at = scores_at(known)
         if at is None and held is None:
             continue
         counts = np.zeros(known.profile.cells, dtype=np.int64)
@@ -134,7 +134,7 @@ def read(
     )  # fmt: skip
 
 
-def _scores_at(known: Known) -> int | None:
+def scores_at(known: Known) -> int | None:
     """Which monitor counts labels and scores."""
     kinds = [monitor.kind for monitor in known.profile.monitors]
     return kinds.index("score") if "score" in kinds else None
@@ -171,7 +171,7 @@ def _version(
     if at is not None:
         monitor = known.profile.monitors[at]
         answers = _fitting(monitor, labelled).counts.sum(axis=0)
-        calibration, whose = _calibration(monitor, answers)
+        calibration, whose = calibration_of(monitor, answers)
         own = _own(known, at, counts)
         estimates += [*cbpe.estimate(monitor, own, calibration, rng), *late.estimate(answers)]
     if held is not None:
@@ -189,7 +189,7 @@ def _version(
     )
 
 
-def _calibration(monitor: Monitor, answers: NDArray[np.int64]) -> tuple[cbpe.Calibration, str]:
+def calibration_of(monitor: Monitor, answers: NDArray[np.int64]) -> tuple[cbpe.Calibration, str]:
     """Whose word a score is taken at: late labels', the build's own rows', or the score's."""
     if monitor.labels == 2:
         found = cbpe.from_answers(monitor, answers)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
-from fleet_kit import category, draw, lattice, number, pack, score
+from fleet_kit import Packed, category, draw, lattice, number, pack, score
 from scipy import special, stats
 
 from edge_contract import profile as profiles
@@ -528,3 +528,16 @@ def test_e_values_are_ranked_at_a_false_discovery_rate(rng: np.random.Generator)
     print(f"any false finding: {false}")
     assert false <= 0.2
     assert e_adjusted(np.zeros(0)).shape == (0,)
+
+
+def test_what_would_be_told_is_found_also_where_nothing_speaks_for_a_change(
+    packed: Packed, rng: np.random.Generator
+) -> None:
+    """A report looks at counts whose evidence is all below 0: an entry is named, none is raised."""
+    counts = packed.counts(draw(rng, 20_000))
+    table = DriftTable(packed.profile)
+    for monitor, at in zip(table.monitors, packed.profile.offsets(), strict=True):
+        own = counts[at : at + monitor.monitor.cells]
+        evidence = (own @ monitor.log_e).astype(np.float32)
+        assert evidence.max() < 0
+        assert 0 <= telling_entry(monitor, evidence) < len(monitor.entries)

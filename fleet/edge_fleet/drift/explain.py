@@ -207,7 +207,8 @@ def telling_entry(table: MonitorTable, log_m: NDArray[np.float32]) -> int:
         degree = table.components[entry.component].degree
         if degree not in best or log_m[at] > log_m[best[degree]]:
             best[degree] = at
-    enough = PLAIN_SHARE * float(log_m[strongest])
+    most = float(log_m[strongest])
+    enough = min(PLAIN_SHARE * most, most)  # nothing may speak for a change: then most is below 0
     return next(best[d] for d in sorted(best) if d and log_m[best[d]] >= enough)
 
 

@@ -176,7 +176,7 @@ def test_labelled_rows_of_the_build_calibrate_the_scores(
     monitors = list(packed.profile.monitors)
     labelled = tuple(rows.reshape(-1).tolist())
     monitors[at] = msgspec.structs.replace(monitors[at], labelled=labelled)
-    calibration, whose = estimating._calibration(monitors[at], np.zeros((2, 2, BINS), dtype=int))
+    calibration, whose = estimating.calibration_of(monitors[at], np.zeros((2, 2, BINS), dtype=int))
     assert whose == f"{rows.sum()} labelled rows of the build"
     scores = draw(rng, 5000).score
     counts = count_scores(monitors[at], (scores >= 0.5).astype(int), scores)
