@@ -60,6 +60,17 @@ def start(
     approve: Annotated[
         bool, typer.Option("--approve", help="A person lets each further wave begin.")
     ] = False,
+    shadow: Annotated[
+        str, typer.Option(help="First beside the live version, unheard: share of requests, 10%.")
+    ] = "",
+    ab: Annotated[
+        str, typer.Option("--ab", help="First answering a share of the requests, 20%.")
+    ] = "",
+    on: Annotated[str, typer.Option("--on", help="On so many devices; without it 10%.")] = "",
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", metavar="NAME=LIMIT", help="latency=1.5, drift=off; repeatable."),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="TOML", help="All of that, and gates.")
     ] = None,
@@ -87,6 +98,8 @@ def start(
       edge-fleet rollout start pump@2.0 --select 'site=lyon and hw=aarch64' --per-site 5 --slot
       22:00-04:00
 
+      edge-fleet rollout start pump@2.0 --shadow 10% --on 5 --gate latency=2 --gate drift=off
+
       edge-fleet rollout start --file pump-2.toml --policy rollback
     """
     values: dict[str, Any] = {}
@@ -95,9 +108,10 @@ def start(
     said = {
         "version": version, "fleet": fleet, "waves": waves, "select": select, "bake": bake,
         "slot": slot, "spread": spread, "policy": policy, "per_site": per_site or None,
-        "approve": approve or None,
+        "approve": approve or None, "shadow": shadow, "ab": ab, "on": on,
     }  # fmt: skip
     values |= orders.given(orders.texts(**{k: v for k, v in said.items() if v}))
+    values["gates"] = orders.with_limits(values.get("gates", orders.Gates()), gate or ())
     with opened(db) as store:
         owner = store.settings().get("fleet", "")
         order = orders.made(**{"fleet": owner, **values})

@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from edge_contract import messages
+from edge_contract import aside, messages
+from edge_contract.aside import Shadow
 from edge_contract.errors import InputFault
-from edge_contract.messages import Desired, ModelReport, Reported
+from edge_contract.messages import Beside, Desired, ModelReport, Reported
 from edge_fleet import error_watch
 from edge_fleet.cohorts import cohort_name
-from edge_fleet.rollouts import counting, plan
+from edge_fleet.rollouts import counting, plan, trying
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import ACTIVE, Reports, Rollout, Seen, decode
+from edge_fleet.rollouts.tallies import ShadowTally
 from edge_fleet.store.base import Alarm, AsideKind, Device, Transaction
 from edge_fleet.store.rollouts import Wish
 
@@ -58,7 +60,7 @@ def reports(
     )  # fmt: skip
     return msgspec.structs.replace(
         found, rows=counted.rows, failed=counted.failed, arms=counted.arms,
-        **_labels(tx, order, since_ms),
+        **_labels(tx, order, since_ms), shadows=_shadows(tx, order, since_ms, digests),
     )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def seen(device: Device, order: Order, wish: Wish | None, alarms: Iterable[Alarm
     if told is None:
         return Seen(
             traits={"device": device.device}, heard_ms=device.seen_ms, heeds=False,
-            word=word_of(wish, order.model),
+            word=word_of(wish, order.model), beside=beside_of(wish, order.model),
         )  # fmt: skip
     model = told.models.get(order.model, ModelReport(phase="idle"))
     failed = model.failure is not None and model.failure.version == order.version
@@ -81,6 +83,7 @@ def seen(device: Device, order: Order, wish: Wish | None, alarms: Iterable[Alarm
         phase=model.phase, refused=failed or order.version in model.quarantined,
         heeds=wish is None or told.revision >= wish.revision, word=word_of(wish, order.model),
         alarms=sum(_about(alarm, device.device, told.labels) for alarm in alarms),
+        beside=beside_of(wish, order.model), ended=model.beside.startswith(f"{order.version}: "),
     )  # fmt: skip
 
 
@@ -102,15 +105,22 @@ def word_of(wish: Wish | None, model: str) -> str:
     return desired_of(wish).models.get(model, "stable")
 
 
+def beside_of(wish: Wish | None, model: str) -> Beside | None:
+    """What the device is to run beside the live version of ``model``."""
+    return desired_of(wish).beside.get(model)
+
+
 def taken(rollout: Rollout, every: Iterable[Rollout]) -> frozenset[str]:
     """Devices that another rollout of the model holds: one under way, or a newer one."""
     held: set[str] = set()
     for other in every:
         if other.order.model != rollout.order.model or other.id == rollout.id:
             continue
+        trial = other.trial.devices if other.trial else {}
         if other.phase in ACTIVE:
-            held.update(other.members)
+            held.update(other.members, trial)
         elif other.id > rollout.id:
+            held.update(trial)
             held.update(device for device, member in other.members.items() if member.asked_ms)
     return frozenset(held)
 
@@ -132,17 +142,35 @@ def _about(alarm: Alarm, device: str, labels: Mapping[str, str]) -> bool:
     }
 
 
+def _shadows(
+    tx: Transaction, order: Order, since_ms: int, digests: set[str]
+) -> dict[str, ShadowTally]:
+    if order.trial is None or order.trial.answers:
+        return {}
+    records = (
+        aside.decode(seen.record)
+        for seen in tx.asides(AsideKind.SHADOW, since_ms)
+        if not digests or seen.bundle in digests
+    )
+    return trying.tallies(
+        record
+        for record in records
+        if isinstance(record, Shadow)
+        and (record.model, record.version) == (order.model, order.version)
+    )
+
+
 def _labels(tx: Transaction, order: Order, since_ms: int) -> dict[str, int]:
     sums: Counter[str] = Counter()
-    for aside in tx.asides(AsideKind.LABELLED, since_ms - FORMER_MS):
-        model, version = error_watch.version_of(aside)
+    for seen in tx.asides(AsideKind.LABELLED, since_ms - FORMER_MS):
+        model, version = error_watch.version_of(seen)
         new = version == order.version
-        if model != order.model or (new and aside.received_ms < since_ms):
+        if model != order.model or (new and seen.received_ms < since_ms):
             continue
-        wrong, labels = error_watch.counted(aside)
+        wrong, labels = error_watch.counted(seen)
         sums["wrong" if new else "former_wrong"] += wrong
         sums["labels" if new else "former_labels"] += labels
-        if not new and aside.received_ms >= since_ms:
+        if not new and seen.received_ms >= since_ms:
             sums["beside_wrong"] += wrong
             sums["beside_labels"] += labels
     return dict(sums)

@@ -13,45 +13,30 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import numpy as np
-from msgspec import Struct
-from msgspec.structs import replace
-
-from edge_fleet.quality.betting import ErrorDetector, rate_to_watch
-from edge_fleet.rollouts import otherwise, slower
-from edge_fleet.rollouts.order import Gate, Order, Ratio
+from edge_fleet.quality.betting import rate_to_watch
+from edge_fleet.rollouts import finding, otherwise, slower, trying
+from edge_fleet.rollouts.finding import (
+    AnyGate,
+    Finding,
+    Verdict,
+    cannot,
+    evidence,
+    in_time,
+    points,
+    within,
+)
+from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.otherwise import Judged
 from edge_fleet.rollouts.state import Member, Reports, Rollout, Seen
 from edge_fleet.rollouts.tallies import Arms
 
-Verdict = Literal["holds", "open", "fails"]
-State = Literal["waiting", "passing", "failed", "cannot judge"]
 Standing = Literal["chosen", "asked", "installed", "refused", "overdue", "silent", "odd", "back"]
 """Of a member: not asked yet; under way; runs the version; refuses it; took too long; not heard
 of; runs another bundle under that version; taken back."""
 BAD: frozenset[Standing] = frozenset({"refused", "overdue", "silent", "odd"})
 RESTS = ("committed", "idle")
-AnyGate = Gate | Ratio
 CONTROL_LABELS = 200
 """With so many labels of other versions at the same time, these are what the new one is held to."""
-
-
-class Finding(Struct, frozen=True):
-    """What a gate says: of ``sample`` devices, rows or labels; ``value`` is what ``limit`` bounds.
-
-    ``value`` None: there is no sample. ``state``: the verdict for a person. ``interval``: of the
-    difference, new less old, at every look at once, where the gate compares means.
-    """
-
-    gate: str
-    verdict: Verdict
-    value: float | None
-    limit: float
-    sample: int
-    least: int
-    said: str
-    state: State = "passing"
-    interval: tuple[float, float] | None = None
 
 
 def standing(order: Order, member: Member, seen: Seen | None, now_ms: int) -> Standing:
@@ -84,6 +69,8 @@ def findings(
     rollout: Rollout, reports: Reports, standing_of: dict[str, Standing], now_ms: int
 ) -> list[Finding]:
     """Of each gate that is looked at, in the order of ``Gates``."""
+    if trying.at_hand(rollout):
+        return trying.findings(rollout, reports, now_ms)
     gates = rollout.order.gates
     every = [one for one in standing_of.values() if one not in ("chosen", "back")]
     running = [d for d, one in standing_of.items() if one == "installed"]
@@ -93,7 +80,7 @@ def findings(
     rows = (reports.failed, reports.rows)
 
     def share(name: str, some: int, of: int, what: str) -> Callable[[AnyGate], Finding]:
-        return lambda gate: _share(name, gate, some, of, what)
+        return lambda gate: finding.share(name, gate, some, of, what)
 
     made: list[tuple[str, AnyGate, Callable[[AnyGate], Finding]]] = [
         ("installed", gates.installed, lambda gate: _installed(rollout, gate, standing_of)),
@@ -101,7 +88,8 @@ def findings(
          share("failures", refused, len(every), "devices refuse the version")),
         ("silent", gates.silent, share("silent", silent, len(every), "devices are silent")),
         ("errors", gates.errors,
-         lambda gate: _evidence("errors", gate, gate.limit or 0.0, rows, gates.alpha)),
+         lambda gate: evidence("errors", gate, gate.limit or 0.0, rows,
+                               alpha=gates.alpha, what="rows failed")),
         ("drift", gates.drift,
          share("drift", alarmed, len(running), "devices have drift alarms of the version")),
         ("quality", gates.quality, lambda gate: _quality(rollout, gate, reports)),
@@ -114,13 +102,13 @@ def findings(
     found = []
     for name, gate, look in made:
         if gate.limit is not None and name not in rollout.forgiven:
-            found.append(_in_time(look(gate), gate, now_ms - rollout.since_ms))
+            found.append(in_time(look(gate), gate, now_ms - rollout.since_ms))
     return found
 
 
 def worst(found: Sequence[Finding]) -> Verdict:
     """One that fails decides, then one that is open."""
-    verdicts = {finding.verdict for finding in found}
+    verdicts = {each.verdict for each in found}
     return "fails" if "fails" in verdicts else "open" if "open" in verdicts else "holds"
 
 
@@ -152,25 +140,6 @@ def _installed(rollout: Rollout, gate: AnyGate, standing_of: dict[str, Standing]
     return Finding("installed", verdict, share, limit, len(wave), gate.least, said)
 
 
-def _share(name: str, gate: AnyGate, some: int, of: int, what: str) -> Finding:
-    limit = float(gate.limit or 0)
-    verdict: Verdict = "holds" if some <= limit * of + 1e-9 else "fails"
-    value = some / of if of else None
-    return Finding(name, verdict, value, limit, of, gate.least, f"{some} of {of} {what}")
-
-
-def _evidence(
-    name: str, gate: AnyGate, rate: float, counts: tuple[int, int], alpha: float
-) -> Finding:
-    """``counts``: wrong, and all."""
-    some, of = counts
-    what = "rows failed" if name == "errors" else "labels say wrong"
-    said = f"{some} of {of} {what}, the limit is {100 * rate:.3g} %"
-    fails = log_evidence(rate, some, of) >= -math.log(alpha)
-    value = some / of if of else None
-    return Finding(name, "fails" if fails else "holds", value, rate, of, gate.least, said)
-
-
 def _quality(rollout: Rollout, gate: AnyGate, reports: Reports) -> Finding:
     """Half of alpha each: against other versions' labels of the same time, or of former times."""
     alpha, limit = rollout.order.gates.alpha / 2, float(gate.limit or 0)
@@ -189,7 +158,7 @@ def _quality(rollout: Rollout, gate: AnyGate, reports: Reports) -> Finding:
         needs: Verdict = "open" if gate.least else "holds"
         return Finding("quality", needs, None, limit, 0, gate.least, said, "cannot judge")
     counts = (reports.wrong, reports.labels)
-    return _evidence("quality", gate, rollout.rate, counts, alpha)
+    return evidence("quality", gate, rollout.rate, counts, alpha=alpha, what="labels say wrong")
 
 
 def _latency(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
@@ -198,7 +167,7 @@ def _latency(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
     if not found.windows:
         said = "no windows of the version beside others of the same device or hardware"
         if not fails:
-            return _cannot("latency", gate, said)
+            return cannot("latency", gate, said)
     said = f"{_times(found.ratio)} as long as before, in {found.windows} windows of"
     said += f" {found.devices} devices (99th percentile at most {_ms(found.new_p99_ms)}, before"
     said += f" {_ms(found.old_p99_ms)})"
@@ -210,14 +179,14 @@ def _latency(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
 
 def _scores(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
     judged = otherwise.shifted(arms, float(gate.limit or 0))
-    said = f"a share of answers or scores changed by {_percent(judged.value)} on"
+    said = f"a share of answers or scores changed by {points(judged.value)} on"
     said += f" {judged.devices} devices, against {judged.controls} on other versions"
     return _judged("scores", gate, judged, alpha, said, sample=judged.devices)
 
 
 def _estimate(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
     judged = otherwise.less_right(arms, float(gate.limit or 0), alpha)
-    said = f"scores promise {_percent(judged.value)} more errors on {judged.devices} devices"
+    said = f"scores promise {points(judged.value)} more errors on {judged.devices} devices"
     said += f" than on {judged.controls} on other versions"
     return _judged("estimate", gate, judged, alpha, said, sample=judged.devices)
 
@@ -226,21 +195,12 @@ def _judged(
     name: str, gate: AnyGate, judged: Judged, alpha: float, said: str, *, sample: int
 ) -> Finding:
     if judged.cannot:
-        return _cannot(name, gate, judged.cannot)
+        return cannot(name, gate, judged.cannot)
     fails = judged.log_e >= -math.log(alpha)
-    if judged.interval is not None:
-        low, high = judged.interval
-        said += f"; the difference is {100 * low:+.2g} to {100 * high:+.2g} points"
+    said += within(judged.interval)
     return Finding(
         name, "fails" if fails else "holds", judged.value, float(gate.limit or 0), sample,
         gate.least, said, interval=judged.interval,
-    )  # fmt: skip
-
-
-def _cannot(name: str, gate: AnyGate, why: str) -> Finding:
-    return Finding(
-        name, "holds", None, float(gate.limit or 0), 0, gate.least, f"cannot judge: {why}",
-        "cannot judge",
     )  # fmt: skip
 
 
@@ -250,40 +210,3 @@ def _times(ratio: float | None) -> str:
 
 def _ms(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g} ms"
-
-
-def _percent(value: float | None) -> str:
-    return "an unknown share" if value is None else f"{100 * value:.2g} points"
-
-
-def _in_time(finding: Finding, gate: AnyGate, waited_ms: int) -> Finding:
-    """With too small a sample a gate says nothing yet; past its deadline that is a failure."""
-    if finding.sample >= gate.least:
-        return _with_state(finding)
-    late = waited_ms > 1000 * gate.deadline_s
-    said = f"{finding.said}; a sample of {finding.sample}, {gate.least} are needed"
-    said = f"{said}, {gate.deadline_s:g} s are over" if late else said
-    return _with_state(replace(finding, verdict="fails" if late else "open", said=said))
-
-
-def _with_state(finding: Finding) -> Finding:
-    """A verdict in words; one who cannot judge says so for as long as nothing else is the case."""
-    states: dict[Verdict, State] = {"holds": "passing", "open": "waiting", "fails": "failed"}
-    if finding.state == "cannot judge" and finding.verdict == "holds":
-        return finding
-    return replace(finding, state=states[finding.verdict])
-
-
-def log_evidence(rate: float, wrong: int, rows: int) -> float:
-    """log of the mean over bets: 1 in the mean while the error rate is at most ``rate``.
-
-    The bets are fixed, so the evidence of all rows is that of their sum: nothing has to be kept.
-    """
-    if not rows:
-        return 0.0
-    if rate <= 0:
-        return math.inf if wrong else 0.0
-    if rate >= 1:
-        return 0.0
-    log_e = ErrorDetector(rate).log_e(np.asarray(float(wrong)), np.asarray(float(rows)))
-    return float(np.logaddexp.reduce(log_e)) - math.log(len(log_e))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -75,6 +76,13 @@ class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             against devices on other versions; sequential test at ``alpha``; sample: devices.
         estimate: the error rate that scores promise may be this much above that of devices on other
             versions; sequential test at ``alpha``; sample: devices.
+        agreement, shadow_failures: of a candidate in the shadow: at most this share of its answers
+            differs from the live version's, or is missing; goes on once that is shown at ``alpha``,
+            fails once the contrary is, or at the deadline; sample: rows.
+        shadow_scores: at most this share of its scores is 0.125 or more from the live version's
+            (values: standard deviations); sequential test at ``alpha``; sample: scores.
+        shadow_latency: it may take this many times as long on the same calls, in a thread of the
+            lowest priority; sequential test at ``alpha``; sample: windows.
         alpha: the probability that a gate with a sequential test stops a version that keeps its
             limit, over the whole rollout, however often one looks; of each such gate.
     """
@@ -89,6 +97,10 @@ class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     memory: Gate = Gate(limit=0.1)
     scores: Gate = Gate(limit=0.2)
     estimate: Gate = Gate(limit=0.05)
+    agreement: Gate = Gate(limit=0.05, least=200)
+    shadow_failures: Gate = Gate(limit=0.02, least=200)
+    shadow_scores: Gate = Gate(limit=0.1)
+    shadow_latency: Ratio = Ratio(limit=3.0)
     alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
 
 
@@ -106,6 +118,19 @@ class Wave(Struct, frozen=True):
     share: Share = 0.0
 
 
+class Trying(Struct, frozen=True, kw_only=True):
+    """The candidate runs beside the live version before the first wave.
+
+    Attributes:
+        share: of the requests. answers: it answers these (A/B); else it runs unheard (shadow).
+        on: so many devices.
+    """
+
+    share: Annotated[float, Meta(gt=0, le=1)]
+    answers: bool = False
+    on: Wave = Wave(share=0.1)
+
+
 class Order(Struct, frozen=True, kw_only=True):
     """See the module's docstring.
 
@@ -116,6 +141,7 @@ class Order(Struct, frozen=True, kw_only=True):
         site: the label that names a device's site. zone: the label with its IANA time zone.
         spread_s: each device waits, by its own lot, up to so long.
         approve: a person has to say go before each wave after the first.
+        trial: what the candidate has to show before the first wave; None: nothing.
     """
 
     fleet: Name
@@ -133,10 +159,15 @@ class Order(Struct, frozen=True, kw_only=True):
     slot: Slot | None = None
     spread_s: Seconds = 0.0
     approve: bool = False
+    trial: Trying | None = None
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An order as a file has it; durations and waves as on the command line."""
+    """An order as a file has it; durations and waves as on the command line.
+
+    ``shadow``, ``ab``: the share of requests, 10%, that the candidate is shown, or answers, before
+    the first wave. ``on``: on so many devices, 5 or 10%.
+    """
 
     version: str = ""
     fleet: str = ""
@@ -151,6 +182,9 @@ class File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     site: str = ""
     zone: str = ""
     approve: bool | None = None
+    shadow: str = ""
+    ab: str = ""
+    on: str = ""
     gates: Gates = Gates()
 
 
@@ -244,7 +278,44 @@ def given(found: File) -> dict[str, Any]:
     for name in ("bake", "spread"):
         if getattr(found, name):
             values[f"{name}_s"] = seconds(getattr(found, name))
+    if found.shadow or found.ab or found.on:
+        values["trial"] = _trying(found)
     return values
+
+
+def _trying(found: File) -> Trying:
+    if bool(found.shadow) == bool(found.ab):
+        raise InputFault(
+            "a candidate runs in the shadow or answers a share of the requests, one of the two",
+            advice="Write shadow = 10%, or ab = 20%; on = 5 or on = 10% says on how many devices.",
+        )
+    part = _wave((found.shadow or found.ab).strip())
+    if not part.share:
+        raise InputFault(f"{(found.shadow or found.ab)[:40]!r} is no share", advice="Write 10%.")
+    on = _wave(found.on.strip()) if found.on else Wave(share=0.1)
+    return Trying(share=part.share, answers=bool(found.ab), on=on)
+
+
+def with_limits(gates: Gates, said: Sequence[str]) -> Gates:
+    """``latency=1.5`` or ``drift=off``: gates with other limits. Raises InputFault."""
+    values: dict[str, Any] = {}
+    for text in said:
+        name, equals, limit = text.partition("=")
+        gate = getattr(gates, name.strip(), None) if name.isidentifier() else None
+        if not equals or not isinstance(gate, Gate | Ratio):
+            known = ", ".join(f for f in gates.__struct_fields__ if f != "alpha")
+            raise InputFault(
+                f"{text[:80]!r} names no gate and limit",
+                advice=f"Write for example latency=1.5 or drift=off; gates: {known}.",
+            )
+        try:
+            number = None if limit.strip() == "off" else float(limit)
+            values[name.strip()] = convert(
+                {**msgspec.to_builtins(gate), "limit": number}, type(gate)
+            )
+        except (ValueError, msgspec.ValidationError) as error:
+            raise InputFault(f"gate {text[:80]!r}: {error}") from error
+    return msgspec.structs.replace(gates, **values)
 
 
 def made(**values: Any) -> Order:

@@ -13,8 +13,9 @@ from collections.abc import Container, Iterable
 
 from msgspec.structs import replace
 
-from edge_fleet.rollouts import choosing, gates, selector
-from edge_fleet.rollouts.gates import Finding, Standing
+from edge_fleet.rollouts import choosing, gates, selector, trying
+from edge_fleet.rollouts.finding import Finding
+from edge_fleet.rollouts.gates import Standing
 from edge_fleet.rollouts.order import Order, Refused
 from edge_fleet.rollouts.state import (
     ACTIVE,
@@ -54,6 +55,8 @@ def step(rollout: Rollout, reports: Reports, now_ms: int) -> tuple[Rollout, tupl
     """What the rollout is now, and what is to be asked of devices."""
     rollout = replace(rollout, rate=gates.former_rate(rollout, reports))
     match rollout.phase:
+        case "running" if trying.at_hand(rollout):
+            rollout = _tried(rollout, reports, now_ms)
         case "running":
             rollout = _advance(_joined(rollout, reports, now_ms), reports, now_ms)
         case "rolling-back":
@@ -75,7 +78,18 @@ def effects(rollout: Rollout, reports: Reports) -> tuple[Want, ...]:
         word = member.former if member.back else order.version
         if seen.word != word:
             found.append(Want(device, order.model, word))
-    return tuple(found)
+    return (*found, *_besides(rollout, reports))
+
+
+def _besides(rollout: Rollout, reports: Reports) -> Iterable[Want]:
+    """What devices of the trial are to run beside the live version and, as was kept, do not."""
+    for device in sorted(rollout.trial.devices if rollout.trial else ()):
+        seen = reports.devices.get(device)
+        if seen is None or device in reports.taken:
+            continue
+        beside = trying.wanted(rollout, device)
+        if seen.beside != beside:
+            yield Want(device, rollout.order.model, "", beside)
 
 
 def selected(order: Order, reports: Reports) -> list[str]:
@@ -200,6 +214,29 @@ def _advance(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     if now_ms - rollout.baking_ms < 1000 * rollout.order.bake_s:
         return rollout
     return _passed(rollout, now_ms)
+
+
+def _tried(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """The candidate beside the live version: on which devices, and whether it may go on."""
+    order = rollout.order
+    free = candidates(rollout.id, order, reports, now_ms)
+    rollout = trying.chosen(rollout, free, len(selected(order, reports)), now_ms)
+    found = gates.findings(rollout, reports, {}, now_ms)
+    verdict = gates.worst(found)
+    if verdict == "fails":
+        return _failed(rollout, reports, found, now_ms)
+    trial = rollout.trial
+    if verdict == "open" or trial is None or not trial.devices:
+        return replace(rollout, baking_ms=0)
+    if not rollout.baking_ms:
+        rollout = replace(rollout, baking_ms=now_ms)
+    if now_ms - rollout.baking_ms < 1000 * order.bake_s:
+        return rollout
+    said = f"the candidate holds beside the live version on {len(trial.devices)} devices"
+    over = replace(trial, over=True)
+    after = replace(rollout, trial=over, since_ms=now_ms, baking_ms=0, forgiven=())
+    phase: Phase = "waiting" if order.approve else "running"
+    return _noted(after, phase, said + ("; waits for a person" if order.approve else ""), now_ms)
 
 
 def _passed(rollout: Rollout, now_ms: int) -> Rollout:

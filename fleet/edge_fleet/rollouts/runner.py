@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from edge_contract import messages
@@ -132,7 +133,13 @@ def wished(before: Wish | None, want: Want, heard: int, now_ms: int) -> Wish:
     """The next wish for a device; what it is to follow of other models stays. Pure."""
     former = facts.desired_of(before)
     revision = max(former.revision, heard if heard < REVISION_MAX else 0) + 1
-    desired = replace(former, revision=revision, models={**former.models, want.model: want.word})
+    models = {**former.models, want.model: want.word} if want.word else former.models
+    beside = dict(former.beside)
+    if want.beside is None:
+        beside.pop(want.model, None)
+    elif want.beside is not UNSET:
+        beside[want.model] = want.beside
+    desired = replace(former, revision=revision, models=models, beside=beside)
     return Wish(want.device, revision, now_ms, messages.encode(desired))
 
 
@@ -155,7 +162,11 @@ def _with_words(
     """With what was kept since they were read."""
     model = next(one.order.model for one in every if one.id == number)
     devices = {
-        device: replace(seen, word=facts.word_of(wishes.get(device), model))
+        device: replace(
+            seen,
+            word=facts.word_of(wishes.get(device), model),
+            beside=facts.beside_of(wishes.get(device), model),
+        )
         for device, seen in reports.devices.items()
     }
     return replace(reports, devices=devices)

@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct
 
 from edge_fleet.rollouts import choosing, gates, plan
-from edge_fleet.rollouts.gates import Finding
+from edge_fleet.rollouts.finding import Finding
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import Member, Note, Phase, Reports, Rollout, Seen
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edge_contract.errors import MachineFault
+from edge_contract.messages import Beside
 from edge_contract.typed import msgpack_decoder
 from edge_fleet.rollouts.order import Order
-from edge_fleet.rollouts.tallies import Arms
+from edge_fleet.rollouts.tallies import Arms, ShadowTally
 
 SCHEMA = 1
 NOTES_MAX = 100
@@ -49,6 +50,14 @@ class Note(Struct, frozen=True):
     said: str
 
 
+class Trial(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A candidate beside the live version: on which devices, since when; over: it held."""
+
+    began_ms: int
+    devices: dict[str, int] = {}
+    over: bool = False
+
+
 class Rollout(Struct, frozen=True, kw_only=True):
     """A rollout.
 
@@ -59,6 +68,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
             first there were enough labels; None before.
         forgiven: gates that a person passed over in this wave. go: a person let this wave begin.
         reason: why it stands where it does.
+        trial: the candidate beside the live version, where that was ordered and has begun.
     """
 
     schema: int = SCHEMA
@@ -74,6 +84,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     forgiven: tuple[str, ...] = ()
     reason: str = ""
     notes: Annotated[tuple[Note, ...], Meta(max_length=NOTES_MAX)] = ()
+    trial: Trial | None = None
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -86,6 +97,8 @@ class Seen(Struct, frozen=True, kw_only=True):
         heeds: it said that it heard the newest wish.
         word: what it is to follow of the model, as last kept; ``stable`` where nothing was.
         alarms: open drift alarms of the version.
+        beside: what it is to run beside the live version, as last kept. ended: it said that it
+            tried the version beside the live one and ended that.
     """
 
     traits: dict[str, str] = {}
@@ -97,6 +110,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     heeds: bool = True
     word: str = "stable"
     alarms: int = 0
+    beside: Beside | None = None
+    ended: bool = False
 
 
 class Reports(Struct, frozen=True, kw_only=True):
@@ -107,7 +122,8 @@ class Reports(Struct, frozen=True, kw_only=True):
         rows, failed: of the version since the rollout began.
         wrong, labels: of the version since then; ``former_``: of all others of the model.
         beside_wrong, beside_labels: of these others, since then.
-        arms: windows of the version and of others, side by side.
+        arms: windows of the version and of others, side by side. shadows: of the version in the
+            shadow of others, by device, since the rollout began.
     """
 
     devices: dict[str, Seen] = {}
@@ -121,14 +137,19 @@ class Reports(Struct, frozen=True, kw_only=True):
     beside_wrong: int = 0
     beside_labels: int = 0
     arms: Arms = Arms()
+    shadows: dict[str, ShadowTally] = {}
 
 
 class Want(Struct, frozen=True):
-    """An effect: from now on ``device`` is to follow ``word`` of ``model``."""
+    """An effect: from now on ``device`` is to follow ``word`` of ``model``.
+
+    ``beside``: what is to run beside that; None: nothing; unset: what it was.
+    """
 
     device: str
     model: str
     word: str
+    beside: Beside | UnsetType | None = UNSET
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_contract import telemetry
+from edge_contract.aside import DIFFERENCE_BUCKETS
 from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor
 from edge_contract.telemetry import LATENCY_BUCKETS, Record
@@ -37,6 +38,28 @@ class Tally:
     rss_mib: tuple[int, ...] = ()
     scores: Counts | None = None
     bundle: str = ""
+
+
+@dataclass(frozen=True)
+class ShadowTally:
+    """A candidate in the shadow of one device's live version; see ``edge_contract.aside.Shadow``.
+
+    ``calls``, ``live_calls``: by latency, ``[records, LATENCY_BUCKETS]``, of the same calls.
+    """
+
+    rows: int = 0
+    refused: int = 0
+    failed: int = 0
+    skipped: int = 0
+    agreed: int = 0
+    differed: int = 0
+    differences: Counts = field(
+        default_factory=lambda: np.zeros(DIFFERENCE_BUCKETS, dtype=np.int64)
+    )
+    calls: Counts = field(default_factory=lambda: np.zeros((0, LATENCY_BUCKETS), dtype=np.int64))
+    live_calls: Counts = field(
+        default_factory=lambda: np.zeros((0, LATENCY_BUCKETS), dtype=np.int64)
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from rollout_world import MINUTE_MS, began, plant
 
-from edge_fleet.rollouts import gates, plan
+from edge_fleet.rollouts import finding, gates, plan
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import Gate, Gates, Order
 from edge_fleet.rollouts.state import Rollout
@@ -33,7 +33,7 @@ def stopped(rate: float, shown: float, rng: np.random.Generator, looks: int = 15
     for look in range(looks):
         n = int(rng.integers(1, 40))
         wrong, rows = wrong + int(rng.binomial(n, shown)), rows + n
-        if gates.log_evidence(rate, wrong, rows) >= -math.log(ALPHA):
+        if finding.log_evidence(rate, wrong, rows) >= -math.log(ALPHA):
             return look
     return None
 
@@ -140,7 +140,7 @@ def test_evidence_stops_a_version_at_1_over_alpha_and_no_sooner(rng: np.random.G
             for one in gates.findings(rollout, world.reports(), where, world.now_ms)
             if one.gate == "errors"
         ]
-        evidence = math.exp(gates.log_evidence(limit, failed, 1000))
+        evidence = math.exp(finding.log_evidence(limit, failed, 1000))
         assert (found.verdict == "fails") == (evidence >= 1 / ALPHA)
         said.append(found.verdict)
     assert set(said) == {"holds", "fails"}
