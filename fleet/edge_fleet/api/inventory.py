@@ -52,13 +52,13 @@ class Line(Struct, frozen=True):
     running: Mapping[str, str]
 
 
-def lines(tx: Transaction) -> list[Line]:
-    """All of them, by name."""
+def lines(tx: Transaction, after: str = "") -> list[Line]:
+    """All of them that come after this one, by name."""
     counted: dict[str, dict[str, str]] = {}
     for device, model, version in tx.unreported_counted():
         counted.setdefault(device, {})[model] = version
     found = []
-    for row in tx.device_rows():
+    for row in tx.device_rows(after):
         said = _said(row.reported)
         running = counted.get(row.device) or {
             name: model.active for name, model in said.models.items() if model.active

@@ -55,7 +55,7 @@ def read_status(ours: asking.Ours, _: asking.Viewer) -> Response:
     "/devices",
     **describe(
         resources.Page[views.DeviceReport],
-        "Devices by name. A page may hold fewer than `limit`; the list ends where `next` is null.",
+        "Devices by name; the list ends where `next` is null.",
     ),
 )
 def list_devices(
@@ -66,10 +66,13 @@ def list_devices(
     model: asking.Text = "",
     version: asking.Text = "",
     label: asking.Labels = None,
+    search: asking.Text = "",
+    machine: asking.Text = "",
     limit: asking.Limit = 100,
     cursor: asking.Cursor = "",
 ) -> Response:
-    wanted = resources.DeviceFilter(state, model, version, asking.labels(label))
+    labels = asking.labels(label)
+    wanted = resources.DeviceFilter(state, model, version, labels, search, machine)
     budget = reports.budget_of(ours.store.settings())
     with ours.store.reading() as tx:
         return _json(

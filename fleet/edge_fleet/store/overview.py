@@ -27,8 +27,8 @@ class DeviceRow(NamedTuple):
 class OverviewPort(Protocol):
     """This part of ``base.Transaction``."""
 
-    def device_rows(self) -> list[DeviceRow]:
-        """Every device, by name."""
+    def device_rows(self, after: str = "") -> list[DeviceRow]:
+        """Every device after this one, by name."""
         ...
 
     def unreported_counted(self) -> list[tuple[str, str, str]]:

@@ -18,9 +18,10 @@ class OverviewRows:
 
     _connection: Connection
 
-    def device_rows(self) -> list[DeviceRow]:
+    def device_rows(self, after: str = "") -> list[DeviceRow]:
         columns = [devices.c[name] for name in DeviceRow._fields]
-        found = self._connection.execute(select(*columns).order_by(devices.c.device))
+        statement = select(*columns).where(devices.c.device > after).order_by(devices.c.device)
+        found = self._connection.execute(statement)
         return [DeviceRow(*row) for row in found.all()]
 
     def unreported_counted(self) -> list[tuple[str, str, str]]:
