@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from edge_fleet.api import rollout_figures
+from edge_fleet.api.rollout_figures import RolloutFigures
 from edge_fleet.liveness import Liveness, liveness
 from edge_fleet.reports import budget_of, reported_of, status
 from edge_fleet.store.base import Store
@@ -35,6 +37,7 @@ class Figures(Struct, frozen=True):
     running: dict[Running, int]
     alarms: dict[str, int]
     newest_s: float
+    rollouts: list[RolloutFigures]
 
 
 def figures(store: Store, now_ms: int) -> Figures:
@@ -42,6 +45,7 @@ def figures(store: Store, now_ms: int) -> Figures:
     budget = budget_of(store.settings())
     with store.reading() as tx:
         devices, alarms = tx.devices(), tx.open_by_scope()
+        rollouts = rollout_figures.figures(tx, now_ms)
         counted = {(each.device, each.model): each.version for each in tx.all_countings()}
     active = dict(counted)
     for device in devices:
@@ -55,7 +59,7 @@ def figures(store: Store, now_ms: int) -> Figures:
         if device in states
     )
     newest = max((one.seen_ms for one in devices), default=0)
-    return Figures(status(store, now_ms), _bounded(running), alarms, newest / 1000)
+    return Figures(status(store, now_ms), _bounded(running), alarms, newest / 1000, rollouts)
 
 
 def _bounded(running: Counter[Running]) -> dict[Running, int]:
@@ -99,6 +103,7 @@ def families(found: Figures) -> Iterable[Metric]:
         alarms.add_metric([scope], found.alarms.get(scope, 0))
     yield alarms
     yield from _gauges(found)
+    yield from rollout_figures.families(found.rollouts)
     for name, what, value in (
         ("windows", "Telemetry windows stored.", now.windows),
         ("rows", "Predictions that they count.", now.rows),

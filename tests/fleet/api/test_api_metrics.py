@@ -7,16 +7,22 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from api_kit import EVIL, Client
+from fleet_kit import FLEET as FLEET_NAME
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_contract import messages
-from edge_fleet.api import metrics
+from edge_contract.topics import Topics
+from edge_fleet.api import metrics, rollout_figures
 from edge_fleet.options import now_ms
+from edge_fleet.rollouts import order as orders
+from edge_fleet.rollouts import words
+from edge_fleet.rollouts.runner import RolloutRun
+from edge_fleet.rollouts.state import Phase
 from edge_fleet.store.base import ReportSeen
 from edge_fleet.store.sql import SqlStore
 
@@ -77,6 +83,35 @@ def test_versions_that_devices_make_up_are_escaped_and_bounded(
     assert not any(name == "up" for name, _ in found)
 
 
+def test_rollouts_are_told_by_phase_wave_and_what_became_of_their_devices(
+    client: Client, filled: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordered(filled, "device=pi-1")
+    run = RolloutRun(filled, Topics(FLEET_NAME), now_ms)
+    run.step()
+    one = (("model", "boiler"), ("rollout", "1"), ("version", "1.1"))
+    found = samples(client("viewer").get("/metrics").text)
+    assert found["edge_fleet_rollout_wave", one] == 1
+    assert found["edge_fleet_rollout_waves", one] == 2
+    phases = {
+        dict(labels)["phase"]: value
+        for (name, labels), value in found.items()
+        if name == "edge_fleet_rollout_phase"
+    }
+    assert {name for name, value in phases.items() if value} == {"running"}
+    assert len(phases) == len(get_args(Phase)), "one that a rollout leaves falls to 0"
+    devices = {
+        dict(labels)["state"]: value
+        for (name, labels), value in found.items()
+        if name == "edge_fleet_rollout_devices"
+    }
+    assert {name: value for name, value in devices.items() if value} == {"asked": 1}
+    ordered(filled, "device=pi-3")
+    monkeypatch.setattr(rollout_figures, "ROLLOUTS_MAX", 1)
+    told = samples(client("viewer").get("/metrics").text)
+    assert {dict(labels)["rollout"] for name, labels in told if "rollout" in name} == {"2"}
+
+
 def expressions() -> Iterator[tuple[str, str]]:
     for group in yaml.safe_load(ALERTS.read_text())["groups"]:
         for rule in group["rules"]:
@@ -86,7 +121,17 @@ def expressions() -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"]
 
 
-def test_rules_and_panels_use_figures_that_are_there(client: Client) -> None:
+def ordered(store: SqlStore, select: str = "") -> None:
+    made = orders.made(
+        fleet=FLEET_NAME, model="boiler", version="1.1", waves=orders.waves("1,100%"),
+        select=select,
+    )  # fmt: skip
+    with store.transaction() as tx:
+        words.begin(tx, made, "ann", now_ms())
+
+
+def test_rules_and_panels_use_figures_that_are_there(client: Client, filled: SqlStore) -> None:
+    ordered(filled)
     told = names(client("viewer").get("/metrics").text)
     asked = {name for _, each in expressions() for name in NAME.findall(each)}
     assert asked
@@ -166,6 +211,20 @@ tests:
         values: '{heard}x90'
       - series: 'edge_fleet_window_seconds'
         values: '300x90'
+      - series: 'edge_fleet_rollout_phase{{rollout="3",phase="{phase}"}}'
+        values: '1x90'
+      - series: 'edge_fleet_rollout_phase{{rollout="3",phase="finished"}}'
+        values: '0x90'
+      - series: 'edge_fleet_rollout_changed_timestamp_seconds{{rollout="3"}}'
+        values: '60x90'
+      - series: 'edge_fleet_rollout_baking{{rollout="3"}}'
+        values: '0x90'
+      - series: 'edge_fleet_rollout_wave_began_timestamp_seconds{{rollout="3"}}'
+        values: '{began}x90'
+      - series: 'edge_fleet_rollout_devices{{rollout="3",state="silent"}}'
+        values: '{silent}x90'
+      - series: 'edge_fleet_rollout_devices{{rollout="3",state="installed"}}'
+        values: '7x90'
     promql_expr_test:
       - expr: count(ALERTS{{alertstate="firing"}}) by (alertname)
         eval_time: 85m
@@ -174,10 +233,13 @@ tests:
 
 
 @pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("phase", ["running", "halted"])
 def test_rules_fire_where_they_should_and_nowhere_else(
-    promtool: str, tmp_path: Path, bad: bool
+    promtool: str, tmp_path: Path, bad: bool, phase: str
 ) -> None:
-    expected = ["CollectorDown", "ManyOffline", "NothingHeard"] if bad else []
+    rollout = ["RolloutDevicesFail", "RolloutStopped" if phase == "halted" else "RolloutStuck"]
+    phase = phase if bad else "finished"
+    expected = ["CollectorDown", "ManyOffline", "NothingHeard", *rollout] if bad else []
     firing = ", ".join(
         f"{{labels: '{{alertname=\"EdgeFleet{name}\"}}', value: 1}}" for name in expected
     )
@@ -185,7 +247,8 @@ def test_rules_fire_where_they_should_and_nowhere_else(
     file.write_text(
         FIRES.format(
             rules=ALERTS, firing=firing, offline=30 if bad else 3, collector=0 if bad else 1,
-            heard=60 if bad else 5000,
+            heard=60 if bad else 5000, phase=phase, silent=2 if bad else 0,
+            began=-90_000 if bad else 60,
         )
     )  # fmt: skip
     done = subprocess.run(
