@@ -187,13 +187,14 @@ class Watch:
     def hour(self, hour: int, counts: NDArray[np.int64]) -> None:
         """Count one window a device; what crosses starts anew, as when a person resolved it."""
         log_e = self.table.log_e(counts)
+        rows = counts[:, : self.profile.monitors[0].cells].sum(axis=1)
         self._state = advance(self._state, log_e)
         self._note(hour, "device", self.table.levels(self._state), self._reset_device)
         for at, some in enumerate(self._cohorts):
             self._cohort_states[at] = self._groups.advance(
-                self._cohort_states[at], hour + 1, log_e[some]
+                self._cohort_states[at], hour + 1, log_e[some], rows[some]
             )
-        self._fleet_state = self._groups.advance(self._fleet_state, hour + 1, log_e)
+        self._fleet_state = self._groups.advance(self._fleet_state, hour + 1, log_e, rows)
         if self._cohorts:
             logs = np.stack([state.log_m for state in self._cohort_states])
             self._note(hour, "cohort", self.table.levels(logs), self._reset_cohort)

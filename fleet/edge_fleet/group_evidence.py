@@ -108,7 +108,8 @@ class GroupEvidence:
             group = stored.get(name) or _opened(known, name)
             state, latched = _loaded(tx, table, group)
             for slot, some in self._by_slot(windows, ours):
-                state = table.advance(state, slot, log_e[some])
+                rows = np.array([windows[at].rows for at in some])
+                state = table.advance(state, slot, log_e[some], rows)
             threshold = thresholds[group.scope]
             levels = known.table.levels(state.log_m)
             for monitor in np.flatnonzero(levels >= threshold).tolist():

@@ -20,7 +20,7 @@ from edge_fleet.cohorts import NAME_MAX_CHARS, cohort_name, cohorts_of
 from edge_fleet.drift import explain, groups
 from edge_fleet.drift.budget import Budget
 from edge_fleet.drift.edetector import DriftTable
-from edge_fleet.drift.groups import EVERY_DEVICE, GroupTable, Pace
+from edge_fleet.drift.groups import EVERY_DEVICE, GroupState, GroupTable, Pace
 from edge_fleet.evidence import Evidence
 from edge_fleet.library import Library
 from edge_fleet.store.base import Alarm, ReportSeen
@@ -30,6 +30,7 @@ from edge_fleet.windows import window_of
 HOUR_MS = 3_600_000
 START_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS
 PACE = Pace(learn=48, memory=336)
+SIXTY = np.array([60])
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,12 @@ def log_e(table: GroupTable, values: np.ndarray) -> np.ndarray:
     return table.table.log_e(counts)
 
 
+def advance(table: GroupTable, state: GroupState, slot: int, values: np.ndarray) -> GroupState:
+    """With windows ``[windows, rows]``."""
+    rows = np.full(len(values), values.shape[1])
+    return table.advance(state, slot, log_e(table, values), rows)
+
+
 # -- pure ----------------------------------------------------------------------------------
 
 
@@ -56,10 +63,36 @@ def test_without_dependence_a_group_learns_to_add_its_devices_up(
     state = one_number.start()
     for slot in range(1, PACE.learn + 2):
         assert one_number.divisors(state)[0] == max(state.windows_before, state.windows, 1)
-        state = one_number.advance(state, slot, log_e(one_number, rng.normal(size=(20, 60))))
-    state = one_number.advance(state, slot + 1, log_e(one_number, rng.normal(size=(20, 60))))
+        state = advance(one_number, state, slot, rng.normal(size=(20, 60)))
+    state = advance(one_number, state, slot + 1, rng.normal(size=(20, 60)))
     assert state.learnt > PACE.learn
     assert 1 <= one_number.divisors(state)[0] < 4, "20 windows are worth more than 5"
+
+
+@pytest.mark.parametrize("devices", [7, 50, 123])
+def test_what_never_happens_says_nothing_of_how_alike_devices_are(
+    one_number: GroupTable, rng: np.random.Generator, devices: int
+) -> None:
+    """Nothing is ever missing here, whatever the rows: all are busy by day, and two a bit more."""
+    state = one_number.start()
+    for slot in range(1, PACE.learn + 3):
+        rows = 60 if 8 <= slot % 24 < 20 else 20
+        state = advance(one_number, state, slot, rng.normal(size=(devices - 2, rows)))
+        state = advance(one_number, state, slot, rng.normal(size=(2, rows + 7)))
+    assert one_number.divisors(state)[0] < 4
+
+
+def test_a_change_that_takes_days_to_find_is_not_learnt_as_weather(
+    one_number: GroupTable, rng: np.random.Generator
+) -> None:
+    state, threshold = one_number.start(), Budget(1, 3600).log_thresholds({"fleet": 20})["fleet"]
+    rows = np.full(8, 60)
+    for slot in range(1, PACE.learn + 200):
+        moved = rng.normal(0.25 * (slot > PACE.learn), 1.0, size=(8, 60))
+        state = one_number.advance(state, slot, log_e(one_number, moved) / 20, rows)
+        if one_number.table.levels(state.log_m)[0] >= threshold:
+            break
+    assert PACE.learn + 24 < slot < PACE.learn + 96
 
 
 def test_devices_that_move_together_count_as_one(
@@ -73,7 +106,7 @@ def test_devices_that_move_together_count_as_one(
         windows = log_e(one_number, rng.normal(size=(20, 60)) * 0.6 + rhythm)
         # The build's design effect for such a rhythm, so that each device alone keeps the promise.
         windows /= 130
-        state = one_number.advance(state, slot, windows)
+        state = one_number.advance(state, slot, windows, np.full(20, 60))
         added_up = float(np.logaddexp(added_up, 0) + windows.sum(axis=0).max())
         sure |= added_up > threshold
         assert one_number.table.levels(state.log_m)[0] < threshold
@@ -85,13 +118,13 @@ def test_a_group_finds_what_no_device_can(one_number: GroupTable, rng: np.random
     """.1 sigma on each of 200 devices, once it has learnt: within four hours."""
     state, threshold = one_number.start(), Budget(1, 3600).log_thresholds({"fleet": 20})["fleet"]
     for slot in range(1, PACE.learn + 3):
-        state = one_number.advance(state, slot, log_e(one_number, rng.normal(size=(200, 60))))
+        state = advance(one_number, state, slot, rng.normal(size=(200, 60)))
         assert one_number.table.levels(state.log_m)[0] < threshold
     delay = 0
     while one_number.table.levels(state.log_m)[0] < threshold:
         delay += 1
         moved = rng.normal(0.1, 1.0, size=(200, 60))
-        state = one_number.advance(state, slot + delay, log_e(one_number, moved))
+        state = advance(one_number, state, slot + delay, moved)
     assert delay <= 4
     assert slot <= state.began[int(np.argmax(state.log_m))] <= slot + delay
 
@@ -106,7 +139,7 @@ def test_the_chance_of_an_alarm_is_at_most_slots_by_threshold(
         state = one_number.start()
         for slot in range(1, slots + 1):
             for window in rng.integers(0, len(quiet), 3):
-                state = one_number.advance(state, slot, quiet[window : window + 1])
+                state = one_number.advance(state, slot, quiet[window : window + 1], SIXTY)
                 if one_number.table.levels(state.log_m)[0] >= log_threshold:
                     crossed += 1
                     break
@@ -123,12 +156,12 @@ def test_evidence_is_the_same_whole_or_window_by_window(
     """Merging devices is addition: in one batch or in many, in any order, late ones included."""
     state = one_number.start()
     for slot in range(1, 60):
-        state = one_number.advance(state, slot, log_e(one_number, rng.normal(size=(5, 60))))
+        state = advance(one_number, state, slot, rng.normal(size=(5, 60)))
     windows = log_e(one_number, rng.normal(0.2, 1, size=(4, 60)))
-    together = one_number.advance(state, 60, windows)
+    together = one_number.advance(state, 60, windows, np.full(4, 60))
     apart = state
     for slot, at in ((60, 2), (60, 0), (17, 3), (60, 1)):  # one comes with the stamp of long ago
-        apart = one_number.advance(apart, slot, windows[at : at + 1])
+        apart = one_number.advance(apart, slot, windows[at : at + 1], SIXTY)
     assert apart.log_m == pytest.approx(together.log_m, abs=1e-4)
     assert apart.windows == together.windows == 4
     assert apart.slot == 60
@@ -137,7 +170,7 @@ def test_evidence_is_the_same_whole_or_window_by_window(
 def test_a_state_comes_back_as_it_was(one_number: GroupTable, rng: np.random.Generator) -> None:
     state = one_number.start()
     for slot in (5, 6, 9):
-        state = one_number.advance(state, slot, log_e(one_number, rng.normal(size=(3, 60))))
+        state = advance(one_number, state, slot, rng.normal(size=(3, 60)))
     data = groups.save(state, {0: 7})
     loaded, latched = groups.load(data, one_number)
     assert latched == {0: 7}

@@ -9,6 +9,10 @@ at each slot: M <- (M + 1) e with the first window of a slot, M <- M e with ever
 the number of slots begun is a supermartingale at every window (each window's e is at most 1 in the
 mean, given what came before), so Doob's inequality holds as it does for one device (``edetector``).
 
+How many rows a window has is no sign of anything: a fleet that is busy by day has other evidence
+at noon than at night even of what never happens, in proportion to its rows. What is learnt is how
+far windows are off what their rows had let expect.
+
 Devices are not independent: one weather, one daily rhythm moves them all, and a sum over a
 thousand devices would take noon for a change. So a group's evidence is divided by a factor D:
 
@@ -44,6 +48,9 @@ LEARN_SLOTS_MIN = 48
 OUTLIER = 3.0
 """Once a group has learnt, a slot further off than this many standard deviations counts as so far:
 else a change, in the hour in which it comes, would be learnt as what devices have in common."""
+ROUNDING = 1e-5
+"""A probe that varies by less than this share of itself does not vary: what is left is rounding
+in float32, and no sign that devices move together."""
 WINDOWS_MIN = 2
 """A slot with fewer windows says nothing about how devices differ."""
 
@@ -72,10 +79,11 @@ class GroupState:
         log_m: evidence, ``[entries]``.
         run, began: since which slot each entry's evidence has been adding up, and to how much
             (Page's sum: its start is the likeliest beginning of a change), ``[entries]``.
-        slot: the last one; its windows: how many, sums and squares of the probes, ``[probes]``.
+        slot: the last one; its windows: how many, their rows, sums and squares of how far the
+            probes were off the expected, ``[probes]``.
         windows_before: of the slot before.
-        learnt: how many slots were learnt from; of the slot means' running mean and variance, and
-            of the variance that independent devices would have, ``[probes]``.
+        learnt: how many slots were learnt from: the probes' running mean a row, the variance
+            of slots about it, and the variance that independent devices would have, ``[probes]``.
     """
 
     log_m: Singles
@@ -88,6 +96,7 @@ class GroupState:
     within: Singles
     slot: int = 0
     windows: int = 0
+    rows: int = 0
     windows_before: int = 0
     learnt: int = 0
 
@@ -130,21 +139,25 @@ class GroupTable:
             sums=none, squares=none, mean=none, between=none, within=none,
         )  # fmt: skip
 
-    def advance(self, state: GroupState, slot: int, log_e: Floats) -> GroupState:
+    def advance(
+        self, state: GroupState, slot: int, log_e: Floats, rows: NDArray[np.int64]
+    ) -> GroupState:
         """Count windows that came in ``slot``; an earlier slot than the last one is the last one.
 
         Args:
             log_e: log evidence of each window, ``[windows, entries]``; at least one window.
+            rows: how many each has, ``[windows]``.
         """
         begins = slot > state.slot or not state.windows
         if begins:
             state = replace(self._closed(state), slot=max(slot, state.slot))
-        probed = log_e[:, self.probes]
+        off = log_e[:, self.probes] - rows[:, None] * state.mean.astype(np.float64)
         state = replace(
             state,
             windows=state.windows + len(log_e),
-            sums=(state.sums + probed.sum(axis=0)).astype(np.float32),
-            squares=(state.squares + (probed**2).sum(axis=0)).astype(np.float32),
+            rows=state.rows + int(rows.sum()),
+            sums=(state.sums + off.sum(axis=0)).astype(np.float32),
+            squares=(state.squares + (off**2).sum(axis=0)).astype(np.float32),
         )
         together = log_e.sum(axis=0) / self.divisors(state)[self._owners]
         log_m, run, began = state.log_m.astype(np.float64), state.run, state.began
@@ -182,22 +195,24 @@ class GroupTable:
     def _closed(self, state: GroupState) -> GroupState:
         """The slot is over: learn from it how alike its devices are."""
         none = np.zeros(len(self.probes), dtype=np.float32)
-        after = replace(state, windows=0, windows_before=state.windows, sums=none, squares=none)
+        after = replace(
+            state, windows=0, rows=0, windows_before=state.windows, sums=none, squares=none
+        )
         n = state.windows
-        if n < WINDOWS_MIN:
+        if n < WINDOWS_MIN or not state.rows:
             return after
-        x = state.sums.astype(np.float64) / n
-        spread = np.maximum(state.squares.astype(np.float64) / n - x**2, 0.0) * n / (n - 1)
+        apart = state.sums.astype(np.float64) / n
+        rounding = (ROUNDING * state.rows / n * state.mean.astype(np.float64)) ** 2
+        spread = np.maximum(state.squares.astype(np.float64) / n - apart**2, rounding) * n / (n - 1)
         learnt = min(state.learnt + 1, self.pace.memory)
-        weight = 1.0 / learnt
-        apart = x - state.mean
+        weight = 1.0 / (learnt if learnt <= self.pace.learn else self.pace.memory)
         if state.learnt >= self.pace.learn:
             most = OUTLIER * np.sqrt(np.maximum(state.between, state.within))
             apart = np.clip(apart, -most, most)
         return replace(
             after,
             learnt=learnt,
-            mean=(state.mean + weight * apart).astype(np.float32),
+            mean=(state.mean + weight * apart * n / state.rows).astype(np.float32),
             between=((1 - weight) * (state.between + weight * apart**2)).astype(np.float32),
             within=(state.within + weight * (spread / n - state.within)).astype(np.float32),
         )
@@ -214,8 +229,12 @@ class _Saved(Struct, frozen=True, array_like=True):
     windows_before: int
     learnt: int
     latched: dict[int, int]
+    rows: int = 0
 
 
+_LEARNING = 2
+"""Raised whenever what is learnt changes its meaning."""
+_KIND = 256 * _LEARNING + ALGORITHM
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgpack_decoder(_Saved)
 
@@ -229,8 +248,8 @@ def save(state: GroupState, latched: dict[int, int]) -> bytes:
         state.began.astype("<i8").tobytes(),
     )  # fmt: skip
     return _ENCODER.encode(
-        _Saved(ALGORITHM, entries, (a, b, c, d, e), state.slot, state.windows,
-               state.windows_before, state.learnt, latched)
+        _Saved(_KIND, entries, (a, b, c, d, e), state.slot, state.windows,
+               state.windows_before, state.learnt, latched, state.rows)
     )  # fmt: skip
 
 
@@ -240,14 +259,14 @@ def load(data: bytes, table: GroupTable) -> tuple[GroupState, dict[int, int]]:
     log_m, run = (np.frombuffer(each, dtype="<f4").astype(np.float32) for each in saved.entries[:2])
     probes = [np.frombuffer(each, dtype="<f4").astype(np.float32) for each in saved.probes]
     fits = len(log_m) == table.table.entries and len(probes[0]) == len(table.probes)
-    if saved.algorithm != ALGORITHM or not fits:
+    if saved.algorithm != _KIND or not fits:
         return table.start(), dict(saved.latched)
     sums, squares, mean, between, within = probes
     state = GroupState(
         log_m=log_m, run=run,
         began=np.frombuffer(saved.entries[2], dtype="<i8").astype(np.int64),
         sums=sums, squares=squares, mean=mean, between=between, within=within,
-        slot=saved.slot, windows=saved.windows, windows_before=saved.windows_before,
-        learnt=saved.learnt,
+        slot=saved.slot, windows=saved.windows, rows=saved.rows,
+        windows_before=saved.windows_before, learnt=saved.learnt,
     )  # fmt: skip
     return state, dict(saved.latched)
