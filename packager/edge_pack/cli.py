@@ -79,6 +79,14 @@ def build_command(
             "monitored, and the build says which rate it would need."
         ),
     ] = 0.0,
+    min_shift: Annotated[
+        float,
+        typer.Option(
+            help="Least movement of a feature that counts as drift, in standard deviations; 0: "
+            "as little as the data can show. For devices that differ from one another: five "
+            "times the standard deviation of their means."
+        ),
+    ] = 0.0,
     quantize: Annotated[
         str, typer.Option(help=f"A form to take: {', '.join(QUANTIZE)}. auto searches for one.")
     ] = "auto",
@@ -235,7 +243,8 @@ def build_command(
     declared: DeclaredTask = task  # type: ignore[assignment]  # as above
     config = BuildConfig(
         model=as_model(model), data=data, name=name, version=version, out=out, target=target,
-        time_column=time_column, rows_per_hour=rows_per_hour, quantize=mode,
+        time_column=time_column, rows_per_hour=rows_per_hour, min_shift=min_shift,
+        quantize=mode,
         max_flips=share(max_flips, "--max-flips"), max_diff=max_diff, max_metric_drop=drop,
         optimize=aim, batch=batch, recipe=recipe,
         prove_runtime=prove_runtime, runtime=runtime, require=tuple(require or ()),

@@ -42,6 +42,9 @@ class BuildConfig:
         time_column: column that orders the rows in time; held out of the features.
         rows_per_hour: that one device will answer, 0: not declared. A monitor that cannot work at
             that rate is left out, or stops the build with ``strict_data``.
+        min_shift: least movement of a feature or an output that counts as drift, in standard
+            deviations: devices that rest apart by less raise no alarm; 0: what the reference
+            can show.
         quantize: a form to take, or ``auto`` to search for one.
         parameters: of that form, as a recipe has them; a form knows its own for what is not there.
         max_flips: share of rows. max_diff: None takes the default of the model's task.
@@ -75,6 +78,7 @@ class BuildConfig:
     target: str = ""
     time_column: str = ""
     rows_per_hour: float = 0.0
+    min_shift: float = 0.0
     quantize: Quantize = "auto"
     max_flips: float = MAX_FLIPS
     max_diff: float | None = None
@@ -146,6 +150,8 @@ class BuildConfig:
         """What devices will count and may change."""
         if not 0 <= self.rows_per_hour < float("inf"):
             raise InputFault(f"--rows-per-hour {self.rows_per_hour} is not a rate of 0 or more")
+        if not 0 <= self.min_shift < float("inf"):
+            raise InputFault(f"--min-shift {self.min_shift} is not 0 or more standard deviations")
         if not 0 <= self.allow_calibration <= 1 or self.calibration_labels < 1:
             raise InputFault(
                 f"--allow-calibration {self.allow_calibration} by {self.calibration_labels} labels "

@@ -67,6 +67,12 @@ class Refusal:
         )
 
 
+def tolerant(profile: Profile, min_shift: float) -> Profile:
+    """The profile whose monitors take less than ``min_shift`` standard deviations for no change."""
+    monitors = tuple(replace(monitor, tolerance=min_shift) for monitor in profile.monitors)
+    return replace(profile, monitors=monitors)
+
+
 def reckoned(profile: Profile, rows_per_hour: float = 0.0) -> Profile:
     """The profile with its power table; the monitors' tolerances and components are set by it."""
     log_threshold = _digits(math.log(max(len(profile.monitors), 1) * DEVICES * WINDOWS_A_MONTH))

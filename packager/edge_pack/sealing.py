@@ -112,7 +112,8 @@ def _golden(asked: Asked, chosen: Candidate) -> Golden:
 def _profile(
     asked: Asked, chosen: Candidate, config: BuildConfig, notice: Callable[[str], None]
 ) -> bytes:
-    reckoned = power.reckoned(_profiled(asked, chosen, config), config.rows_per_hour)
+    profile = power.tolerant(_profiled(asked, chosen, config), config.min_shift)
+    reckoned = power.reckoned(profile, config.rows_per_hour)
     refusals = power.refused(reckoned)
     if refusals:
         what = power.told(refusals, config.rows_per_hour)

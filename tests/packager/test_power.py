@@ -135,6 +135,20 @@ def test_durations_are_said_in_words(hours: float, said: str) -> None:
     assert power_printing.duration(hours) == said
 
 
+def test_devices_may_rest_apart_where_the_build_says_so(pack: Any) -> None:
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"x": rng.normal(size=900)})
+    model = LinearRegression().fit(frame, frame["x"])
+    built = pack(model, frame, min_shift=0.3)
+    assert built.profile is not None and built.profile.power is not None
+    (x,) = [monitor for monitor in built.profile.monitors if monitor.source == "feature"]
+    assert bets.tolerance(x) == x.tolerance == 0.3
+    weak, strong = (built.profile.power.shifts.index(shift) for shift in (0.25, 0.5))
+    assert x.rows_needed[weak] == 0 and x.rows_needed[strong] > 0, "0: never found"
+    with pytest.raises(InputFault, match="--min-shift -1"):
+        pack(model, frame, min_shift=-1.0)
+
+
 def test_build_and_inspect_print_what_drift_they_will_show(pack: Any) -> None:
     rng = np.random.default_rng(2)
     steps = np.cumsum(rng.normal(size=600)) / 5
