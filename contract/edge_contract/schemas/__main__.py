@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from edge_contract.ports.disk import write_atomic
@@ -11,7 +11,9 @@ from edge_contract.schemas import render
 
 def main() -> None:
     """``python -m edge_contract.schemas [FOLDER]``."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    parser = argparse.ArgumentParser("python -m edge_contract.schemas", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent)
+    folder = parser.parse_args().folder
     for name, text in render().items():
         write_atomic(folder / name, text.encode())
 
