@@ -23,6 +23,7 @@ from edge_fleet import (
     aside_commands,
     backup_commands,
     compact_commands,
+    doctor_commands,
     drift_commands,
     export_commands,
     fetch_commands,
@@ -308,6 +309,7 @@ app.command()(drift_commands.resolve)
 app.command()(backup_commands.backup)
 app.command()(backup_commands.restore)
 app.command()(compact_commands.compact)
+app.command()(doctor_commands.doctor)
 app.command()(fetch_commands.fetch)
 app.command()(report_commands.report)
 app.command()(quality_commands.quality)

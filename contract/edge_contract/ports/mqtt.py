@@ -18,7 +18,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,6 +195,7 @@ class Link:
         """Stay away at least this long after the next loss; set by ``on_down`` at the latest."""
         self._peer_packet_max_bytes: int | None = None
         self._identifiers = True
+        self._offered: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._tickets: dict[tuple[str, int], Ticket] = {}
         self._settled: dict[tuple[str, int], tuple[str, bool]] = {}
@@ -281,6 +282,11 @@ class Link:
         MQTT 5, 3.2.2.3.12. AWS IoT Core does not, and ends a connection that uses one (0xA1).
         """
         return self._identifiers
+
+    @property
+    def offered(self) -> Mapping[str, Any]:
+        """What the last CONNACK said of the broker, as ``MaximumQoS`` (MQTT 5, 3.2.2.3)."""
+        return self._offered
 
     # -- messages --------------------------------------------------------------------------
 
@@ -430,6 +436,7 @@ class Link:
             if self._on_refused:
                 self._on_refused(self._refusal)
             return
+        self._offered = props.json() if props is not None else {}
         self._peer_packet_max_bytes = getattr(props, "MaximumPacketSize", None)
         self._identifiers = getattr(props, "SubscriptionIdentifierAvailable", 1) != 0
         self._since_s = time.monotonic()
