@@ -22,5 +22,9 @@ export const views = {
   "": { menu: "Fleet", load: () => import("./views/overview.js") },
   devices: { menu: "Devices", load: () => import("./views/devices.js") },
   alarms: { menu: "Alarms", load: () => import("./views/alarms.js") },
+  rollouts: { menu: "Rollouts", load: () => import("./views/rollouts.js") },
+  models: { menu: "Models", load: () => import("./views/models.js") },
+  drift: { menu: "Drift", load: () => import("./views/drift.js") },
+  quality: { menu: "Quality", load: () => import("./views/quality.js") },
   events: { menu: "Events", load: () => import("./views/events.js") },
 };

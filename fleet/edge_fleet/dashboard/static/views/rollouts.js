@@ -1,0 +1,306 @@
+// Rollouts: which are under way, how one stands wave by wave and gate by gate, and the words that
+// stop it, let it go on, or take it back.
+import { newKey, post, useGet, usePages } from "../api.js";
+import { html, useCallback, useEffect, useRef, useState } from "../html.js";
+import { useLive } from "../live.js";
+import {
+  Ago, Badge, Card, Dialog, Empty, Facts, Fault, figure, Loaded, Loading, number, Page, Pager, percent,
+  Shares, Table,
+} from "../parts.js";
+import { may } from "../roles.js";
+import { link, refine } from "../router.js";
+
+const PHASES = {
+  running: ["info", "running"], paused: ["warn", "paused"], waiting: ["warn", "waits for a person"],
+  halted: ["bad", "halted"], aborted: ["off", "aborted"], "rolling-back": ["warn", "rolling back"],
+  "rolled-back": ["bad", "rolled back"], finished: ["good", "finished"],
+};
+const ACTIVE = ["running", "paused", "waiting", "rolling-back"];
+const WHERE = {
+  installed: ["good", "installed"], asked: ["info", "under way"], chosen: ["off", "not asked yet"],
+  refused: ["bad", "refused it"], overdue: ["bad", "too late"], silent: ["warn", "silent"],
+  odd: ["bad", "another bundle"], back: ["off", "taken back"],
+};
+const GATES = {
+  installed: "Installed", failures: "Refused on devices", silent: "Silent devices", errors: "Errors", drift: "Drift",
+  quality: "Labelled quality", latency: "Latency", memory: "Memory", scores: "Scores", estimate: "Estimated quality",
+  agreement: "Shadow: same answers", shadow_failures: "Shadow: failures", shadow_scores: "Shadow: scores", shadow_latency: "Shadow: latency",
+};
+const STATES = { waiting: ["info", "waiting"], passing: ["good", "passing"], failed: ["bad", "failed"], "cannot judge": ["off", "cannot judge"] };
+
+export default function Rollouts({ route, me }) {
+  const which = route.parts[1];
+  if (which === "new") return html`<${Start} route=${route} me=${me} />`;
+  if (which) return html`<${One} key=${which} id=${which} me=${me} route=${route} />`;
+  return html`<${List} me=${me} />`;
+}
+
+/** Ask again when the stream tells of a rollout. */
+function useTold(reload) {
+  useLive(useCallback((told) => told.kind.startsWith("rollout") && reload(), [reload]));
+}
+
+function iso(ms) {
+  return ms ? new Date(ms).toISOString() : null;
+}
+
+function Phase({ of }) {
+  const [tone, word] = PHASES[of] ?? ["off", of];
+  return html`<${Badge} tone=${tone}>${word}<//>`;
+}
+
+function List({ me }) {
+  const found = usePages("rollouts", { limit: 50 }, 15_000);
+  useTold(found.reload);
+  const begin = may(me, "operator") && html`<a class="button main" href=${link(["rollouts", "new"])}>Start a rollout</a>`;
+  return html`<${Page} title="Rollouts" actions=${begin}>
+    <${Loaded} of=${found} what="rollouts" empty=${html`<${Empty} title="No rollout yet">A rollout brings a version to some
+      devices, then to more, for as long as nothing speaks against it.<//>`}>
+      ${(items) => html`<${Table} label="Rollouts, newest first" keyOf=${(one) => one.id} rows=${items} columns=${[
+        { name: "No.", right: true, of: (one) => html`<a href=${link(["rollouts", String(one.id)])}>${one.id}</a>` },
+        { name: "Version", of: (one) => html`<a href=${link(["rollouts", String(one.id)])}>${one.model} ${one.version}</a>` },
+        { name: "State", of: (one) => html`<${Phase} of=${one.phase} />` },
+        { name: "Wave", right: true, of: (one) => `${one.wave} of ${one.waves}` },
+        { name: "Asked", right: true, of: (one) => `${number(one.asked)} of ${number(one.members)}` },
+        { name: "Why", wide: true, phone: false, of: (one) => one.reason },
+        { name: "Changed", phone: false, of: (one) => html`<${Ago} at=${iso(one.updated_ms)} />` },
+      ]} /><${Pager} of=${found} what="rollouts" />`}
+    <//>
+  <//>`;
+}
+
+function One({ id, me, route }) {
+  const found = useGet(`rollouts/${encodeURIComponent(id)}`, {}, 5000);
+  useTold(found.reload);
+  const crumbs = html`<a href=${link(["rollouts"])}>Rollouts</a>`;
+  const one = found.data;
+  if (one === null) return html`<${Page} title="Rollout ${id}" crumbs=${crumbs}><${Loaded} of=${found} what="rollout">${() => null}<//><//>`;
+  return html`<${Page} title=${html`${one.model} ${one.version} <${Phase} of=${one.phase} />`} crumbs=${crumbs}
+      actions=${may(me, "operator") && html`<${Words} of=${one} done=${found.reload} />`}>
+    ${found.error && html`<${Fault} error=${found.error} retry=${found.reload} />`}
+    ${one.reason && html`<p class="lead">${one.reason}</p>`}
+    <div class="grid">
+      <${Card} wide title="Waves" note=${`${number(one.selected)} devices are selected${one.order.select ? `: ${one.order.select}` : ""}`}><${Waves} of=${one} /><//>
+      <${Card} wide title="Gates of this wave" note=${one.baking_ms ? html`hold since <${Ago} at=${iso(one.baking_ms)} />` : "all have to hold before the next wave"}><${Gates} of=${one} /><//>
+      <${Card} title="Its devices"><${Shares} label="Devices of the rollout" parts=${Object.entries(one.devices).map(([state, value]) => ({ name: WHERE[state]?.[1] ?? state, value, tone: WHERE[state]?.[0] ?? "off" }))} />
+        ${Object.keys(one.devices).length === 0 && html`<${Empty} title="None was chosen yet" />`}
+        ${one.troubled.length > 0 && html`<h3>In trouble</h3><p class="labels">${one.troubled.map((device) => html`<a href=${link(["devices", device])}>${device}</a> `)}</p>`}<//>
+      <${Card} title="What was ordered"><${Facts} of=${[
+        ["Selection", one.order.select || "every device"], ["A wave is looked at for", span(one.order.bake_s)], ["When a gate fails", POLICIES[one.order.policy]],
+        ["At most at a site", one.order.per_site || ""], ["Between waves", one.order.approve ? "a person says go" : ""],
+        ["Time slot", one.order.slot ? `${clock(one.order.slot.start)} to ${clock(one.order.slot.end)}` : ""],
+        ["Began", html`<${Ago} at=${iso(one.started_ms)} />`], ["Bundle", one.digest ? html`<code>${one.digest.slice(0, 16)}…</code>` : ""],
+      ]} /><//>
+      <${Card} wide title="Devices"><${Members} id=${one.id} route=${route} /><//>
+      <${Card} wide title="What happened"><ol class="list">${one.notes.toReversed().map((note) => html`<li><div class="list-main"><${Phase} of=${note.phase} />
+        <span>wave ${note.wave + 1}</span><span class="soft end"><${Ago} at=${iso(note.at_ms)} /></span></div>${note.said && html`<p class="said">${note.said}</p>`}</li>`)}</ol>
+        ${one.notes.length === 0 && html`<${Empty} title="Nothing yet" />`}<//>
+    </div>
+  <//>`;
+}
+
+const POLICIES = { halt: "halt: ask no more, call back what is under way", rollback: "take the wave back", "rollback-all": "take all of it back", wait: "wait for a person" };
+
+function span(seconds) {
+  if (!seconds) return "no time";
+  return seconds % 3600 === 0 ? `${seconds / 3600} h` : seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`;
+}
+
+function clock(minutes) {
+  return `${String(Math.floor(minutes / 60)).padStart(2, "0")}:${String(minutes % 60).padStart(2, "0")}`;
+}
+
+function Waves({ of }) {
+  const words = { over: "done", "at-hand": "at hand", "to-come": "to come" };
+  return html`<ol class="waves">${of.each.map((wave) => {
+    const mine = Object.values(wave.devices).reduce((a, b) => a + b, 0);
+    const stopped = wave.stage === "at-hand" && ["halted", "aborted", "rolled-back"].includes(of.phase);
+    return html`<li class="wave ${wave.stage} ${stopped ? "stopped" : ""}" aria-current=${wave.stage === "at-hand" ? "step" : undefined}>
+      <p class="wave-head"><b>Wave ${wave.number}</b> <span class="soft">${stopped ? "stopped here" : words[wave.stage]}</span></p>
+      <p>up to ${number(wave.size)} devices</p>
+      ${mine > 0 && html`<div class="meter" role="img" aria-label="${Object.entries(wave.devices).map(([state, n]) => `${n} ${WHERE[state]?.[1] ?? state}`).join(", ")}">
+        ${Object.entries(wave.devices).map(([state, n]) => html`<span class=${WHERE[state]?.[0] ?? "off"} style=${{ flexGrow: n }} title="${n} ${WHERE[state]?.[1] ?? state}"></span>`)}</div>
+        <p class="soft">${Object.entries(wave.devices).map(([state, n]) => `${number(n)} ${WHERE[state]?.[1] ?? state}`).join(", ")}</p>`}
+    </li>`;
+  })}</ol>`;
+}
+
+function Gates({ of }) {
+  if (!of.gates.length) return html`<${Empty} title=${ACTIVE.includes(of.phase) ? "No gate speaks yet" : "It is over"}>${ACTIVE.includes(of.phase) ? "Gates speak once devices of the wave were asked." : ""}<//>`;
+  const ratio = (gate) => gate.gate === "latency" || gate.gate === "shadow_latency";
+  const value = (gate, v) => (v === null ? "–" : ratio(gate) ? `${figure(v)} ×` : percent(v, 1));
+  return html`<${Table} label="Gates" keyOf=${(gate) => gate.gate} rows=${of.gates} columns=${[
+    { name: "Gate", of: (gate) => GATES[gate.gate] ?? gate.gate },
+    { name: "State", of: (gate) => html`<${Badge} tone=${STATES[gate.state]?.[0] ?? "off"}>${STATES[gate.state]?.[1] ?? gate.state}<//>` },
+    { name: "Figure", right: true, of: (gate) => value(gate, gate.value) },
+    { name: gateLimit(of), right: true, of: (gate) => `${gate.gate === "installed" ? "≥" : "≤"} ${value(gate, gate.limit)}` },
+    { name: "Sample", right: true, phone: false, of: (gate) => `${number(gate.sample)}${gate.least ? ` of ${number(gate.least)}` : ""}` },
+    { name: "Says", wide: true, phone: false, of: (gate) => gate.said },
+  ]} />`;
+}
+
+function gateLimit() {
+  return "Limit";
+}
+
+function Members({ id, route }) {
+  const { state = "", wave = "0" } = route.query;
+  const found = usePages(`rollouts/${id}/devices`, { state, wave, limit: 25 }, 15_000);
+  return html`<div class="filters"><label class="field"><span>Where</span><select value=${state} onChange=${(event) => refine(route, { state: event.target.value })}>
+      <option value="">anywhere</option>${Object.entries(WHERE).map(([name, [, word]]) => html`<option value=${name} selected=${name === state}>${word}</option>`)}</select></label></div>
+    <${Loaded} of=${found} what="devices" empty=${html`<${Empty} title="No device" />`}>${(items) => html`<${Table} label="Devices of the rollout" keyOf=${(one) => one.device} rows=${items} columns=${[
+      { name: "Device", of: (one) => html`<a href=${link(["devices", one.device])}>${one.device}</a>` },
+      { name: "Where", of: (one) => html`<${Badge} tone=${WHERE[one.state]?.[0] ?? "off"}>${WHERE[one.state]?.[1] ?? one.state}<//>` },
+      { name: "Wave", right: true, of: (one) => one.wave },
+      { name: "Runs", of: (one) => one.active },
+      { name: "Phase", phone: false, of: (one) => one.phase },
+      { name: "Follows", phone: false, of: (one) => html`${one.follows}${!one.heeds && html` <span class="soft">not heard yet</span>`}` },
+      { name: "Heard", phone: false, of: (one) => html`<${Ago} at=${iso(one.heard_ms)} />` },
+    ]} /><${Pager} of=${found} what="devices" />`}<//>`;
+}
+
+// -- words that steer -------------------------------------------------------------------------------
+
+const SAY = {
+  abort: ["Stop", "Stop this rollout", "No further device is asked, and what is under way is called back. Devices that run the version keep it. It cannot be resumed.", "stop"],
+  rollback: ["Roll back", "Take all of it back", "Every device of the rollout goes back to what it followed before.", "stop"],
+  pause: ["Pause", "Pause this rollout", "No further device is asked until it is resumed; what is under way goes on.", ""],
+  resume: ["Resume", "Resume this rollout", "It goes on where it stopped; a gate that failed is passed over in this wave.", "main"],
+  approve: ["Approve", "Let the next wave begin", "A person's word is what it waits for.", "main"],
+};
+
+function fitting(phase) {
+  if (phase === "running") return ["abort", "pause", "rollback"];
+  if (phase === "paused") return ["abort", "resume", "rollback"];
+  if (phase === "waiting") return ["approve", "abort", "rollback"];
+  if (phase === "halted") return ["resume", "rollback"];
+  return ["rolling-back", "rolled-back"].includes(phase) ? [] : ["rollback"];
+}
+
+function Words({ of, done }) {
+  const [word, ask] = useState(null);
+  return html`${fitting(of.phase).map((one) => html`<button key=${one} class=${SAY[one][3]} onClick=${() => ask(one)}>${SAY[one][0]}</button>`)}
+    ${word && html`<${Say} word=${word} of=${of} onClose=${() => ask(null)} done=${done} />`}`;
+}
+
+function Say({ word, of, onClose, done }) {
+  const [name, title, text, tone] = SAY[word];
+  const [comment, put] = useState("");
+  const [error, say] = useState(null);
+  const [sending, send] = useState(false);
+  const [wish, make] = useState({ key: newKey(), body: null });
+  async function submit(event) {
+    event.preventDefault();
+    // One key for one wish: sent again after a lost answer it is still done once.
+    const mine = wish.body === null || wish.body === comment ? { ...wish, body: comment } : { key: newKey(), body: comment };
+    make(mine);
+    send(true);
+    say(null);
+    try {
+      await post(`rollouts/${of.id}/${word}`, { comment }, mine.key);
+      done();
+      onClose();
+    } catch (fault) {
+      say(fault);
+      send(false);
+    }
+  }
+  return html`<${Dialog} title=${title} onClose=${onClose}><form onSubmit=${submit}>
+    <p><b>${of.model} ${of.version}</b>, wave ${of.wave} of ${of.waves}</p><p class="soft">${text}</p>
+    <label class="field tall"><span>Why (may be empty; kept in the audit)</span><textarea rows="3" maxlength="2000" autofocus value=${comment} onInput=${(event) => put(event.target.value)}></textarea></label>
+    ${error && html`<${Fault} error=${error} />`}
+    <div class="actions"><button type="button" class="quiet" onClick=${onClose}>Cancel</button>
+      <button type="submit" class=${tone || "main"} disabled=${sending}>${sending ? "Sending…" : name}</button></div>
+  </form><//>`;
+}
+
+// -- a new one --------------------------------------------------------------------------------------
+
+function Start({ me }) {
+  const models = useGet("models");
+  const [order, put] = useState({ version: "", waves: "1,5%,25%,100%", select: "", bake: "2h", policy: "halt", per_site: "", approve: false, unchecked: false });
+  const [error, say] = useState(null);
+  const [sending, send] = useState(false);
+  const [asking, ask] = useState(false);
+  const wish = useRef({ key: newKey(), body: "" });
+  const set = (name) => (event) => put({ ...order, [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value });
+  const body = Object.fromEntries(Object.entries({ ...order, per_site: Number(order.per_site) || "" }).filter(([, value]) => value !== "" && value !== false));
+  const preview = usePreview(body);
+  const known = (models.data ?? []).flatMap((model) => model.versions.map((one) => `${model.model}@${one.version}`));
+  async function begin() {
+    const said = JSON.stringify(body);
+    if (wish.current.body !== said) wish.current = { key: newKey(), body: said };
+    send(true);
+    say(null);
+    try {
+      const made = await post("rollouts", body, wish.current.key);
+      location.hash = link(["rollouts", String(made.id)]).slice(1);
+    } catch (fault) {
+      say(fault);
+      send(false);
+      ask(false);
+    }
+  }
+  const crumbs = html`<a href=${link(["rollouts"])}>Rollouts</a>`;
+  if (me && !may(me, "operator")) return html`<${Page} title="Start a rollout" crumbs=${crumbs}><${Empty} title="An operator's token may start one">This one is a ${me.role}'s.<//><//>`;
+  return html`<${Page} title="Start a rollout" crumbs=${crumbs}>
+    <div class="grid"><${Card} title="What, to whom, in which steps">
+      <form class="order" onSubmit=${(event) => { event.preventDefault(); ask(true); }}>
+        <label class="field"><span>Version, as NAME@VERSION</span><input name="version" list="versions" required autocomplete="off" placeholder="pump@2.0" value=${order.version} onInput=${set("version")} />
+          </label><datalist id="versions">${known.map((one) => html`<option value=${one}></option>`)}</datalist>
+        <label class="field"><span>Devices</span><input name="select" autocomplete="off" placeholder="every one; or: site=lyon and hw=aarch64" value=${order.select} onInput=${set("select")} /></label>
+        <label class="field"><span>Waves: devices in all, or a share of those selected</span><input name="waves" required value=${order.waves} onInput=${set("waves")} /></label>
+        <label class="field"><span>Look at each wave for</span><input name="bake" value=${order.bake} placeholder="90s, 15m, 2h, 1d" onInput=${set("bake")} /></label>
+        <label class="field"><span>When a gate fails</span><select name="policy" value=${order.policy} onChange=${set("policy")}>${Object.entries(POLICIES).map(([name, text]) => html`<option value=${name} selected=${name === order.policy}>${text}</option>`)}</select></label>
+        <label class="field"><span>At most so many devices of a site at once (empty: any)</span><input name="per_site" type="number" min="1" value=${order.per_site} onInput=${set("per_site")} /></label>
+        <label class="check"><input type="checkbox" checked=${order.approve} onChange=${set("approve")} /> A person lets each further wave begin</label>
+        <label class="check"><input type="checkbox" checked=${order.unchecked} onChange=${set("unchecked")} /> Do not look whether it is published</label>
+        ${error && html`<${Fault} error=${error} />`}
+        <div class="actions"><button type="submit" class="main" disabled=${!preview.data || preview.data.live === 0 || sending}>${sending ? "Starting…" : "Start…"}</button></div>
+      </form><//>
+    <${Card} title="What it would do now"><${Previewed} of=${preview} wanted=${order.version !== ""} /><//></div>
+    ${asking && preview.data && html`<${Dialog} title="Start this rollout?" onClose=${() => ask(false)}>
+      <p><b>${order.version}</b> goes to ${number(preview.data.selected)} devices, ${number(preview.data.sizes[0])} of them first.</p>
+      <div class="actions"><button class="quiet" onClick=${() => ask(false)}>Cancel</button><button class="main" disabled=${sending} onClick=${begin}>${sending ? "Starting…" : "Start"}</button></div><//>`}
+  <//>`;
+}
+
+/** What the server says an order would do, asked when nobody typed for a moment. */
+function usePreview(body) {
+  const said = JSON.stringify(body);
+  const [state, put] = useState({ data: null, error: null, asking: false });
+  useEffect(() => {
+    if (!body.version) {
+      put({ data: null, error: null, asking: false });
+      return undefined;
+    }
+    let left = false;
+    put((was) => ({ ...was, asking: true }));
+    const timer = setTimeout(async () => {
+      try {
+        const data = await post("rollouts/preview", body, newKey());
+        if (!left) put({ data, error: null, asking: false });
+      } catch (error) {
+        if (!left) put({ data: null, error, asking: false });
+      }
+    }, 350);
+    return () => {
+      left = true;
+      clearTimeout(timer);
+    };
+  }, [said]);
+  return state;
+}
+
+function Previewed({ of, wanted }) {
+  if (!wanted) return html`<${Empty} title="Name a version">Then this says how many devices are meant.<//>`;
+  if (of.error) return html`<${Fault} error=${of.error} />`;
+  if (!of.data) return html`<${Loading} what="preview" />`;
+  const one = of.data;
+  return html`<div aria-live="polite"><p class="lead">${number(one.selected)} devices match${one.selected === 0 ? ": the selection means nobody" : `, ${number(one.live)} were heard of lately`}</p>
+    ${one.taken > 0 && html`<p>${number(one.taken)} are held by another rollout: ${one.taken_by_name.slice(0, 5).join(", ")}</p>`}
+    <${Table} label="Waves" keyOf=${(wave) => wave.at} rows=${one.sizes.map((size, at) => ({ size, at }))} columns=${[{ name: "Wave", of: (wave) => wave.at + 1 }, { name: "Devices in all", right: true, of: (wave) => number(wave.size) }]} />
+    ${one.canaries.length > 0 && html`<h3>First</h3><p class="labels">${one.canaries.slice(0, 12).map((device) => html`<a href=${link(["devices", device])}>${device}</a> `)}${one.canaries.length > 12 && `and ${number(one.canaries.length - 12)} more`}</p>`}
+    ${one.represented.length > 1 && html`<details><summary>By hardware and site</summary><${Table} label="The first wave by hardware and site" keyOf=${(kind) => `${kind.hw}/${kind.site}`} rows=${one.represented} columns=${[
+      { name: "Hardware", of: (kind) => kind.hw || "–" }, { name: "Site", of: (kind) => kind.site || "–" }, { name: "In the first wave", right: true, of: (kind) => number(kind.canaries) }, { name: "Devices", right: true, of: (kind) => number(kind.devices) }]} /></details>`}</div>`;
+}
