@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
 
-from edge_contract import aside, messages
+from edge_contract import aside
 from edge_contract.errors import InputFault
-from edge_fleet import asides
+from edge_fleet import asides, device_reports
+from edge_fleet.device_reports import device_report, instant, reported_of
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import groups
 from edge_fleet.drift.budget import Budget, Part
@@ -24,18 +24,21 @@ from edge_fleet.drift.groups import GroupTable, Pace
 from edge_fleet.evidence import load_state, streams
 from edge_fleet.library import Library
 from edge_fleet.liveness import liveness
-from edge_fleet.store.api import Counting
-from edge_fleet.store.base import Alarm, AsideKind, Detector, Device, Store, Transaction
+from edge_fleet.store.base import Alarm, AsideKind, Device, Store, Transaction
 from edge_fleet.views import (
     AlarmReport,
     DeviceReport,
     Drift,
     FaultReport,
     Level,
-    ModelOnDevice,
     Status,
     UnknownBundle,
 )
+
+__all__ = [
+    "LN10", "accuracy", "alarm_report", "budget_of", "device_report", "devices", "drift",
+    "instant", "reported_of", "resolve", "resolve_within", "shadow", "status",
+]  # fmt: skip
 
 LN10 = math.log(10)
 UNKNOWN_SHOWN = 50
@@ -43,16 +46,6 @@ COLLECTOR_LATE_S = 30.0
 """A collector leaves a sign of life every 10 s."""
 WINDOW_SLACK = 0.8
 """Windows shorter than this share of the declared length break the promise."""
-
-
-def instant(ms: int | None) -> str | None:
-    """ISO 8601 in UTC, to the second; None for never or a time no calendar holds."""
-    if not ms:
-        return None
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def budget_of(settings: Mapping[str, str]) -> Budget:
@@ -109,16 +102,7 @@ def status(store: Store, now_ms: int) -> Status:
 
 def devices(store: Store, now_ms: int) -> tuple[DeviceReport, ...]:
     """Every device with its models."""
-    budget = budget_of(store.settings())
-    with store.reading() as tx:
-        known, detectors, alarms = tx.devices(), tx.all_detectors(), tx.alarms(open_only=True)
-    counted: dict[str, list[Detector]] = {}
-    for detector in detectors:
-        counted.setdefault(detector.device, []).append(detector)
-    return tuple(
-        device_report(device, counted.get(device.device, []), alarms, now_ms, budget)
-        for device in known
-    )
+    return device_reports.every(store, now_ms, budget_of(store.settings()))
 
 
 def drift(store: Store, now_ms: int, *, closed: bool = False) -> Drift:
@@ -209,62 +193,6 @@ def _notes(devices: Iterable[Device], budget: Budget, collecting: bool) -> Itera
         )
     if any(device.dropped for device in devices):
         yield "devices dropped records from full spools: see `edge-fleet devices`"
-
-
-def device_report(
-    device: Device,
-    detectors: Sequence[Detector | Counting],
-    alarms: Iterable[Alarm],
-    now_ms: int,
-    budget: Budget,
-) -> DeviceReport:
-    """One device: ``detectors`` are its own, ``alarms`` may be of others as well."""
-    reported = reported_of(device)
-    open_alarms = [alarm for alarm in alarms if alarm.device == device.device]
-    return DeviceReport(
-        device=device.device,
-        state=liveness(device, now_ms, budget.window_s),
-        boot=device.boot,
-        agent=device.agent,
-        machine=reported.hardware.machine if reported else "",
-        freshness=reported.freshness if reported else "",
-        labels=dict(reported.labels) if reported else {},
-        rows=device.rows,
-        windows=device.windows,
-        dropped=device.dropped,
-        last_seen=instant(device.seen_ms),
-        models=tuple(_models(reported, detectors, open_alarms)),
-    )
-
-
-def reported_of(device: Device) -> messages.Reported | None:
-    """What it reported last; None where it never did, or in a way not known here."""
-    if not device.reported:
-        return None
-    try:
-        return messages.decode(device.reported, messages.Reported)
-    except InputFault:  # kept by a newer edge-fleet
-        return None
-
-
-def _models(
-    reported: messages.Reported | None,
-    detectors: Sequence[Detector | Counting],
-    alarms: Sequence[Alarm],
-) -> Iterable[ModelOnDevice]:
-    phases = dict(reported.models) if reported else {}
-    newest = {detector.model: detector for detector in detectors}
-    for name in sorted(set(phases) | set(newest)):
-        ours = [detector for detector in detectors if detector.model == name]
-        report = phases.get(name)
-        yield ModelOnDevice(
-            model=name,
-            version=report.active if report else newest[name].version,
-            phase=report.phase if report else "",
-            rows=sum(detector.rows for detector in ours),
-            windows=sum(detector.windows for detector in ours),
-            open_alarms=sum(alarm.model == name for alarm in alarms),
-        )
 
 
 def _levels(tx: Transaction, threshold: float) -> Iterable[Level]:

@@ -5,10 +5,13 @@ Times are ISO 8601 in UTC; None stands for what is not known.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from edge_fleet.drift.budget import Part, Scope
 from edge_fleet.drift.explain import CellChange, DeviceShare
+from edge_fleet.following import Follows
 from edge_fleet.liveness import Liveness
 
 
@@ -66,7 +69,14 @@ class Status(Struct, frozen=True):
 
 
 class ModelOnDevice(Struct, frozen=True):
-    """One model of a device; ``phase`` is "" when the device has not reported it."""
+    """One model of a device; ``phase`` is "" when the device has not reported it.
+
+    Attributes:
+        wanted: version, or ``stable`` or ``candidate``: what the channel says. follows, said: how
+            the device stands to that, and why; "" where it does not report the model.
+        digest: of the bundle that it says it runs. signed: a channel of the fleet named that
+            bundle; None: not known.
+    """
 
     model: str
     version: str
@@ -74,10 +84,50 @@ class ModelOnDevice(Struct, frozen=True):
     rows: int
     windows: int
     open_alarms: int
+    wanted: str = ""
+    follows: Follows | Literal[""] = ""
+    said: str = ""
+    digest: str = ""
+    signed: bool | None = None
+
+
+class Inventory(Struct, frozen=True, kw_only=True):
+    """What a device said of its machine; None and "": it did not say.
+
+    Attributes:
+        synchronised: a time service keeps its clock. clock_offset_s: how far that was ahead of the
+            server's when a report came, network and all.
+        disk_free_bytes, disk_total_bytes: where it keeps its models and records.
+        spool_bytes, spool_max_bytes: of records that wait there, and how many may.
+        temperature_c: of its hottest zone. signs: what slows it down, in words.
+        reported: when the report came that says all this.
+    """
+
+    system: str = ""
+    python: str = ""
+    onnxruntime: str = ""
+    cpus: int | None = None
+    ram_bytes: int | None = None
+    synchronised: bool | None = None
+    clock_offset_s: float | None = None
+    disk_free_bytes: int | None = None
+    disk_total_bytes: int | None = None
+    spool_bytes: int | None = None
+    spool_max_bytes: int | None = None
+    temperature_c: float | None = None
+    signs: tuple[str, ...] = ()
+    reported: str | None = None
 
 
 class DeviceReport(Struct, frozen=True):
-    """One device."""
+    """One device.
+
+    Attributes:
+        seen_ms: when it was last heard of, in milliseconds; 0 for never.
+        follows, said: how it stands to what it is to follow (``following``), and why.
+        wanted_revision, revision: of its newest wish, 0 for none; that it says it has heard.
+        channel: that it says it follows.
+    """
 
     device: str
     state: Liveness
@@ -91,6 +141,13 @@ class DeviceReport(Struct, frozen=True):
     dropped: int
     last_seen: str | None
     models: tuple[ModelOnDevice, ...]
+    seen_ms: int = 0
+    follows: Follows = "unknown"
+    said: str = ""
+    wanted_revision: int = 0
+    revision: int = 0
+    channel: str = ""
+    inventory: Inventory = Inventory()
 
 
 class AlarmReport(Struct, frozen=True):

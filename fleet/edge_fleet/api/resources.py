@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from edge_fleet.api import cursors, tokens
 from edge_fleet.api.inventory import Line, lines
+from edge_fleet.device_reports import states_of
 from edge_fleet.drift.budget import Budget
 from edge_fleet.liveness import Liveness, liveness
 from edge_fleet.reports import alarm_report, device_report, instant
@@ -178,9 +179,10 @@ def _described(
     opened: dict[str, list[Alarm]] = {}
     for alarm in tx.alarms_on(names):
         opened.setdefault(alarm.device, []).append(alarm)
+    states = states_of(tx, names)
     for one in some:
         counts, alarms = counted.get(one.device, []), opened.get(one.device, [])
-        yield device_report(one, counts, alarms, now_ms, budget)
+        yield device_report(one, counts, alarms, now_ms, budget, states=states)
 
 
 def alarms(
