@@ -118,7 +118,7 @@ def _unheard(order: Order, reports: Reports) -> list[tuple[AnyGate, Finding]]:
             "shadow_scores", gates.shadow_scores, float(gates.shadow_scores.limit or 0),
             (far, scores), alpha=alpha, what=f"scores are {FAR:g} or more apart",
         )),
-        (gates.shadow_latency, _latency(gates.shadow_latency, arms, alpha)),
+        (gates.shadow_latency, _latency("shadow_latency", gates.shadow_latency, arms, alpha)),
     ]  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def _answering(order: Order, reports: Reports) -> list[tuple[AnyGate, Finding]]:
             "quality", gates.quality, right, beside, alpha=alpha, what="labels say wrong",
             least=gates.quality.least,
         )),
-        (gates.latency, _latency(gates.latency, reports.arms, alpha)),
+        (gates.latency, _latency("latency", gates.latency, reports.arms, alpha)),
     ]  # fmt: skip
 
 
@@ -176,15 +176,15 @@ def _shown(name: str, gate: AnyGate, counts: tuple[int, int], alpha: float, said
     return Finding(name, verdict, some / of if of else None, limit, of, gate.least, said)
 
 
-def _latency(gate: AnyGate, arms: Arms, alpha: float) -> Finding:
+def _latency(name: str, gate: AnyGate, arms: Arms, alpha: float) -> Finding:
     found = slower.slower(arms, float(gate.limit or 1))
     fails = found.log_e >= -math.log(alpha)
     if not found.windows:
-        return cannot("latency", gate, "no calls yet beside the live version's")
+        return cannot(name, gate, "no calls yet beside the live version's")
     ratio = "an unknown number of" if found.ratio is None else f"{found.ratio:.2f}"
     said = f"{ratio} times as long as the live version, in {found.windows} windows"
     return Finding(
-        "latency", "fails" if fails else "holds", found.ratio, float(gate.limit or 1),
+        name, "fails" if fails else "holds", found.ratio, float(gate.limit or 1),
         found.windows, gate.least, said,
     )  # fmt: skip
 
