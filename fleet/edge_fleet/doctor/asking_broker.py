@@ -76,7 +76,10 @@ def ask(
     readable = [each.topics for each in granted if each.read]
     writable = [each.topics.replace("+", NOBODY) for each in granted if each.write]
     status, refused = _heard(config, topics, readable, wait_s)
-    desired, missing = _desired(config, topics, wanted[:DESIRED_MAX], wait_s)
+    published = _published(config, topics, wait_s)
+    desired, missing = (
+        _desired(config, topics, wanted[:DESIRED_MAX], wait_s) if published else (0, ())
+    )
     return BrokerFacts(
         url,
         offered=offered,
@@ -92,7 +95,7 @@ def ask(
         desired=desired,
         desired_missing=missing,
         certificate_ms=_certificate(config, wait_s),
-        expiries=_expiries(config, topics, wait_s),
+        expiries=_expiries(config, topics, wait_s) if published else {},
     )
 
 
@@ -166,6 +169,19 @@ def _desired(
     found = _retained(config, topics, list(by_topic), wait_s)
     missing = tuple(device for topic, device in by_topic.items() if topic not in found)
     return (len(found), missing) if found else (0, ())
+
+
+def _published(config: LinkConfig, topics: Topics, wait_s: float) -> bool:
+    """Whether something was ever published here, and may be read."""
+    heard = threading.Event()
+    link = Link(config, on_message=lambda _message: heard.set())
+    with contextlib.closing(_Stopping(link)):
+        try:
+            link.start(wait_s)
+            link.subscribe([topics.metadata(SENTINEL_FILE)]).wait(wait_s)
+        except PeerFault:
+            return False
+        return heard.wait(QUIET_S)
 
 
 def _retained(
