@@ -70,7 +70,8 @@ class Ensemble(Model):
             inputs=self._plan.inputs,
         )
         self.digest = _digest(spec, self._members)
-        self.profile = self.golden = self.observer = self._quick = None
+        self.profile = self.golden = self.observer = None
+        self._quick = self._quick_row = None
         self.tensors = self._last.tensors
         self._read_inputs = Inputs(self.manifest).read
         self._whole = self._last.manifest.task == "tensors"

@@ -53,11 +53,24 @@ class _Visit(AbstractContextManager["Model"]):
         self._strict = strict
 
     def __enter__(self) -> Model:
-        self._place = self._seat._enter(self, self._version, self._strict)
-        return self._place.model
+        seat = self._seat
+        with seat._lock:
+            place = seat._place
+            if place is None or self._version:
+                place = seat._asked(self._version, self._strict)
+            place.since[self] = time.monotonic()
+        self._place = place
+        return place.model
 
     def __exit__(self, *_raised: object) -> None:
-        self._seat._leave(self._place, self)
+        seat, place = self._seat, self._place
+        with seat._lock:
+            del place.since[self]
+            left = place.retired and not place.since
+            if left:
+                seat._leaving.remove(place)
+        if left:
+            seat._retire(place)
 
 
 class Live:
@@ -115,17 +128,16 @@ class Live:
         with split.watching(version), _Visit(self, version, strict=False) as model:
             yield model
 
-    def _enter(self, request: object, version: str, strict: bool) -> _Place:
-        with self._lock:
-            place = self._place
-            if version and (place is None or place.model.manifest.version != version):
-                place = self._of_version(version) if strict else self._find(version) or place
-            if place is None:
-                raise MachineFault(
-                    f"model {self.name!r} is not installed",
-                    advice="Publish a version on this device's channel.",
-                )
-            place.since[request] = time.monotonic()
+    def _asked(self, version: str, strict: bool) -> _Place:
+        """What answers a request for ``version``; the lock is held."""
+        place = self._place
+        if version and (place is None or place.model.manifest.version != version):
+            place = self._of_version(version) if strict else self._find(version) or place
+        if place is None:
+            raise MachineFault(
+                f"model {self.name!r} is not installed",
+                advice="Publish a version on this device's channel.",
+            )
         return place
 
     def predict(
@@ -275,15 +287,6 @@ class Live:
         if place.since:
             self._leaving.append(place)
         return not place.since
-
-    def _leave(self, place: _Place, request: object) -> None:
-        with self._lock:
-            del place.since[request]
-            left = place.retired and not place.since
-            if left:
-                self._leaving.remove(place)
-        if left:
-            self._retire(place)
 
     def _retire(self, place: _Place) -> None:
         place.model.close()

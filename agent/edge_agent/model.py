@@ -106,7 +106,9 @@ class Model:
         self._check_tensors()
         self.tensors = tuple(output.name for output in session.outputs)
         self._outputs = Outputs(manifest, self.tensors)
-        self._quick = quick.plan(inputs, session, self._outputs)
+        plan = quick.plan(inputs, session, self._outputs)
+        self._quick = plan.answer if plan is not None else None
+        self._quick_row = plan.row if plan is not None else None
 
     @classmethod
     def open(cls, path: str | Path, *, threads: int = 1) -> Model:
@@ -207,25 +209,29 @@ class Model:
         return dict(zip(self.tensors, outputs, strict=True))
 
     def infer_row(self, row: Sequence[float], write: Write) -> Any:
-        """What ``write`` makes of the output tensors for one row of numbers, checked and counted.
+        """What ``write`` makes of the output tensors for one row of finite numbers, counted.
 
         As ``infer``, without copies: ``write`` gets them in the order of ``tensors`` and must not
         keep them. None: ask ``infer``, which says what is wrong if anything is; none was counted.
+
+        Args:
+            row: as many numbers as there are features; that they are finite is looked at already.
 
         Raises MachineFault as ``predict``.
         """
         begin = _now_ns()
         observer = self.observer
         try:
-            answered = self._quick(row, write) if self._quick is not None else None
+            answered = self._quick_row(row, write) if self._quick_row is not None else None
         except EdgeError as error:
             _count_fault(observer, row, error)
             raise
         if answered is None:
             return None
-        batch, reading, made = answered
+        label, score, made = answered
         if observer is not None:
-            observer.observe(batch, reading.labels, reading.scores, _now_ns() - begin)
+            batch = Batch({}, 1, True, b"", (), row)
+            observer.observe(batch, (label,), (score,), _now_ns() - begin)
         return made
 
     def _answer(self, rows: object) -> tuple[Batch, Reading, list[NDArray[Any]]]:
@@ -340,7 +346,7 @@ class Model:
 
     def close(self) -> None:
         """Give the memory back; calls after this raise MachineFault."""
-        self._quick = None
+        self._quick = self._quick_row = None
         self._session.close()
 
     def _check_tensors(self) -> None:

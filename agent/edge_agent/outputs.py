@@ -17,6 +17,8 @@ from edge_contract.errors import InputFault, MachineFault
 from edge_contract.manifest import Label, Manifest
 
 NO_LABEL = -1
+Look = Callable[[Sequence[NDArray[Any]]], "tuple[int, list[float]] | None"]
+"""Index of one row's label, and its scores."""
 
 
 class Prediction(Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
@@ -96,12 +98,25 @@ class Outputs:
             raise InputFault(f"two labels of one name: {', '.join(self._keys[:20])}")
         self._where = {label: i for i, label in enumerate(declared.labels)}
         self._threshold = declared.threshold if len(declared.labels) == 2 else None
+        self._look: Look | None = None
         self.read = self._plan()
         """Interpret the output arrays, in the order of ``tensors``, for a number of rows.
 
         Raises MachineFault when the model answered NaN, infinity, another number of rows, or a
         label that the manifest does not know.
         """
+
+    def figures(self, outputs: Sequence[NDArray[Any]]) -> tuple[int, float]:
+        """One row's label and score, as ``Reading`` has them. Raises as ``read``.
+
+        For who answers with the tensors themselves: no prediction is made where that is quick.
+        """
+        found = self._look(outputs) if self._look is not None else None
+        if found is None:
+            reading = self.read(outputs, 1)
+            return reading.labels[0], reading.scores[0]
+        index, scores = found
+        return index, scores[1 if len(scores) == 2 else index]
 
     @property
     def keeps_arrays(self) -> bool:
@@ -119,29 +134,16 @@ class Outputs:
 
     def _plan_quick(self) -> Callable[[Sequence[NDArray[Any]], int], Reading]:
         """A classifier's reader that is quick with one row: no loop, few calls."""
-        at, label_at, slow = self._scores, self._label, self._classify
-        labels, keys, where, threshold = self._labels, self._keys, self._where, self._threshold
-        two, isfinite = len(keys) == 2, math.isfinite
-        assert at is not None
-        if threshold is not None:
-            label_at = None
+        slow, look = self._classify, self._plan_look()
+        labels, keys = self._labels, self._keys
+        two = len(keys) == 2
+        self._look = look
 
         def read(outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
-            table = outputs[at].tolist()
-            if rows != 1 or len(table) != 1:
+            found = look(outputs) if rows == 1 else None
+            if found is None:
                 return slow(outputs, rows)
-            scores = table[0]
-            if len(scores) != len(keys) or not isfinite(sum(scores)):
-                return slow(outputs, rows)
-            if label_at is not None:
-                given = outputs[label_at]
-                index = where.get(given.item(), NO_LABEL) if given.size == 1 else NO_LABEL
-                if index < 0:
-                    return slow(outputs, rows)
-            elif threshold is not None:
-                index = 1 if scores[1] >= threshold else 0
-            else:
-                index = scores.index(max(scores))
+            index, scores = found
             if two:
                 named = {keys[0]: scores[0], keys[1]: scores[1]}
                 return Reading([Prediction(labels[index], named)], (index,), (scores[1],))
@@ -149,6 +151,32 @@ class Outputs:
             return Reading([Prediction(labels[index], named)], (index,), (scores[index],))
 
         return read
+
+    def _plan_look(self) -> Look:
+        """What a classifier says of one row; None where ``_classify`` has to look."""
+        at, label_at = self._scores, self._label
+        count, where, threshold = len(self._keys), self._where, self._threshold
+        isfinite = math.isfinite
+        assert at is not None
+        if threshold is not None:
+            label_at = None
+
+        def look(outputs: Sequence[NDArray[Any]]) -> tuple[int, list[float]] | None:
+            table = outputs[at].tolist()
+            if len(table) != 1:
+                return None
+            scores: list[float] = table[0]
+            if len(scores) != count or not isfinite(sum(scores)):
+                return None
+            if label_at is not None:
+                given = outputs[label_at]
+                index = where.get(given.item(), NO_LABEL) if given.size == 1 else NO_LABEL
+                return (index, scores) if index >= 0 else None
+            if threshold is not None:
+                return 1 if scores[1] >= threshold else 0, scores
+            return scores.index(max(scores)), scores
+
+        return look
 
     def _classify(self, outputs: Sequence[NDArray[Any]], rows: int) -> Reading:
         assert self._scores is not None

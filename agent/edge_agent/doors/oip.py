@@ -309,6 +309,8 @@ def one_row(body: bytes, form: RowTensor) -> tuple[str, list[float]] | None:
     data = given.data
     if given.name != name or given.shape != shape or len(data) != shape[1]:
         return None
+    if not math.isfinite(sum(data)):
+        return None
     return (request.id, data) if DTYPES[given.datatype] == dtype else None
 
 
