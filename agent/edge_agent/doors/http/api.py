@@ -21,12 +21,18 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
-from msgspec import Struct
 
 from edge_agent import overload, tap
 from edge_agent.desk import Desk
 from edge_agent.doors import oip, plain
 from edge_agent.doors.http import describe, metrics
+from edge_agent.doors.http.lane import (
+    ID_HEADER,
+    INLINE_MAX_BYTES,
+    INLINE_MAX_NS,
+    Known,
+    RowLane,
+)
 from edge_agent.doors.http.protocol import Lane, Request, Response
 from edge_agent.live import Live, NoSuchVersion
 from edge_agent.model import Model
@@ -37,13 +43,8 @@ from edge_contract.messages import Label, LabelsTaken
 
 log = logging.getLogger(__name__)
 
-INLINE_MAX_NS = 1_000_000
-INLINE_MAX_BYTES = 64 * 1024
 LABELS_INLINE_BYTES = 4 * 1024
 """Answered in the loop: a model that takes less than a millisecond, on a small request."""
-RISE = 8
-"""How long a model takes is the least of what was measured lately: a measurement above it raises
-it by an eighth at most, for a busy machine makes any request look long."""
 KNOWN_MAX = 256
 PATH_KEPT_MAX = 256
 HOST_MAX = 255
@@ -60,32 +61,10 @@ _SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _WAIT = re.compile(r"wait=\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
-class Known(Struct):
-    """What was learnt of a model that answers. In the loop and in its threads.
-
-    Attributes:
-        digest: which version it is; the model itself is not held beyond its time.
-        form: what requests are compared with. writer: of answers for one row.
-        took_ns: how long it takes; the first request is never answered in the loop.
-    """
-
-    digest: str
-    form: oip.Form
-    writer: oip.RowWriter
-    took_ns: int = INLINE_MAX_NS + 1
-
-    def add(self, ns: int) -> None:
-        """One request took so long."""
-        most = self.took_ns + self.took_ns // RISE
-        self.took_ns = ns if ns < most else most
-
-
 Work = Callable[[Model, oip.Form, Request, int], Response]
 TakeLabels = Callable[[str, list[Label]], LabelsTaken]
 KEY_HEADER = "edge-key"
 """Names what a request is about: where a candidate answers a share, one key meets one side."""
-ID_HEADER = "edge-prediction-id"
-"""The id of the answer's first row, where the agent gives ids; see ``edge_agent.predictions``."""
 
 
 class Config(NamedTuple):
@@ -124,7 +103,7 @@ class Api:
         self._families = families
         self._desk = Desk("http-model", config.rules, config.threads)
         self._known: dict[tuple[str, str], Known] = {}
-        self._counts: dict[int, int] = {}
+        self._counts = {200: 0}
         self._latencies = metrics.Latencies()
 
     def close(self) -> None:
@@ -139,7 +118,7 @@ class Api:
         except Exception as error:  # noqa: BLE001 - the client gets a word, the log the rest
             found = fault_of(error)
         if isinstance(found, Response):
-            return self._counted(found, begin)
+            return self.counted(found, begin)
         return self._awaited(found, begin)
 
     def lane_of(self, request: Request) -> Lane | None:
@@ -155,47 +134,18 @@ class Api:
             self._check_caller(request)
         except _Status:
             return None
-        lane = functools.partial(self._at_once, request._replace(body=b""), *place[:2], work)
-        plain_json = oip.HEADER_LENGTH not in request.headers
-        return self._row_lane(*place[:2], lane) if work is _infer and plain_json else lane
-
-    def _row_lane(self, name: str, version: str, otherwise: Lane) -> Lane:
-        """As ``otherwise``, for what a device is asked most, one row as JSON: in fewer steps.
-
-        Each step costs twice what it does in a loop of its own: between two requests the kernel
-        and others have had the processor's caches.
-        """
-        key = name, version
-        models, every, values_max = self._models, self._known, self._config.rules.values_max
-
-        def answer(body: bytes) -> Response | None:
-            begin = time.perf_counter_ns()
-            known, seat = every.get(key), models.get(name)
-            if known is None or known.took_ns > INLINE_MAX_NS or len(body) > INLINE_MAX_BYTES:
-                return None
-            tensor = known.form.row
-            if seat is None or seat.split is not None or tensor is None:
-                return otherwise(body)
-            row = oip.one_row(body, tensor)
-            if row is None or len(row[1]) > values_max:
-                return otherwise(body)
-            try:
-                with seat.use(version) as model:
-                    if model.digest != known.digest:
-                        return otherwise(body)
-                    found = model.infer_row(row[1], known.writer)
-                    if found is None:
-                        return otherwise(body)
-                    own = tap.claim(model)
-            except Exception as error:  # noqa: BLE001 - as in ``handle``
-                return self._counted(fault_of(error), begin)
-            if own or row[0]:
-                found = oip.with_id(found, row[0] or own)
-            known.add(time.perf_counter_ns() - begin)
-            headers = ((ID_HEADER, own),) if own else ()
-            return self._counted(Response(200, found, headers=headers), begin)
-
-        return answer
+        general = functools.partial(self._at_once, request._replace(body=b""), *place[:2], work)
+        if work is not _infer or oip.HEADER_LENGTH in request.headers:
+            return general
+        values_max = self._config.rules.values_max
+        return RowLane(
+            place[:2],
+            models=self._models,
+            every=self._known,
+            books=self,
+            otherwise=general,
+            values_max=values_max,
+        ).answer
 
     def _at_once(
         self, like: Request, name: str, version: str, work: Work, body: bytes
@@ -210,28 +160,38 @@ class Api:
             response = self._timed(seat, request, version, work)
         except Exception as error:  # noqa: BLE001 - as in ``handle``
             response = fault_of(error)
-        return self._counted(response, begin)
+        return self.counted(response, begin)
 
     def _is_quick(self, name: str, version: str, body: bytes) -> bool:
         known = self._known.get((name, version))
         quick = known is not None and known.took_ns <= INLINE_MAX_NS
         return quick and len(body) <= INLINE_MAX_BYTES
 
-    def fault(self, status: int, what: str) -> Response:
+    def refusal(self, status: int, what: str) -> Response:
         """The answer for a request that could not be read."""
-        return self._counted(_error(status, what), time.perf_counter_ns())
+        return self.counted(_error(status, what), time.perf_counter_ns())
+
+    def fault(self, error: Exception) -> Response:
+        """As ``fault_of``."""
+        return fault_of(error)
 
     async def _awaited(self, found: Awaitable[Response], begin: int) -> Response:
         try:
             response = await found
         except Exception as error:  # noqa: BLE001 - as in ``handle``
             response = fault_of(error)
-        return self._counted(response, begin)
+        return self.counted(response, begin)
 
-    def _counted(self, response: Response, begin: int) -> Response:
+    def counted(self, response: Response, begin_ns: int) -> Response:
+        """One answer, to a request that was whole at ``begin_ns``."""
         self._counts[response.status] = self._counts.get(response.status, 0) + 1
-        self._latencies.add(time.perf_counter_ns() - begin)
+        self._latencies.add(time.perf_counter_ns() - begin_ns)
         return response
+
+    def counted_ok(self, begin_ns: int) -> None:
+        """One answer of status 200, to a request that was whole at ``begin_ns``."""
+        self._counts[200] += 1
+        self._latencies.add(time.perf_counter_ns() - begin_ns)
 
     # -- routes ------------------------------------------------------------------------------
 
@@ -395,6 +355,7 @@ class Api:
         answers = [
             metrics.Sample(count, {"status": str(status)})
             for status, count in sorted(self._counts.items())
+            if count
         ]
         models = [
             metrics.Sample(

@@ -79,7 +79,7 @@ class HttpDoor:
         about = Config(version, config.token, config.threads, config.rules)
         self._api = Api(about, models, families, labels)
         self._connections = Connections(
-            config.limits, self._api.handle, self._api.fault, self._api.lane_of
+            config.limits, self._api.handle, self._api.refusal, self._api.lane_of
         )
         self._loop = _new_loop()
         self._stopping = asyncio.Event()
