@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from edge_contract import telemetry
 from edge_contract.errors import InputFault
+from edge_contract.telemetry import Record
 from edge_contract.typed import msgpack_decoder
 from edge_fleet import kept, trends
 from edge_fleet.drift import edetector
@@ -151,7 +152,7 @@ class Evidence:
         self, tx: Transaction, known: Known, windows: list[Window], outcome: Outcome, now_ms: int
     ) -> None:
         windows = sorted(windows, key=lambda window: window.key)
-        good, rows = _counts_of(known, windows, outcome.faults)
+        good, records, rows = _counts_of(known, windows, outcome.faults)
         taken = {window.key for window in good}
         tx.mark([window.key for window in windows if window.key not in taken], Counted.REFUSED)
         if not good:
@@ -162,7 +163,7 @@ class Evidence:
         _rearm(tx, known, live.values())
         thresholds = self._thresholds(tx, live.values(), now_ms)
         threshold = thresholds["device"]
-        log_e = known.table.log_e(rows) / _noise(good)
+        log_e = known.table.log_e(rows) / _noise(records)
         outcome.alarms += self._groups.count(
             tx, known, good, log_e, thresholds=thresholds, now_ms=now_ms
         )
@@ -284,30 +285,32 @@ class _History:
 
 def _counts_of(
     known: Known, windows: Sequence[Window], faults: list[Fault]
-) -> tuple[list[Window], NDArray[np.int64]]:
-    """The windows whose counts fit the profile, and the counts, ``[windows, cells]``."""
+) -> tuple[list[Window], list[Record], NDArray[np.int64]]:
+    """The windows whose counts fit the profile, decoded, and the counts, ``[windows, cells]``."""
     try:
         records = [telemetry.decode(window.record) for window in windows]
-        return list(windows), telemetry.counts_of_many(records, known.reference)
+        return list(windows), records, telemetry.counts_of_many(records, known.reference)
     except InputFault:
         pass  # which, and why, is found out one by one
     good: list[Window] = []
+    sound: list[Record] = []
     rows: list[NDArray[np.int64]] = []
     for window in windows:
         try:
-            counts = telemetry.counts_of(telemetry.decode(window.record), known.reference)
+            record = telemetry.decode(window.record)
+            counts = telemetry.counts_of(record, known.reference)
         except InputFault as error:
             faults.append(Fault(window.device, "bad-counts", error.what, window.received_ms))
         else:
             good.append(window)
+            sound.append(record)
             rows.append(counts)
     cells = known.profile.cells
-    return good, np.stack(rows) if rows else np.zeros((0, cells), dtype=np.int64)
+    return good, sound, np.stack(rows) if rows else np.zeros((0, cells), dtype=np.int64)
 
 
-def _noise(windows: Sequence[Window]) -> NDArray[np.float64]:
+def _noise(records: Sequence[Record]) -> NDArray[np.float64]:
     """How many times larger noise makes a window's variance, ``[windows, 1]``; 1 without noise."""
-    records = (telemetry.decode(window.record) for window in windows)
     return np.array([[telemetry.noise_of(record)] for record in records])
 
 
