@@ -12,7 +12,7 @@ from edge_contract import broker_url
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
-from edge_fleet import terminal, token_commands
+from edge_fleet import logs, terminal, token_commands, tracing
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
 from edge_fleet.rollouts import publication
@@ -92,6 +92,7 @@ def api(
     prefix: Annotated[str, typer.Option(help="What all topics begin with.")] = DEFAULT_PREFIX,
     ca_file: Annotated[str, typer.Option(help="TLS authorities of the broker, PEM.")] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
+    log_format: logs.LogFormat = "text",
 ) -> None:
     """Serve the fleet's store over HTTP, until stopped; `serve --http` does it beside a collector.
 
@@ -106,18 +107,17 @@ def api(
 
       edge-fleet api --broker mqtts://plant.server@broker --ca-file ca.pem
     """
-    from edge_fleet import serve as serving  # noqa: PLC0415 (its libraries are an extra)
-
     where = listen(address, cert, key, insecure=insecure, rate=rate)
     from edge_fleet.api import server  # noqa: PLC0415
 
-    serving.log_to_stderr(verbose=verbose)
+    logs.log_to_stderr(verbose=verbose, form=log_format)
     with (
         opened(db) as store,
-        serving.stop_on_signal() as stop,
+        stop_on_signal() as stop,
+        tracing.exporting(store.settings().get("fleet", "")),
         server.running(store, where, _looking(store, broker, prefix, ca_file)) as url,
     ):
-        terminal.print_line(f"serving {store} at {url}")
+        logs.announce(f"serving {store} at {url}")
         stop.wait()
 
 

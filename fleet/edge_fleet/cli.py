@@ -28,6 +28,7 @@ from edge_fleet import (
     export_commands,
     fetch_commands,
     label_commands,
+    logs,
     quality_commands,
     record_commands,
     report_commands,
@@ -152,6 +153,7 @@ def serve(
     http_insecure: api_commands.Insecure = False,
     http_rate: api_commands.PerMinute = api_commands.RATE,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
+    log_format: logs.LogFormat = "text",
 ) -> None:
     """Collect telemetry into a database and watch for drift, until stopped.
 
@@ -195,7 +197,7 @@ def serve(
         if http
         else None
     )
-    serving.log_to_stderr(verbose=verbose)
+    logs.log_to_stderr(verbose=verbose, form=log_format)
     rules = None if triggers is None else trigger_commands.read(triggers)
     with opened(db, create=True) as store:
         store.put_settings({"keep_raw": keep_raw, "keep_hours": keep_hours})
@@ -240,6 +242,7 @@ def broker(
             " which sees changes by itself.",
         ),
     ] = None,
+    log_format: logs.LogFormat = "text",
 ) -> None:
     """Run an MQTT 5 broker for this machine only, until stopped.
 
@@ -253,7 +256,7 @@ def broker(
     """
     if accounts is not None:
         Accounts(accounts).read()
-    serving.log_to_stderr(verbose=False)
+    logs.log_to_stderr(verbose=False, form=log_format)
     embedded = embedded or accounts is not None  # mosquitto would have to be told of each token
     serving.run_broker(port, folder, embedded=embedded, accounts=accounts)
 

@@ -19,7 +19,7 @@ from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import MachineFault
 from edge_contract.ports.mqtt import FILTERS_MAX, Link, LinkConfig, Message, Ticket
 from edge_contract.topics import DEFAULT_PREFIX, Topics
-from edge_fleet import intake, twins
+from edge_fleet import intake, tracing, twins
 from edge_fleet.drift.budget import Budget
 from edge_fleet.error_watch import ErrorWatch
 from edge_fleet.evidence import Evidence, Outcome
@@ -249,7 +249,7 @@ class Collector:
                 return
 
     def _keep(self, batch: Sequence[_Arrived | _Profile | Fault]) -> None:
-        with self._store.transaction() as tx:
+        with tracing.span("collect", messages=len(batch)), self._store.transaction() as tx:
             outcome = self._keep_items(tx, self._read(batch))
         unknown = set(outcome.unknown)
         for profile in batch:

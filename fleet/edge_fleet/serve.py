@@ -1,20 +1,17 @@
 """The long-running commands: the collector and the broker, until a signal stops them.
 
 Guards: SIGTERM and SIGINT end them in order (the batch at hand is kept and acknowledged, the
-broker saves its state), and no child outlives them.
+broker saves its state), a second one at once, and no child outlives them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from edge_contract import broker_url
 from edge_contract.broker_url import BrokerUrl
@@ -22,18 +19,20 @@ from edge_contract.errors import InputFault
 from edge_contract.ports.accounts import Accounts
 from edge_contract.ports.disk import read_bounded
 from edge_contract.topics import Topics
+from edge_fleet import tracing
 from edge_fleet.brokers import running_broker
 from edge_fleet.collector import Collector, CollectorConfig
 from edge_fleet.compaction import Retention, keep_compact
 from edge_fleet.enrolment import Enroller
 from edge_fleet.leader import leading
+from edge_fleet.logs import announce
 from edge_fleet.options import now_ms
 from edge_fleet.rollouts import publication
 from edge_fleet.rollouts.publication import Published
 from edge_fleet.rollouts.runner import RolloutRun
 from edge_fleet.rollouts.runner import running as rolling_out
+from edge_fleet.stopping import stop_on_signal
 from edge_fleet.store.base import Store
-from edge_fleet.terminal import clean, print_line
 from edge_fleet.triggers.delivery import Place
 from edge_fleet.triggers.runner import running
 from edge_fleet.triggers.settings import Settings
@@ -51,40 +50,6 @@ def role_of(text: str) -> Role:
         if text == role:
             return role  # type: ignore[no-any-return]
     raise InputFault(f"--role {text!r} is none of {', '.join(get_args(Role))}")
-
-
-class _CleanFormatter(logging.Formatter):
-    """UTC times, and nothing from a device that a terminal would obey."""
-
-    converter = staticmethod(time.gmtime)
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(clean(line) for line in super().format(record).splitlines())
-
-
-def log_to_stderr(*, verbose: bool) -> None:
-    """Set up logging for a command."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_CleanFormatter("%(asctime)sZ %(levelname)s %(message)s", "%FT%T"))
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, within the ``with`` block."""
-    stop = threading.Event()
-    former = {}
-
-    def ask(_number: int, _frame: Any) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        former[number] = signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def serve(
@@ -113,6 +78,7 @@ def serve(
             ``leader`` only counts, plans and delivers; ``all`` does both.
     """
     with stop_on_signal() as stop, contextlib.ExitStack() as stack:
+        stack.enter_context(tracing.exporting(config.fleet))
         if own_broker is not None:
             port, folder = own_broker
             url, kind = stack.enter_context(
@@ -121,11 +87,11 @@ def serve(
                 )
             )
             config = replace(config, broker=_own_account(url, config.fleet, accounts))
-            print_line(f"broker {url} ({kind})")
+            announce(f"broker {url} ({kind})")
 
         def started() -> None:
             part = "" if config.part is None else f", {config.part}, as number {config.ordinal}"
-            print_line(f"collecting fleet {config.fleet} from {config.broker}{part} into {store}")
+            announce(f"collecting fleet {config.fleet} from {config.broker}{part} into {store}")
 
         collector = Collector(config, store)
         if accounts is not None:
@@ -155,14 +121,14 @@ def serve(
         if http is not None:
             look = config.link("-published", durable=False)
             published = publication.looking(look, Topics(config.fleet, config.prefix))
-            print_line(f"serving {stack.enter_context(_http(store, http, published))}")
+            announce(f"serving {stack.enter_context(_http(store, http, published))}")
         if role == "leader":
             store.claim(config.fleet)
-            print_line(f"leading fleet {config.fleet}, as soon as nobody else does, on {store}")
+            announce(f"leading fleet {config.fleet}, as soon as nobody else does, on {store}")
             stop.wait()
         else:
             collector.run(stop, started)
-    print_line("stopped: everything acknowledged is stored")
+    announce("stopped: everything acknowledged is stored")
 
 
 def _planning(
@@ -214,5 +180,5 @@ def run_broker(
         running_broker(port, folder, embedded=embedded, accounts=accounts, stop=stop) as found,
     ):
         url, kind = found
-        print_line(f"broker {url} ({kind})")
+        announce(f"broker {url} ({kind})")
         stop.wait()

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from edge_contract.errors import EdgeError
 from edge_fleet.api import page_routes, problems, rollout_routes, routes, view_routes
+from edge_fleet.api.access_log import AccessLog
 from edge_fleet.api.changing import Absent, Conflict, Reused
 from edge_fleet.api.described import openapi
 from edge_fleet.api.service import Service
@@ -64,7 +65,7 @@ def application(service: Service) -> ASGIApp:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
-    return Wrapping(app, service)
+    return AccessLog(Wrapping(app, service))
 
 
 def _fault(request: Request, error: Exception) -> Response:
