@@ -15,6 +15,7 @@ from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import logs, terminal, token_commands, tracing
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
+from edge_fleet.stopping import stop_on_signal
 from edge_fleet.rollouts import publication
 
 if TYPE_CHECKING:
