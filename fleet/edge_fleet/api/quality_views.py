@@ -22,7 +22,7 @@ from edge_fleet.quality.estimates import BLIND, Estimate
 from edge_fleet.reports import instant
 from edge_fleet.store.base import AsideKind, Transaction
 
-STEPS_MAX = 42
+STEPS_MAX = 28
 Arrived = list[tuple[int, NDArray[np.int64]]]
 
 

@@ -1,39 +1,40 @@
 // Figures over time with their intervals, and the same as a table.
-import { html } from "../html.js";
+import { html, useLayoutEffect, useRef, useState } from "../html.js";
 import { figure } from "../parts.js";
 import { moment } from "./heatmap.js";
 
-const WIDTH = 760;
-const HEIGHT = 220;
+const HEIGHT = 230;
 const LEFT = 46;
 const FOOT = 22;
 
 /**
  * `series`: [{name, tone, band, points: [{start, value, low, high, note}]}], all of the same starts;
  * value null: none. `band`: draw the interval as an area, else as bars. `line`: {value, name}, a
- * level to compare with. `format`: of a value.
+ * level to compare with. `format`: of a value. `zero`: the scale begins at 0.
  */
-export function Band({ series, line, label, format = figure }) {
+export function Band({ series, line, label, zero, format = figure }) {
+  const at = useRef(null);
+  const [WIDTH, fit] = useState(640);
+  useLayoutEffect(() => {
+    const watch = new ResizeObserver(([one]) => fit(Math.max(260, Math.round(one.contentRect.width))));
+    if (at.current) watch.observe(at.current);
+    return () => watch.disconnect();
+  }, []);
   const all = series.flatMap((one) => one.points.flatMap((p) => [p.value, p.low, p.high]))
     .concat(line ? [line.value] : []).filter((v) => v !== null && v !== undefined);
   if (!all.length) return null;
-  let low = Math.min(...all);
-  let high = Math.max(...all);
-  const pad = Math.max((high - low) * 0.12, Math.abs(high) * 0.01, 1e-6);
-  low -= pad;
-  high += pad;
+  const [low, high, ticks] = scale(zero ? Math.min(0, ...all) : Math.min(...all), Math.max(...all));
   const many = series[0].points.length;
   const x = (at) => LEFT + ((at + 0.5) * (WIDTH - LEFT - 8)) / many;
   const y = (value) => 8 + ((high - value) * (HEIGHT - FOOT - 8)) / (high - low);
-  const ticks = [0, 1, 2, 3].map((n) => low + ((high - low) * (n + 0.5)) / 4);
-  const every = Math.max(1, Math.round(many / 6));
+  const every = Math.max(1, Math.ceil(many / Math.max(2, Math.floor(WIDTH / 90))));
   const starts = series[0].points.map((p) => p.start);
   const daily = many < 2 || Date.parse(starts[1]) - Date.parse(starts[0]) >= 14_400_000;
-  return html`<figure class="band">
-    <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${label}>
+  return html`<figure class="band" ref=${at}>
+    <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" height=${HEIGHT} role="img" aria-label=${label}>
       ${ticks.map((value) => html`<g><line class="rule" x1=${LEFT} x2=${WIDTH - 8} y1=${y(value)} y2=${y(value)} />
         <text x=${LEFT - 6} y=${y(value) + 4} text-anchor="end">${format(value)}</text></g>`)}
-      ${starts.map((start, at) => at % every === 0 && html`<text x=${x(at)} y=${HEIGHT - 6} text-anchor="middle">${daily ? start.slice(5, 10) : start.slice(11, 16)}</text>`)}
+      ${named(starts.map((start) => (daily ? start.slice(5, 10) : start.slice(11, 16))), every).map(([at, text]) => html`<text x=${x(at)} y=${HEIGHT - 6} text-anchor="middle">${text}</text>`)}
       ${line && html`<line class="level" x1=${LEFT} x2=${WIDTH - 8} y1=${y(line.value)} y2=${y(line.value)} />`}
       ${series.map((one) => drawn(one, x, y))}
     </svg>
@@ -47,6 +48,28 @@ export function Band({ series, line, label, format = figure }) {
         ${series.map((one) => html`<td class="right">${told(one.points[at], format)}</td>`)}</tr>`)}</tbody>
     </table></div></details>
   </figure>`;
+}
+
+/** Which places of the axis get a name: none twice, and none too near to the one before. */
+function named(names, every) {
+  const found = [];
+  names.forEach((text, at) => {
+    const last = found.at(-1);
+    if (!last || (at - last[0] >= every && text !== last[1])) found.push([at, text]);
+  });
+  return found;
+}
+
+/** Round bounds around the values, and the round values between them. */
+function scale(least, most) {
+  const span = most - least || Math.abs(most) || 1;
+  const raw = span / 4;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= raw);
+  const low = Math.floor(least / step) * step;
+  const high = Math.max(Math.ceil(most / step) * step, low + step);
+  const ticks = Array.from({ length: Math.round((high - low) / step) + 1 }, (_, n) => low + n * step);
+  return [low, high, ticks];
 }
 
 function told(point, format) {

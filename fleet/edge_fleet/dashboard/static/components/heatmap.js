@@ -87,7 +87,7 @@ export function HeatMap({ map, onPick, picked, label }) {
   const rows = useMemo(
     () => map.features.map((one, row) => html`<div role="row" class="heat-row" key=${`${one.source}/${one.feature}`}>
       <div role="rowheader" class="heat-name"><button class="quiet" data-name=${row}
-        title="${one.feature}: the whole time">${one.feature}${one.alarms > 0 && html`<i class="dot" title="${one.alarms} open alarms"></i>`}</button></div>
+        title="${one.feature}: the whole time">${one.alarms > 0 && html`<i class="dot" role="img" aria-label="${one.alarms} open alarms"></i>`}${one.feature}</button></div>
       ${one.shift.map((value, at) => html`<div
         role="gridcell"
         data-row=${row}

@@ -83,7 +83,7 @@ function BeforeAfter({ map, one, route }) {
     <${Loaded} of=${found} what="histogram">${(data) => html`
       ${data.rows === 0 ? html`<${Empty} title="Fewer than ${data.k} rows came in this time">Nothing is shown of so few.<//>` : html`
         <p class="lead">${data.what}</p>
-        <${Histogram} bars=${data.bars} label="Shares of rows by value, reference and period: ${data.what}" />
+        <${Histogram} bars=${data.bars} label="Shares of rows by value, reference and period: ${data.what}" period="in this time" />
         ${data.left_off > 0 && html`<p class="soft">${number(data.left_off)} further cells are not shown.</p>`}
         <${Facts} of=${[
           ["Rows", number(data.rows)],

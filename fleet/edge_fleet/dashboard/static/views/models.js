@@ -1,5 +1,5 @@
 // Models: their versions and where those are; one version: what it says of itself, how it has been.
-import { useGet } from "../api.js";
+import { nowMs, useGet } from "../api.js";
 import { Band } from "../components/band.js";
 import { Siblings } from "../components/versions.js";
 import { html } from "../html.js";
@@ -70,7 +70,7 @@ function Shown({ of: one }) {
     </div>
     <div class="grid">
       <${Card} title="Rows over time">${one.rows + one.failed + one.refused ? html`<${TimeBars} label="Rows answered, and refused or failed, over time"
-        spans=${one.steps.map((step) => ({ start: step.start, value: step.rows, bad: step.refused + step.failed }))} since=${one.since} until=${one.until} unit="rows" />`
+        spans=${one.steps.map((step) => ({ start: step.start, value: step.rows, bad: step.refused + step.failed }))} since=${one.since} until=${new Date(nowMs()).toISOString()} unit="rows" />`
         : html`<${Empty} title="No row came in this time" />`}<//>
       <${Card} title="Latency over time" note="milliseconds a call">${latency(one)}<//>
       <${Card} title="Why rows were refused or failed">${Object.keys(one.errors).length ? html`<${Table} label="Errors by code" keyOf=${([code]) => code} rows=${Object.entries(one.errors).toSorted((a, b) => b[1] - a[1])}
@@ -116,7 +116,7 @@ function latency(one) {
     points: one.steps.map((step) => ({ start: step.start, value: step[name], low: null, high: null, note: "" })),
   });
   if (one.latency.p50_ms === null) return html`<${Empty} title="No call was timed in this time" />`;
-  return html`<${Band} series=${[of("p50_ms", "first", true), of("p99_ms", "second", true)]} label="Latency over time: median and 99 %, milliseconds" />`;
+  return html`<${Band} series=${[of("p50_ms", "first", true), of("p99_ms", "second", true)]} label="Latency over time: median and 99 %, milliseconds" zero />`;
 }
 
 function ms(value) {

@@ -50,7 +50,7 @@ function Shown({ of: data, route }) {
     <//>
     <${Card} title="What these figures cannot see"><ul class="list blind">${Object.entries(data.blind).filter(([method]) => used.includes(method) || method === "raked").map(([method, text]) => html`<li>
       <p><${Icon} state="info" /> <b>${METHODS[method][0]}</b></p><p>${text}</p>
-      ${method === "raked" && html`<p class="soft">Not drawn here: it takes labelled rows that stay on their machine.
+      ${method === "raked" && html`<p class="soft">Not drawn here: it takes labelled rows that stay on their machine:${" "}
         <code>edge-fleet quality --reference ROWS.csv --answers ANSWERS.csv --target NAME</code></p>`}</li>`)}</ul><//>
     <${Card} title="On what they rest">
       <${Facts} of=${[

@@ -117,7 +117,7 @@ function Waves({ of }) {
     const stopped = wave.stage === "at-hand" && ["halted", "aborted", "rolled-back"].includes(of.phase);
     return html`<li class="wave ${wave.stage} ${stopped ? "stopped" : ""}" aria-current=${wave.stage === "at-hand" ? "step" : undefined}>
       <p class="wave-head"><b>Wave ${wave.number}</b> <span class="soft">${stopped ? "stopped here" : words[wave.stage]}</span></p>
-      <p>up to ${number(wave.size)} devices</p>
+      <p>up to ${number(wave.size)} ${wave.size === 1 ? "device" : "devices"}</p>
       ${mine > 0 && html`<div class="meter" role="img" aria-label="${Object.entries(wave.devices).map(([state, n]) => `${n} ${WHERE[state]?.[1] ?? state}`).join(", ")}">
         ${Object.entries(wave.devices).map(([state, n]) => html`<span class=${WHERE[state]?.[0] ?? "off"} style=${{ flexGrow: n }} title="${n} ${WHERE[state]?.[1] ?? state}"></span>`)}</div>
         <p class="soft">${Object.entries(wave.devices).map(([state, n]) => `${number(n)} ${WHERE[state]?.[1] ?? state}`).join(", ")}</p>`}
@@ -128,19 +128,15 @@ function Waves({ of }) {
 function Gates({ of }) {
   if (!of.gates.length) return html`<${Empty} title=${ACTIVE.includes(of.phase) ? "No gate speaks yet" : "It is over"}>${ACTIVE.includes(of.phase) ? "Gates speak once devices of the wave were asked." : ""}<//>`;
   const ratio = (gate) => gate.gate === "latency" || gate.gate === "shadow_latency";
-  const value = (gate, v) => (v === null ? "–" : ratio(gate) ? `${figure(v)} ×` : percent(v, 1));
+  const value = (gate, v) => (v === null ? "–" : (ratio(gate) ? `${figure(v)} ×` : percent(v, 1)).replace(" ", "\u00a0"));
   return html`<${Table} label="Gates" keyOf=${(gate) => gate.gate} rows=${of.gates} columns=${[
-    { name: "Gate", of: (gate) => GATES[gate.gate] ?? gate.gate },
+    { name: "Gate", of: (gate) => html`${GATES[gate.gate] ?? gate.gate}<span class="phone-only soft">${gate.said}</span>` },
     { name: "State", of: (gate) => html`<${Badge} tone=${STATES[gate.state]?.[0] ?? "off"}>${STATES[gate.state]?.[1] ?? gate.state}<//>` },
     { name: "Figure", right: true, of: (gate) => value(gate, gate.value) },
-    { name: gateLimit(of), right: true, of: (gate) => `${gate.gate === "installed" ? "≥" : "≤"} ${value(gate, gate.limit)}` },
+    { name: "Limit", right: true, of: (gate) => `${gate.gate === "installed" ? "≥" : "≤"}\u00a0${value(gate, gate.limit)}` },
     { name: "Sample", right: true, phone: false, of: (gate) => `${number(gate.sample)}${gate.least ? ` of ${number(gate.least)}` : ""}` },
     { name: "Says", wide: true, phone: false, of: (gate) => gate.said },
   ]} />`;
-}
-
-function gateLimit() {
-  return "Limit";
 }
 
 function Members({ id, route }) {
@@ -163,7 +159,7 @@ function Members({ id, route }) {
 
 const SAY = {
   abort: ["Stop", "Stop this rollout", "No further device is asked, and what is under way is called back. Devices that run the version keep it. It cannot be resumed.", "stop"],
-  rollback: ["Roll back", "Take all of it back", "Every device of the rollout goes back to what it followed before.", "stop"],
+  rollback: ["Roll back", "Take all of it back", "Every device of the rollout goes back to what it followed before.", ""],
   pause: ["Pause", "Pause this rollout", "No further device is asked until it is resumed; what is under way goes on.", ""],
   resume: ["Resume", "Resume this rollout", "It goes on where it stopped; a gate that failed is passed over in this wave.", "main"],
   approve: ["Approve", "Let the next wave begin", "A person's word is what it waits for.", "main"],
@@ -297,7 +293,7 @@ function Previewed({ of, wanted }) {
   if (of.error) return html`<${Fault} error=${of.error} />`;
   if (!of.data) return html`<${Loading} what="preview" />`;
   const one = of.data;
-  return html`<div aria-live="polite"><p class="lead">${number(one.selected)} devices match${one.selected === 0 ? ": the selection means nobody" : `, ${number(one.live)} were heard of lately`}</p>
+  return html`<div aria-live="polite"><p class="lead">${number(one.selected)} devices match${one.selected === 0 ? ": the selection means nobody" : `; ${number(one.live)} of them may begin now`}</p>
     ${one.taken > 0 && html`<p>${number(one.taken)} are held by another rollout: ${one.taken_by_name.slice(0, 5).join(", ")}</p>`}
     <${Table} label="Waves" keyOf=${(wave) => wave.at} rows=${one.sizes.map((size, at) => ({ size, at }))} columns=${[{ name: "Wave", of: (wave) => wave.at + 1 }, { name: "Devices in all", right: true, of: (wave) => number(wave.size) }]} />
     ${one.canaries.length > 0 && html`<h3>First</h3><p class="labels">${one.canaries.slice(0, 12).map((device) => html`<a href=${link(["devices", device])}>${device}</a> `)}${one.canaries.length > 12 && `and ${number(one.canaries.length - 12)} more`}</p>`}
