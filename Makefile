@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test quick check bench powercut lock image aarch64 clean
+.PHONY: help demo test quick check bench powercut soak lock image aarch64 clean
 
 help:
 	@echo "make demo    set up, then run the main job end to end on real data (a minute)"
@@ -12,6 +12,7 @@ help:
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   every benchmark, quickly"
 	@echo "make powercut  cut the power at every call of the agent, every disk, every kill: hours"
+	@echo "make soak    an hour of two collectors, killed again and again: every record is counted once"
 	@echo "make image   build the image from Debian's packages, without a daemon; keep it in build/image"
 	@echo "make aarch64 the agent on an emulated aarch64, its golden outputs against this machine's"
 	@echo "make lock    what the image installs, anew: versions and hashes (locks/)"
@@ -37,6 +38,9 @@ bench: $(VENV)/.installed-dev
 
 powercut: $(VENV)/.installed-dev
 	$(BIN)/python tests/powercut/sweep.py
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python tests/fleet/scale/soaking.py --minutes 60
 
 # Hashes of every file of every version, for any Python and processor: --universal.
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: \
