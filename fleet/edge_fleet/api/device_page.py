@@ -31,8 +31,6 @@ class DeviceDetail(Struct, frozen=True):
     Attributes:
         reported: its last report; None where it never made one. received: when that came.
         desired: what the fleet wants of it; None: what its channel says. wanted: since when.
-        heeds: it said that it knows of ``desired``; None where nothing is wanted.
-        clock_ahead_s: its clock is in the future by so much, at least; None: not known to be.
     """
 
     device: DeviceReport
@@ -40,8 +38,6 @@ class DeviceDetail(Struct, frozen=True):
     received: str | None
     desired: messages.Desired | None
     wanted: str | None
-    heeds: bool | None
-    clock_ahead_s: float | None
 
 
 class CountsView(Struct, frozen=True):
@@ -71,17 +67,12 @@ def detail(tx: Transaction, name: str, now_ms: int, budget: Budget) -> DeviceDet
         return None
     reported, wish = reported_of(found[0]), tx.wish_of(name)
     desired = _desired(wish)
-    ahead_ms = reported.at_ms - found[0].reported_ms if reported else 0
     return DeviceDetail(
         device=report,
         reported=reported,
         received=instant(found[0].reported_ms),
         desired=desired,
         wanted=instant(wish.at_ms) if wish else None,
-        heeds=None
-        if desired is None
-        else reported is not None and reported.revision >= desired.revision,
-        clock_ahead_s=ahead_ms / 1000 if ahead_ms > 0 else None,
     )
 
 

@@ -67,8 +67,8 @@ class OverviewRows:
             )
         )
         return [
-            *(Kept(device, row[0], 1, bytes(row[1])) for row in single.tuples()),
-            *(Kept(device, row[0], row[1], bytes(row[2])) for row in merged.tuples()),
+            *(Kept(device, row[0], 1, bytes(row[1])) for row in single),
+            *(Kept(device, row[0], row[1], bytes(row[2])) for row in merged),
         ]
 
     def wish_of(self, device: str) -> Wish | None:

@@ -109,7 +109,7 @@ export async function get(path, query, signal) {
   const stop = () => own.abort("left");
   signal?.addEventListener("abort", stop);
   try {
-    return await (await request(addressed(path, query), { signal: own.signal })).json();
+    return parsed(await (await request(addressed(path, query), { signal: own.signal })).text());
   } catch (error) {
     if (signal?.aborted) throw new DOMException("left", "AbortError");
     throw error;
@@ -117,6 +117,20 @@ export async function get(path, query, signal) {
     clearTimeout(timer);
     signal?.removeEventListener("abort", stop);
   }
+}
+
+// What a terminal or a reader's eye would obey: control characters but tab and newline, and those
+// that turn the direction of what follows. Shown by number, as `edge-fleet` does in a terminal.
+// eslint-disable-next-line no-control-regex
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** JSON of the server, each text of it made visible. */
+export function parsed(text) {
+  return JSON.parse(text, (_, value) => (typeof value === "string" ? visible(value) : value));
+}
+
+export function visible(text) {
+  return text.replace(UNSEEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** A write. `key`: the same for each repetition of one wish, so that it is done once. */

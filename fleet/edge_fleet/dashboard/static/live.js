@@ -3,7 +3,7 @@
 //
 // Guards: one connection for the page; after a break it goes on after the last thing that was heard
 // (Last-Event-ID), later and later while the server stays away.
-import { hasToken, Problem, request } from "./api.js";
+import { hasToken, parsed, Problem, request } from "./api.js";
 import { useEffect, useState } from "./html.js";
 
 const FIRST_WAIT_MS = 1000;
@@ -87,7 +87,7 @@ async function once(signal, last, heard) {
       heard("");
       for (const one of push(value)) {
         heard(one.id);
-        const told = { kind: one.kind, data: JSON.parse(one.data) };
+        const told = { kind: one.kind, data: parsed(one.data) };
         for (const listener of listeners) listener(told);
       }
     }

@@ -68,6 +68,24 @@ export function Ago({ at }) {
   </time>`;
 }
 
+export function plural(count, word) {
+  return `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+}
+
+const LONG_CHARS = 240;
+const LONG_LINES = 4;
+
+/** A text of any length: the beginning of a long one, and a button for the rest. */
+export function Text({ children }) {
+  const [open, put] = useState(false);
+  const text = String(children ?? "");
+  const start = text.split("\n").slice(0, LONG_LINES).join("\n").slice(0, LONG_CHARS);
+  if (start === text) return html`<span class="detail">${text}</span>`;
+  return html`<span class="detail">${open ? text : `${start}…`}
+    <button class="quiet inline" aria-expanded=${open} onClick=${() => put(!open)}>
+      ${open ? "less" : "more"}</button></span>`;
+}
+
 // -- states --------------------------------------------------------------------------------------
 
 // Shape and word besides colour: a colour alone says nothing to one reader in twelve.
@@ -323,7 +341,7 @@ export function Shares({ label, parts }) {
 }
 
 /** Shares of rows before and after, cell by cell: [{cell, before, after}]. */
-export function Histogram({ bars, label }) {
+export function Histogram({ bars, label, period = "since the change" }) {
   const most = Math.max(...bars.map((one) => Math.max(one.before, one.after)), 1e-9);
   return html`<figure class="histogram">
     <div class="columns" role="img" aria-label=${label}>
@@ -339,7 +357,7 @@ export function Histogram({ bars, label }) {
     </div>
     <div class="ends soft"><span>${bars[0]?.cell}</span><span>${bars.at(-1)?.cell}</span></div>
     <figcaption class="legend soft">
-      <span><i class="before"></i>reference</span><span><i class="after"></i>since the change</span>
+      <span><i class="before"></i>reference</span><span><i class="after"></i>${period}</span>
       <span>up to ${percent(most, 1)} of rows in a cell</span>
     </figcaption>
   </figure>`;

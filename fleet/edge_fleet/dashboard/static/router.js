@@ -23,9 +23,14 @@ export function link(parts, query = {}) {
   return `#/${parts.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
 }
 
-/** The same page with other filters; no new entry in the history. */
+/**
+ * The same page with other filters; no new entry in the history. Upon the address as it is now: a
+ * filter that was typed before another was clicked takes nothing of that back.
+ */
 export function refine(route, query) {
-  history.replaceState(null, "", link(route.parts, { ...route.query, ...query }));
+  const now = parse(location.hash);
+  if (now.parts.join("/") !== route.parts.join("/")) return;
+  history.replaceState(null, "", link(now.parts, { ...now.query, ...query }));
   dispatchEvent(new HashChangeEvent("hashchange"));
 }
 

@@ -4,7 +4,7 @@ import { html, useCallback, useState } from "../html.js";
 import { useLive } from "../live.js";
 import {
   Ago, Badge, Card, Choice, Dialog, Empty, Facts, Fault, figure, Histogram, Loaded, number, Page,
-  Pager, percent, Search,
+  Pager, percent, plural, Search, Text,
 } from "../parts.js";
 import { may } from "../roles.js";
 import { link, refine } from "../router.js";
@@ -58,7 +58,7 @@ export function AlarmList({ items }) {
           <span class="soft end">opened <${Ago} at=${one.opened} /></span>
         </div>
         <p class="soft">${one.what}</p>
-        ${one.under > 0 && html`<p class="soft">${number(one.under)} alarms of devices are under it.</p>`}
+        ${one.under > 0 && html`<p class="soft">${plural(one.under, "alarm")} of devices under it.</p>`}
       </li>`;
     })}
   </ul>`;
@@ -91,6 +91,7 @@ function Alarm({ id, me }) {
           <tbody>${one.cells.map((cell) => html`<tr><td>${cell.cell}</td>
             <td class="right">${percent(cell.before, 1)}</td><td class="right">${percent(cell.after, 1)}</td></tr>`)}</tbody></table>`}
       <//>
+      <div class="stack">
       <${Card} title="Facts">
         <${Facts} of=${[
           [one.scope === "device" ? "Device" : "Group",
@@ -110,15 +111,17 @@ function Alarm({ id, me }) {
       <//>
       ${one.devices.length > 0 && html`<${Card} title="Clearest devices">
         <ul class="list">${one.devices.map((each) => html`<li><div class="list-main">
-          <a href=${link(["devices", each.device])}>${each.device}</a></div></li>`)}</ul><//>`}
+          <a href=${link(["devices", each.device])}>${each.device}</a>
+          <span class="soft end">${percent(each.share)} of the evidence</span></div></li>`)}</ul><//>`}
       <${Card} title="What persons did">
         ${one.notes.length === 0 && html`<${Empty} title="Nothing yet">
           ${may(me, "operator") ? "Acknowledge it, so that others know you look after it." : "An operator's token may answer it."}<//>`}
         <ol class="list">${one.notes.map((note) => html`<li>
           <div class="list-main"><b>${note.author}</b> <${Badge} tone=${note.kind === "comment" ? "off" : note.kind === "resolved" ? "good" : "warn"}>${note.kind}<//>
             <span class="soft end"><${Ago} at=${note.at} /></span></div>
-          ${note.text && html`<p class="said">${note.text}</p>`}</li>`)}</ol>
+          ${note.text && html`<p class="said"><${Text}>${note.text}<//></p>`}</li>`)}</ol>
       <//>
+      </div>
     </div>
   <//>`;
 }
@@ -170,7 +173,7 @@ function Answer({ what, of, onClose, done }) {
         <textarea rows="4" maxlength=${COMMENT_MAX} required=${what === "comment"} placeholder=${hint}
           autofocus value=${text} onInput=${(event) => put(event.target.value)}></textarea></label>
       ${what === "resolve" && of.under > 0 && html`<label class="check"><input type="checkbox" checked=${under}
-        onChange=${(event) => all(event.target.checked)} /> Resolve the ${number(of.under)} alarms under it, too</label>`}
+        onChange=${(event) => all(event.target.checked)} /> Resolve the ${plural(of.under, "alarm")} under it, too</label>`}
       ${error && html`<${Fault} error=${error} />`}
       <div class="actions">
         <button type="button" class="quiet" onClick=${onClose}>Cancel</button>

@@ -4,13 +4,14 @@ import { html, useCallback, useState } from "../html.js";
 import { useLive } from "../live.js";
 import {
   Ago, Badge, bytes, Card, Choice, duration, Empty, Facts, Fault, Label, Loaded, number, Page, Pager,
-  State, Table, TimeBars,
+  plural, State, Table, Text, TimeBars,
 } from "../parts.js";
 import { link } from "../router.js";
 import { AlarmList } from "./alarms.js";
 import { COLUMNS, keyOf, useEvents } from "./events.js";
 
 const EVERY_MS = 15_000;
+const CLOCK_OFF_S = 30;
 const PERIODS = [["6", "6 h"], ["24", "24 h"], ["168", "7 d"]];
 
 export default function Device({ id }) {
@@ -31,8 +32,7 @@ export default function Device({ id }) {
     <div class="grid">
       <${Models} of=${found.data} />
       <${State_} of=${found.data} />
-      <${Counts} at=${at} />
-      <${Alarms} id=${id} />
+      <div class="stack"><${Counts} at=${at} /><${Alarms} id=${id} /></div>
       <${Events} id=${id} />
     </div>
   <//>`;
@@ -53,7 +53,7 @@ function Models({ of }) {
       return html`<article class="model" key=${one.model}>
         <h3>${one.model} <b>${one.version || "none"}</b>
           ${one.phase && html` <${Badge} tone=${phaseTone(one.phase)}>${one.phase}<//>`}
-          ${one.open_alarms > 0 && html` <${Badge} tone="bad">${one.open_alarms} alarms<//>`}</h3>
+          ${one.open_alarms > 0 && html` <${Badge} tone="bad">${plural(one.open_alarms, "alarm")}<//>`}</h3>
         <${Facts} of=${[
           ["Should run", wanted(of, one.model)],
           ["Candidate", report.candidate],
@@ -62,9 +62,9 @@ function Models({ of }) {
           ["Waits for", report.waits],
           ["Beside it", report.beside],
           ["From the factory", report.factory],
-          ["Reason", report.reason],
+          ["Reason", report.reason && html`<${Text}>${report.reason}<//>`],
           ["Refuses", (report.quarantined ?? []).join(", ")],
-          ["Last failure", failed && `${failed.version}: ${failed.reason || "no reason given"}`],
+          ["Last failure", failed && html`<${Text}>${`${failed.version}: ${failed.reason || "no reason given"}`}<//>`],
           ["Rows counted", number(one.rows)],
           ["Windows", number(one.windows)],
         ]} />
@@ -74,8 +74,7 @@ function Models({ of }) {
 }
 
 function following(of) {
-  if (of.heeds === null) return "follows its channel";
-  return of.heeds ? "knows what it is to run" : "has not yet heard what it is to run";
+  return of.device.said || of.device.follows;
 }
 
 function phaseTone(phase) {
@@ -87,18 +86,20 @@ function State_({ of }) {
   const { device, reported } = of;
   const strain = reported?.strain ?? {};
   const hardware = reported?.hardware;
-  const disk = reported?.disk ?? {};
+  const room = reported?.room ?? {};
   return html`<${Card} title="Machine">
     <${Facts} of=${[
       ["Last seen", html`<${Ago} at=${device.last_seen} />`],
       ["Last report", html`<${Ago} at=${of.received} />`],
-      ["Clock", of.clock_ahead_s ? html`<${Badge} tone="warn">${duration(of.clock_ahead_s)} ahead<//>` : reported ? "not ahead" : ""],
+      ["Clock", html`<${Clock} of=${of} />`],
       ["Temperature", strain.temperature_c != null && `${strain.temperature_c.toFixed(1)} °C`],
       ["Strain", (strain.signs ?? []).join("; ")],
-      ["Disk free", disk.free_bytes != null && `${bytes(disk.free_bytes)}${disk.total_bytes ? ` of ${bytes(disk.total_bytes)}` : ""}`],
+      ["Disk free", room.free_bytes != null && `${bytes(room.free_bytes)}${room.total_bytes ? ` of ${bytes(room.total_bytes)}` : ""}`],
+      ["Records waiting", room.spool_bytes ? `${bytes(room.spool_bytes)} of at most ${bytes(room.spool_max_bytes)}` : ""],
+      ["Channel", reported?.channel],
       ["Metadata", device.freshness],
       ["Agent", device.agent],
-      ["Started", device.boot ? `${number(device.boot)} times` : ""],
+      ["Boot", device.boot ? number(device.boot) : ""],
       ["Hardware", hardware && `${hardware.machine}, ${hardware.cpus} cores, ${bytes(hardware.ram_bytes)}`],
       ["System", hardware?.system],
       ["Python", hardware?.python],
@@ -110,6 +111,17 @@ function State_({ of }) {
       ([name, value]) => html`<a class="plain" href=${link(["devices"], { label: `${name}:${value}` })}><${Label} name=${name} value=${value} /></a>`,
     )}${Object.keys(device.labels).length === 0 && html`<span class="soft">none</span>`}</p>
   <//>`;
+}
+
+/** What is known of a device's clock: how far it is off, and whether a time service keeps it. */
+function Clock({ of }) {
+  const off = of.device.inventory?.clock_offset_s ?? null;
+  const kept = of.reported?.synchronised;
+  if (off !== null && Math.abs(off) >= CLOCK_OFF_S) {
+    return html`<${Badge} tone="warn">${duration(Math.abs(off))} ${off > 0 ? "ahead" : "behind"}<//>`;
+  }
+  if (kept === undefined || kept === null) return "–";
+  return kept ? "kept by a time service" : html`<${Badge} tone="warn">no time service<//>`;
 }
 
 function Counts({ at }) {

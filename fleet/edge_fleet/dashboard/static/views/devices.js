@@ -2,7 +2,7 @@
 import { useGet, usePages } from "../api.js";
 import { html } from "../html.js";
 import {
-  Ago, Badge, Choice, Empty, Label, Loaded, number, Page, Pager, Search, Select, State, Table,
+  Ago, Badge, Choice, Empty, Label, Loaded, number, Page, Pager, plural, Search, Select, State, Table,
 } from "../parts.js";
 import { link, refine } from "../router.js";
 import Device from "./device.js";
@@ -25,7 +25,7 @@ function Runs({ of }) {
   return html`<span class="runs">
     ${of.models.map((one) => html`<span key=${one.model}>${one.model} <b>${one.version || "–"}</b>
       ${one.phase && !["idle", "committed"].includes(one.phase) && html` <${Badge} tone="info">${one.phase}<//>`}
-      ${one.open_alarms > 0 && html` <${Badge} tone="bad">${one.open_alarms} alarms<//>`}</span>`)}
+      ${one.open_alarms > 0 && html` <${Badge} tone="bad">${plural(one.open_alarms, "alarm")}<//>`}</span>`)}
   </span>`;
 }
 

@@ -1,8 +1,8 @@
 // What happened on devices, newest first; new ones appear as they come.
 import { usePages } from "../api.js";
-import { html, useCallback, useEffect, useState } from "../html.js";
+import { html, useCallback, useEffect, useRef, useState } from "../html.js";
 import { useConnection, useLive } from "../live.js";
-import { Ago, Badge, Empty, Loaded, Page, Pager, Search, Table } from "../parts.js";
+import { Ago, Badge, Empty, Loaded, Page, Pager, Search, Table, Text } from "../parts.js";
 import { link, refine } from "../router.js";
 
 const LIMIT = 100;
@@ -13,7 +13,7 @@ export const COLUMNS = [
   { name: "Device", of: (one) => html`<a href=${link(["devices", one.device])}>${one.device}</a>` },
   { name: "What", of: (one) => html`<${Badge} tone=${tone(one.kind)}>${one.kind}<//>` },
   { name: "Model", phone: false, of: (one) => `${one.model} ${one.version}` },
-  { name: "Detail", wide: true, of: (one) => html`<span class="detail">${one.detail}</span>` },
+  { name: "Detail", wide: true, of: (one) => html`<${Text}>${one.detail}<//>` },
 ];
 
 function tone(kind) {
@@ -40,8 +40,10 @@ export function useEvents(device, kind, limit) {
   useEffect(() => put([]), [device, kind]);
   useLive(heard);
   const connection = useConnection();
+  const broke = useRef(false);
   useEffect(() => {
-    if (connection === "live") found.reload(); // what came while there was no line
+    if (connection === "live" && broke.current) found.reload(); // what came meanwhile
+    broke.current = connection === "broken";
   }, [connection]);
   if (found.items === null || found.page > 1) return found;
   const had = new Set(found.items.map(keyOf));

@@ -3,7 +3,7 @@ import { useGet } from "../api.js";
 import { html, useCallback } from "../html.js";
 import { useLive } from "../live.js";
 import {
-  Ago, Badge, Card, duration, Empty, Icon, Loaded, number, Page, percent, Shares, short, Stat,
+  Ago, Badge, Card, duration, Empty, Icon, Loaded, number, Page, percent, plural, Shares, short, Stat,
 } from "../parts.js";
 import { link } from "../router.js";
 
@@ -35,7 +35,7 @@ function Glance({ of }) {
       <${Stat} name="Devices" value=${number(of.devices)} href=${link(["devices"])}
         note="last heard of ${duration(secondsSince(of.last_heard, of.now))} ago" />
       <${Stat} name="Online" value=${percent(of.online / of.devices, of.online === of.devices ? 0 : 1)}
-        note="${number(of.online)} devices" href=${link(["devices"], { state: "online" })} />
+        note=${plural(of.online, "device")} href=${link(["devices"], { state: "online" })} />
       <${Stat} name="Silent" value=${number(of.silent)} tone=${of.silent ? "warn" : ""}
         note="said online, not heard of" href=${link(["devices"], { state: "silent" })} />
       <${Stat} name="Offline" value=${number(of.offline)} tone=${of.offline ? "off" : ""}
@@ -45,7 +45,7 @@ function Glance({ of }) {
         href=${link(["alarms"])} />
       <${Stat} name="Telemetry lag" value=${of.lag ? duration(of.lag.p95_s) : "–"}
         note=${of.lag ? `95 of 100 below; median ${duration(of.lag.median_s)}` : "no window yet"} />
-      <${Stat} name="Predictions counted" value=${short(of.rows)} note="in ${short(of.windows)} windows" />
+      <${Stat} name="Predictions counted" value=${short(of.rows)} note="in ${plural(of.windows, "window")}" />
     </div>
     <div class="grid">
       <${Card} title=${of.places.length ? "Map" : "Sites"} wide note=${sitesNote(of)}>
@@ -91,13 +91,13 @@ function Sites({ of }) {
         <a
           class="site ${tone}"
           href=${link(["devices"], site.site ? { label: `site:${site.site}` } : {})}
-          title="${site.site || "no site"}: ${site.online} online, ${site.silent} silent, ${site.offline} offline, ${site.alarms} open alarms"
+          title="${site.site || "no site"}: ${site.online} online, ${site.silent} silent, ${site.offline} offline, ${plural(site.alarms, "open alarm")}"
         >
           <span class="site-name"><${Icon} state=${icon} />${site.site || html`<em>no site</em>`}</span>
           <span class="site-figure"><b>${percent(site.online / site.devices)}</b> of ${number(site.devices)}</span>
           <span class="site-meter" aria-hidden="true"><i style=${{ width: `${(100 * site.online) / site.devices}%` }}></i></span>
           <span class="soft site-note">${
-            site.alarms ? `${number(site.alarms)} alarms` : missing ? `${number(missing)} missing` : "all online"
+            site.alarms ? plural(site.alarms, "alarm") : missing ? `${number(missing)} missing` : "all online"
           }</span>
         </a>
       </li>`;
@@ -125,7 +125,7 @@ function Plane({ of }) {
         const y = 20 + ((top - one.lat) / span) * 920;
         return html`<a href=${link(["devices", one.device])} aria-label="${one.device}, ${one.state}">
           <circle class="place ${one.alarms ? "bad" : one.state}" cx=${x.toFixed(1)} cy=${y.toFixed(1)} r=${one.alarms ? 8 : 6}>
-            <title>${one.device}: ${one.state}${one.alarms ? `, ${one.alarms} alarms` : ""}</title>
+            <title>${one.device}: ${one.state}${one.alarms ? `, ${plural(one.alarms, "alarm")}` : ""}</title>
           </circle>
         </a>`;
       })}
