@@ -7,8 +7,9 @@ window are slow together.
 
 "At most ``ratio`` times as slow" is taken whole: for each latency t, the share of calls over
 ``ratio`` t is at most the old version's share over t (stochastic order). Three such t are looked
-at: edges of the record's buckets that half, a fifth and a twentieth of the old version's calls are
-over. The past chooses them, before the new version's first call; the evidence is their mean.
+at: edges of the record's buckets that half, a fifth and a twentieth of a device's own former calls
+are over, so that fast devices and slow ones are one sample. The past chooses them, before the new
+version's first call; the evidence is their mean.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from edge_contract.telemetry import LATENCY_BUCKETS, latency_bucket
 from edge_fleet.rollouts import comparing
-from edge_fleet.rollouts.tallies import Arms, Counts, Tally, over
+from edge_fleet.rollouts.tallies import Arms, Counts, over
 
 ODD_FROM = 3
 """With so many devices the worst one has not to be needed for the verdict."""
@@ -59,8 +60,8 @@ def slower(arms: Arms, ratio: float) -> Slower:
     budget = _over_budget(arms)
     log_e = [comparing.united(found)] if found else []
     log_e += [] if budget is None else [budget]
-    new = _all(tally.calls for some, _ in groups for tally in some)
-    old = _all(tally.calls for _, some in groups for tally in some)
+    new = _all(calls for some, _ in groups for calls in some)
+    old = _all(calls for _, some in groups for calls in some)
     return Slower(
         log_e=comparing.united(log_e),
         windows=len(new),
@@ -71,44 +72,40 @@ def slower(arms: Arms, ratio: float) -> Slower:
     )
 
 
-def _groups(arms: Arms) -> list[tuple[list[Tally], list[Tally]]]:
-    """Devices with a past of their own beside that past; the others by hardware."""
-    new = {device: tally for device, tally in arms.new.items() if len(tally.calls)}
+def _groups(arms: Arms) -> list[tuple[list[Counts], list[Counts]]]:
+    """Devices with a past of their own, and that of each; by hardware the others, and one past."""
+    new = {device: tally.calls for device, tally in arms.new.items() if len(tally.calls)}
     past = [d for d in new if d in arms.own and len(arms.own[d].calls)]
-    groups = [([new[d] for d in past], [arms.own[d] for d in past])] if past else []
+    groups = [([new[d] for d in past], [arms.own[d].calls for d in past])] if past else []
     fresh = [d for d in new if d not in past]
     for hw in sorted({arms.hw.get(d, "") for d in fresh}):
-        others = [
-            tally
-            for d, tally in arms.others.items()
-            if arms.hw.get(d, "") == hw and len(tally.calls)
-        ]
-        if others:
-            groups.append(([new[d] for d in fresh if arms.hw.get(d, "") == hw], others))
+        others = _all(t.calls for d, t in arms.others.items() if arms.hw.get(d, "") == hw)
+        if len(others):
+            groups.append(([new[d] for d in fresh if arms.hw.get(d, "") == hw], [others]))
     return groups
 
 
-def _evidence(new: list[Tally], old: list[Tally], steps: float) -> float:
-    """Without the worst device, where there are enough."""
-    shares = [over(tally.calls) for tally in new]
-    former = np.concatenate([over(tally.calls, steps) for tally in old])
-    means = former.mean(axis=0)
-    edges = [int(np.argmin(np.abs(means - share))) for share in SHARES]
-
-    def at(edge: int, parts: Sequence[NDArray[np.float64]]) -> float:
-        return comparing.worse(
-            comparing.outcomes(np.concatenate([part[:, edge] for part in parts])),
-            comparing.outcomes(former[:, edge]),
-            lambda mean: mean,
-        )
-
-    found = [at(edge, shares) for edge in edges]
-    if len(shares) >= ODD_FROM:
-        most = edges[int(np.argmax(found))]
-        odd = int(np.argmax([part[:, most].mean() for part in shares]))
-        rest = [part for number, part in enumerate(shares) if number != odd]
-        found = [min(one, at(edge, rest)) for one, edge in zip(found, edges, strict=True)]
+def _evidence(new: list[Counts], old: list[Counts], steps: float) -> float:
+    """Of each share, over all devices; without the worst device, where there are enough."""
+    former, now = [over(calls, steps) for calls in old], [over(calls) for calls in new]
+    found = []
+    for share in SHARES:
+        edges = [int(np.argmin(np.abs(each.mean(axis=0) - share))) for each in former]
+        then = np.concatenate([each[:, at] for each, at in zip(former, edges, strict=True)])
+        of_each = edges if len(edges) == len(now) else edges * len(now)
+        parts = [each[:, at] for each, at in zip(now, of_each, strict=True)]
+        parts.sort(key=lambda part: float(part.mean()))
+        log_e = _at_most(parts, then)
+        if len(parts) >= ODD_FROM:
+            log_e = min(log_e, _at_most(parts[:-1], then))
+        found.append(log_e)
     return comparing.united(found)
+
+
+def _at_most(parts: Sequence[NDArray[np.float64]], then: NDArray[np.float64]) -> float:
+    return comparing.worse(
+        comparing.outcomes(np.concatenate(parts)), comparing.outcomes(then), lambda mean: mean
+    )
 
 
 def _over_budget(arms: Arms) -> float | None:
