@@ -23,6 +23,7 @@ from edge_fleet import (
     aside_commands,
     backup_commands,
     compact_commands,
+    device_commands,
     doctor_commands,
     drift_commands,
     export_commands,
@@ -275,38 +276,8 @@ def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     _print_status(found)
 
 
-@app.command()
-def devices(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Every device: whether it lives, what it runs, when it was last heard of (UTC).
-
-    Example: edge-fleet devices --json
-    """
-    with opened(db) as store:
-        found = reports.devices(store, now_ms())
-    if as_json:
-        terminal.print_json(found)
-        return
-    rows: list[list[object]] = []
-    for device in found:
-        seen = device.last_seen or "never"
-        running = device.models or (None,)
-        rows += [
-            [
-                device.device,
-                device.state,
-                f"{model.model} {model.version}" if model else "-",
-                (model.phase or "-") if model else "-",
-                model.rows if model else 0,
-                model.open_alarms if model else 0,
-                seen,
-            ]
-            for model in running
-        ]
-    terminal.print_table(
-        ["device", "state", "model", "phase", "rows", "alarms", "last seen (UTC)"], rows
-    )
-
-
+app.command()(device_commands.devices)
+app.command()(device_commands.device)
 app.command()(drift_commands.drift)
 app.command()(drift_commands.resolve)
 app.command()(backup_commands.backup)

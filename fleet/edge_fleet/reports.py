@@ -15,7 +15,7 @@ import numpy as np
 from edge_contract import aside
 from edge_contract.errors import InputFault
 from edge_fleet import asides, device_reports
-from edge_fleet.device_reports import device_report, instant, reported_of
+from edge_fleet.device_reports import device_report, instant, reported_of, states_of
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import groups
 from edge_fleet.drift.budget import Budget, Part
@@ -36,8 +36,21 @@ from edge_fleet.views import (
 )
 
 __all__ = [
-    "LN10", "accuracy", "alarm_report", "budget_of", "device_report", "devices", "drift",
-    "instant", "reported_of", "resolve", "resolve_within", "shadow", "status",
+    "LN10",
+    "Budget",
+    "accuracy",
+    "alarm_report",
+    "budget_of",
+    "device_report",
+    "devices",
+    "drift",
+    "instant",
+    "reported_of",
+    "resolve",
+    "resolve_within",
+    "shadow",
+    "states_of",
+    "status",
 ]  # fmt: skip
 
 LN10 = math.log(10)
