@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from msgspec.structs import replace as changed
 
 from edge_contract import broker_url
 from edge_contract.errors import InputFault
@@ -22,6 +21,7 @@ from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, user, with_password
 from edge_fleet.rollouts import facts, publication, standing, words
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import ORDER_MAX_BYTES, Order
+from edge_fleet.rollouts.publication import Channels
 from edge_fleet.rollouts.state import Rollout
 from edge_fleet.rollouts.words import Saying, Word
 from edge_fleet.store.base import Store
@@ -33,6 +33,15 @@ app = typer.Typer(
 )
 
 Number = Annotated[int, typer.Argument(help="Its number; 0: the newest one.")]
+
+Broker = Annotated[
+    str, typer.Option(envvar="EDGE_BROKER", help="Where to see whether it is published.")
+]
+Unchecked = Annotated[
+    bool, typer.Option("--unchecked", help="Do not look whether it is published.")
+]
+Prefix = Annotated[str, typer.Option(help="What all topics begin with.")]
+CaFile = Annotated[str, typer.Option(help="TLS authorities, PEM.")]
 
 
 @app.command()
@@ -71,18 +80,21 @@ def start(
         list[str] | None,
         typer.Option("--gate", metavar="NAME=LIMIT", help="latency=1.5, drift=off; repeatable."),
     ] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", metavar="TOML", help="All of that, and gates.")
-    ] = None,
-    broker: Annotated[
-        str,
-        typer.Option(envvar="EDGE_BROKER", help="Where to see whether it is published."),
-    ] = "",
-    unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Do not look whether it is published.")
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Wait for the rollout that holds these devices.")
     ] = False,
-    prefix: Annotated[str, typer.Option(help="What all topics begin with.")] = DEFAULT_PREFIX,
-    ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
+    then: Annotated[
+        str,
+        typer.Option(help="Afterwards: stay at the version, or follow the channel once it has it."),
+    ] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", metavar="FILE", help="All of that, and gates: .toml, .yaml."),
+    ] = None,
+    broker: Broker = "",
+    unchecked: Unchecked = False,
+    prefix: Prefix = DEFAULT_PREFIX,
+    ca_file: CaFile = "",
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:
@@ -100,15 +112,20 @@ def start(
 
       edge-fleet rollout start pump@2.0 --shadow 10% --on 5 --gate latency=2 --gate drift=off
 
-      edge-fleet rollout start --file pump-2.toml --policy rollback
+      edge-fleet rollout start --file pump-2.yaml --policy rollback
+
+      edge-fleet rollout start pump@2.1 --queue --then channel
     """
     values: dict[str, Any] = {}
     if file is not None:
-        values = orders.from_file(read_bounded(file, ORDER_MAX_BYTES))
+        from edge_fleet.rollouts import files  # noqa: PLC0415 (its library is an extra)
+
+        values = files.read(file.name, read_bounded(file, ORDER_MAX_BYTES))
     said = {
         "version": version, "fleet": fleet, "waves": waves, "select": select, "bake": bake,
         "slot": slot, "spread": spread, "policy": policy, "per_site": per_site or None,
-        "approve": approve or None, "shadow": shadow, "ab": ab, "on": on,
+        "approve": approve or None, "queue": queue or None, "then": then,
+        "shadow": shadow, "ab": ab, "on": on,
     }  # fmt: skip
     values |= orders.given(orders.texts(**{k: v for k, v in said.items() if v}))
     values["gates"] = orders.with_limits(values.get("gates", orders.Gates()), gate or ())
@@ -118,13 +135,8 @@ def start(
         if owner != order.fleet:
             raise InputFault(f"{store} belongs to fleet {owner!r}, not {order.fleet!r}")
         if not unchecked:
-            address = broker or store.settings().get("broker", "mqtt://127.0.0.1")
-            link = LinkConfig(
-                broker=with_password(broker_url.parse(address)),
-                client_id=f"edge-fleet-{order.fleet}-published", ca_file=ca_file,
-            )  # fmt: skip
-            topics = Topics(order.fleet, prefix)
-            order = changed(order, digest=publication.check(link, topics, order, 10.0))
+            channels = _channels(store, broker, prefix, ca_file)
+            order = publication.with_it(order, channels.found(order))
         found = begin(store, order, now_ms())
     _show(found, as_json=as_json)
 
@@ -198,6 +210,46 @@ def rollback(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> 
     Example: edge-fleet rollout rollback 3
     """
     _say(db, number, as_json, "rollback")
+
+
+@app.command()
+def release(
+    number: Number = 0,
+    *,
+    broker: Broker = "",
+    unchecked: Unchecked = False,
+    prefix: Prefix = DEFAULT_PREFIX,
+    ca_file: CaFile = "",
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """Its devices follow their channel again, instead of the version itself.
+
+    Refused where a channel names another version as stable: devices would leave this one.
+
+    Example: edge-fleet rollout release 3
+    """
+    with opened(db) as store:
+        with store.reading() as tx:
+            one = _pick(facts.everything(tx), number)
+        promoted = None
+        if not unchecked:
+            promoted = _channels(store, broker, prefix, ca_file).promoted(one.order)
+        by = Saying(user(), now_ms(), promoted=promoted)
+        found = words.say(store, one.id, "release", by)
+    _show(found, as_json=as_json)
+
+
+def _channels(store: Store, broker: str, prefix: str, ca_file: str) -> Channels:
+    settings = store.settings()
+    fleet = settings.get("fleet", "")
+    link = LinkConfig(
+        broker=with_password(
+            broker_url.parse(broker or settings.get("broker", "mqtt://127.0.0.1"))
+        ),
+        client_id=f"edge-fleet-{fleet}-published", ca_file=ca_file,
+    )  # fmt: skip
+    return Channels(link, Topics(fleet, prefix))
 
 
 def begin(store: Store, order: Order, at_ms: int) -> standing.Standing:

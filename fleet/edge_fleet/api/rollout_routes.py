@@ -112,7 +112,7 @@ def start(
     write = _Write(ours, caller, request, body)
     answer = write.former()
     if answer is None:
-        order = rollouts.checked(order, ours.published, unchecked=asked.unchecked)
+        order = rollouts.checked(order, ours.channels, unchecked=asked.unchecked)
 
         def change(tx: Transaction) -> bytes:
             return resources.encode(words.begin(tx, order, caller.name, ours.clock_ms()))
@@ -147,7 +147,7 @@ def _answered(answer: Answer) -> Response:
 
 @router.post(
     "/rollouts/{rollout}/{word}",
-    **describe(Standing, "Pause, resume, approve, abort or roll back.", body=rollouts.Why),
+    **describe(Standing, "Pause, resume, approve, abort, roll back, release.", body=rollouts.Why),
 )
 def word(
     request: Request,
@@ -159,13 +159,19 @@ def word(
     body: asking.Body,
     _: asking.IdempotencyKey = "",
 ) -> Response:
-    said = rollouts.why(body).comment
+    why = rollouts.why(body)
     write = _Write(ours, caller, request, body)
+    former = write.former()
+    if former is not None:
+        return _answered(former)
     with ours.heavy(), ours.store.reading() as tx:
-        seen = words.seen_of(tx, rollout)
+        found, seen = words.one(tx, rollout), words.seen_of(tx, rollout)
+    promoted = None
+    if word == "release" and not why.unchecked:
+        promoted = rollouts.promoted(found.order, ours.channels)
 
     def change(tx: Transaction) -> bytes:
-        saying = words.Saying(caller.name, ours.clock_ms(), said)
+        saying = words.Saying(caller.name, ours.clock_ms(), why.comment, promoted)
         return resources.encode(words.said(tx, rollout, word, seen=seen, by=saying))
 
     return _answered(write.done(change))

@@ -17,10 +17,10 @@ from edge_contract.typed import json_decoder
 from edge_fleet.api import cursors, resources
 from edge_fleet.api.changing import COMMENT_MAX_CHARS
 from edge_fleet.api.resources import Page
-from edge_fleet.rollouts import facts, standing, state
+from edge_fleet.rollouts import facts, publication, standing, state
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import File, Order, Refused
-from edge_fleet.rollouts.publication import Published
+from edge_fleet.rollouts.publication import Channels
 from edge_fleet.rollouts.standing import MemberView, Summary
 from edge_fleet.store.base import Store, Transaction
 from edge_fleet.store.rollouts import RolloutRow
@@ -41,9 +41,13 @@ class Asked(File, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Why(Struct, frozen=True, forbid_unknown_fields=True):
-    """Why a rollout is steered; for the audit."""
+    """Why a rollout is steered, for the audit.
+
+    ``unchecked``: `release` does not look whether channels name the version as stable.
+    """
 
     comment: Annotated[str, Meta(max_length=COMMENT_MAX_CHARS)] = ""
+    unchecked: bool = False
 
 
 _ASKED = json_decoder(Asked)
@@ -79,17 +83,26 @@ def ordered(store: Store, said: File) -> Order:
     return order
 
 
-def checked(order: Order, published: Published | None, *, unchecked: bool) -> Order:
+def checked(order: Order, channels: Channels | None, *, unchecked: bool) -> Order:
     """With the digest that a channel names. Raises Refused where nobody can look."""
     if unchecked:
         return order
-    if published is None:
+    return publication.with_it(order, _known(channels).found(order))
+
+
+def promoted(order: Order, channels: Channels | None) -> bool:
+    """Whether channels name its version as stable. Raises Refused where nobody can look."""
+    return _known(channels).promoted(order)
+
+
+def _known(channels: Channels | None) -> Channels:
+    if channels is None:
         raise Refused(
             "this service knows no broker to see there whether the version is published",
             advice="Start it as `edge-fleet serve --http` or `edge-fleet api --broker URL`,"
-            ' or order with "unchecked": true.',
+            ' or ask with "unchecked": true.',
         )
-    return msgspec.structs.replace(order, digest=published(order))
+    return channels
 
 
 def rollouts(tx: Transaction, cursor: str, limit: int, *, model: str, phase: str) -> Page[Summary]:

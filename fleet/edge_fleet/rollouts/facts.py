@@ -17,7 +17,7 @@ from edge_contract.errors import InputFault
 from edge_contract.messages import Beside, Desired, ModelReport, Reported
 from edge_fleet import error_watch
 from edge_fleet.cohorts import cohort_name
-from edge_fleet.rollouts import counting, plan, trying
+from edge_fleet.rollouts import counting, trying, whom
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import ACTIVE, Reports, Rollout, Seen, decode
 from edge_fleet.rollouts.tallies import ShadowTally
@@ -53,7 +53,7 @@ def reports(
         return found
     digests = {one.digest for one in devices.values() if one.active == order.version}
     digests = {order.digest} if order.digest else digests
-    selected = plan.selected(order, found)
+    selected = whom.selected(order, found)
     counted = counting.counted(
         tx, order, since_ms, sorted(digests - {""}),
         {device: devices[device].traits.get("hw", "") for device in selected},
@@ -84,6 +84,8 @@ def seen(device: Device, order: Order, wish: Wish | None, alarms: Iterable[Alarm
         heeds=wish is None or told.revision >= wish.revision, word=word_of(wish, order.model),
         alarms=sum(_about(alarm, device.device, told.labels) for alarm in alarms),
         beside=beside_of(wish, order.model), ended=model.beside.startswith(f"{order.version}: "),
+        onnxruntime=told.hardware.onnxruntime, ram_bytes=told.hardware.ram_bytes,
+        disk_bytes=told.room.total_bytes or 0,
     )  # fmt: skip
 
 
@@ -122,15 +124,6 @@ def taken(rollout: Rollout, every: Iterable[Rollout]) -> frozenset[str]:
         elif other.id > rollout.id:
             held.update(trial)
             held.update(device for device, member in other.members.items() if member.asked_ms)
-    return frozenset(held)
-
-
-def kept_off(order: Order, every: Iterable[Rollout], found: Reports) -> frozenset[str]:
-    """Devices that no new rollout of the model may select: those that one under way means."""
-    held: set[str] = set()
-    for other in every:
-        if other.order.model == order.model and other.phase in ACTIVE:
-            held.update(other.members, plan.selected(other.order, found))
     return frozenset(held)
 
 

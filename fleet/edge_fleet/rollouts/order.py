@@ -7,7 +7,6 @@ rollout runs.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -32,6 +31,7 @@ Seconds = Annotated[float, Meta(ge=0, le=366 * 86400)]
 Sample = Annotated[int, Meta(ge=0, le=2**53)]
 Policy = Literal["halt", "rollback", "rollback-all", "wait"]
 """Call back what is under way and end; take the wave, or all of it, back; ask a person."""
+Then = Literal["stay", "channel"]
 
 
 class Gate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -131,6 +131,14 @@ class Trying(Struct, frozen=True, kw_only=True):
     on: Wave = Wave(share=0.1)
 
 
+class Needs(Struct, frozen=True, omit_defaults=True):
+    """The least that a device must have to run the version, as its manifest says; 0, "": any."""
+
+    onnxruntime: str = ""
+    ram_bytes: Sample = 0
+    disk_bytes: Sample = 0
+
+
 class Order(Struct, frozen=True, kw_only=True):
     """See the module's docstring.
 
@@ -141,6 +149,10 @@ class Order(Struct, frozen=True, kw_only=True):
         site: the label that names a device's site. zone: the label with its IANA time zone.
         spread_s: each device waits, by its own lot, up to so long.
         approve: a person has to say go before each wave after the first.
+        queue: where another rollout holds devices that it means, it waits for the end of that.
+        then: after the last wave devices ``stay`` at the version, or follow the ``channel`` again
+            once that names it as its stable version.
+        needs: of the version, where its manifest could be read.
         trial: what the candidate has to show before the first wave; None: nothing.
     """
 
@@ -160,6 +172,9 @@ class Order(Struct, frozen=True, kw_only=True):
     spread_s: Seconds = 0.0
     approve: bool = False
     trial: Trying | None = None
+    queue: bool = False
+    then: Then = "stay"
+    needs: Needs = Needs()
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -182,6 +197,8 @@ class File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     site: str = ""
     zone: str = ""
     approve: bool | None = None
+    queue: bool | None = None
+    then: Then | None = None
     shadow: str = ""
     ab: str = ""
     on: str = ""
@@ -242,17 +259,6 @@ def name_and_version(text: str) -> tuple[str, str]:
     return check_name(name, "model"), check_name(version, "version")
 
 
-def from_file(data: bytes) -> dict[str, Any]:
-    """What a TOML file orders, by the names of ``Order``. Raises InputFault with what is wrong."""
-    if len(data) > ORDER_MAX_BYTES:
-        raise InputFault(f"an order of {len(data)} bytes, at most {ORDER_MAX_BYTES}")
-    try:
-        found: File = convert(tomllib.loads(data.decode()), File)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise InputFault(f"the order is not valid: {error}") from error
-    return {**given(found), "gates": found.gates}
-
-
 def texts(**said: object) -> File:
     """What a command line says, as a file would. Raises InputFault."""
     try:
@@ -266,7 +272,10 @@ def given(found: File) -> dict[str, Any]:
     """Texts as values; what the file leaves out is left out."""
     values: dict[str, Any] = {
         name: value
-        for name in ("fleet", "select", "digest", "policy", "per_site", "site", "zone", "approve")
+        for name in (
+            "fleet", "select", "digest", "policy", "per_site", "site", "zone", "approve", "queue",
+            "then",
+        )
         if (value := getattr(found, name)) not in ("", None)
     }
     if found.version:

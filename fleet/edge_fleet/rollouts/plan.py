@@ -9,11 +9,11 @@ that a device goes back. A word that does not fit the phase changes nothing and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from edge_fleet.rollouts import choosing, gates, selector, trying
+from edge_fleet.rollouts import choosing, gates, trying, whom
 from edge_fleet.rollouts.finding import Finding
 from edge_fleet.rollouts.gates import Standing
 from edge_fleet.rollouts.order import Order, Refused
@@ -28,44 +28,74 @@ from edge_fleet.rollouts.state import (
     Want,
 )
 
-LIVE_S = 900.0
-"""A device that was heard of within this time may be chosen; telemetry comes every 300 s."""
 
+def start(
+    number: int, order: Order, reports: Reports, now_ms: int, held: Mapping[str, int] | None = None
+) -> Rollout:
+    """A new rollout, or one that is queued behind those that hold what it means (``whom.held``).
 
-def start(number: int, order: Order, reports: Reports, now_ms: int) -> Rollout:
-    """A new rollout. Raises Refused when it selects nothing, or what another one holds."""
-    chosen = selected(order, reports)
-    if not chosen:
+    Raises Refused when it selects nothing, nothing that can run the version, or what another holds
+    and it is not to be queued.
+    """
+    meant = whom.selected(order, reports)
+    if not meant:
         raise Refused(
             f"the selection {order.select!r} matches none of {len(reports.devices)} devices",
             advice="`edge-fleet devices --json` shows what devices say of themselves.",
         )
-    overlap = sorted(reports.taken.intersection(chosen))
-    if overlap:
+    if not whom.able(order, reports):
         raise Refused(
-            f"another rollout of {order.model} holds {len(overlap)} of the {len(chosen)} selected"
-            f" devices, such as {overlap[0]}",
-            advice="Wait for its end, or `edge-fleet rollout abort` it: see `rollout status`.",
+            f"none of the {len(meant)} selected devices can run {order.model} {order.version}:"
+            f" {whom.unable_named(order, reports, meant)}",
+            advice="Update these devices, or build the bundle for what they have.",
         )
     fresh = Rollout(id=number, order=order, started_ms=now_ms, since_ms=now_ms)
-    return _noted(fresh, "running", f"began for {len(chosen)} devices", now_ms)
+    if not held:
+        return _begun(fresh, reports, meant, now_ms)
+    said = whom.held_said(order, held, len(meant))
+    if not order.queue:
+        raise Refused(
+            said, advice="Queue it with --queue, or end the other: see `edge-fleet rollout status`."
+        )
+    return _noted(fresh, "queued", f"waits: {said}", now_ms)
+
+
+def _begun(rollout: Rollout, reports: Reports, meant: list[str], now_ms: int) -> Rollout:
+    lacking = whom.unable_named(rollout.order, reports, meant)
+    said = f"began for {len(meant)} devices" + (f"; {lacking}" if lacking else "")
+    return _noted(replace(rollout, started_ms=now_ms, since_ms=now_ms), "running", said, now_ms)
 
 
 def step(rollout: Rollout, reports: Reports, now_ms: int) -> tuple[Rollout, tuple[Want, ...]]:
     """What the rollout is now, and what is to be asked of devices."""
+    if rollout.phase == "queued":
+        return _dequeued(rollout, reports, now_ms), ()
     rollout = replace(rollout, rate=gates.former_rate(rollout, reports))
     match rollout.phase:
         case "running" if trying.at_hand(rollout):
             rollout = _tried(rollout, reports, now_ms)
         case "running":
             rollout = _advance(_joined(rollout, reports, now_ms), reports, now_ms)
+        case "paused" | "waiting":
+            rollout = _watched(rollout, reports, now_ms)
         case "rolling-back":
             rollout = _returned(rollout, reports, now_ms)
+        case "finished" if rollout.order.then == "channel" and reports.promoted:
+            rollout = _noted(rollout, "released", "the channel names it as stable now", now_ms)
         case "finished":
             rollout = _asking(_joined(rollout, reports, now_ms), reports, now_ms)
-        case "paused" | "waiting" | "halted" | "aborted" | "rolled-back":
+        case "halted" | "aborted" | "rolled-back" | "released":
             pass
     return rollout, effects(rollout, reports)
+
+
+def _dequeued(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """Its turn has come once nobody before it holds what it means."""
+    meant = whom.selected(rollout.order, reports)
+    if reports.held:
+        said = whom.held_said(rollout.order, reports.held, len(meant))
+        return replace(rollout, reason=f"waits: {said}")
+    return _begun(rollout, reports, meant, now_ms)
 
 
 def effects(rollout: Rollout, reports: Reports) -> tuple[Want, ...]:
@@ -75,7 +105,10 @@ def effects(rollout: Rollout, reports: Reports) -> tuple[Want, ...]:
         seen = reports.devices.get(device)
         if seen is None or not member.asked_ms or device in reports.taken:
             continue
-        word = member.former if member.back else order.version
+        if member.back:
+            word = member.former
+        else:
+            word = "stable" if rollout.phase == "released" else order.version
         if seen.word != word:
             found.append(Want(device, order.model, word))
     return (*found, *_besides(rollout, reports))
@@ -92,19 +125,13 @@ def _besides(rollout: Rollout, reports: Reports) -> Iterable[Want]:
             yield Want(device, rollout.order.model, "", beside)
 
 
-def selected(order: Order, reports: Reports) -> list[str]:
-    """The devices that the order means, by name."""
-    meant = selector.parse(order.select)
-    return sorted(device for device, seen in reports.devices.items() if meant(seen.traits))
-
-
 # -- what a person says ------------------------------------------------------------------------
 
 
 def pause(rollout: Rollout, now_ms: int, said: str = "paused by hand") -> Rollout:
     """Ask nothing more until it is resumed; what is under way on devices goes on."""
     _only(rollout, "pause", ("running",))
-    return _noted(rollout, "paused", said, now_ms)
+    return _noted(replace(rollout, paused_ms=now_ms), "paused", said, now_ms)
 
 
 def resume(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
@@ -116,7 +143,10 @@ def resume(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
         found = gates.findings(rollout, reports, standing_of, now_ms)
         failing = tuple(each.gate for each in found if each.verdict == "fails")
     said = f"resumed by hand, passing over {', '.join(failing)}" if failing else "resumed by hand"
-    going = replace(rollout, forgiven=tuple(dict.fromkeys(rollout.forgiven + failing)))
+    going = replace(
+        _clock_on(rollout, now_ms), failing=(), paused_ms=0,
+        forgiven=tuple(dict.fromkeys(rollout.forgiven + failing)),
+    )  # fmt: skip
     return _noted(going, "running", said, now_ms)
 
 
@@ -128,7 +158,7 @@ def approve(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
 
 def abort(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     """End it: devices that have not installed the version are called back, others stay."""
-    _only(rollout, "abort", ("running", "paused", "waiting"))
+    _only(rollout, "abort", ("queued", "running", "paused", "waiting"))
     return _noted(_called_back(rollout, reports, now_ms), "aborted", "aborted by hand", now_ms)
 
 
@@ -137,6 +167,21 @@ def roll_back(rollout: Rollout, now_ms: int) -> Rollout:
     _only(rollout, "roll back", ("running", "paused", "waiting", "halted", "aborted", "finished"))
     every = _back(rollout, rollout.members)
     return _noted(every, "rolling-back", "rolled back by hand", now_ms)
+
+
+def release(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """Its devices follow their channel again. Raises Refused where that does not name the version.
+
+    Without a look at the channel (``reports.promoted`` None) nothing is refused.
+    """
+    _only(rollout, "release", ("finished", "halted", "aborted", "rolled-back"))
+    if reports.promoted is False:
+        raise Refused(
+            f"no channel names {rollout.order.model} {rollout.order.version} as its stable version:"
+            " devices would leave it",
+            advice="Publish it as stable first: `edge-pack publish FILE`; or --unchecked.",
+        )
+    return _noted(rollout, "released", "released by hand: devices follow the channel", now_ms)
 
 
 def _only(rollout: Rollout, verb: str, phases: tuple[Phase, ...]) -> None:
@@ -154,38 +199,19 @@ def _only(rollout: Rollout, verb: str, phases: tuple[Phase, ...]) -> None:
 def _joined(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     """With the devices that the wave at hand still lacks.
 
-    Only those heard of lately are chosen: one that is off line cannot stand for others. When it
-    comes back it joins the wave at hand, and after the last wave it simply follows.
+    When one that was off line comes back it joins the wave at hand, and after the last wave it
+    simply follows.
     """
     order = rollout.order
-    meant = selected(order, reports)
-    wanted = choosing.size(order.waves, rollout.wave, len(meant)) - len(rollout.members)
+    size = choosing.size(order.waves, rollout.wave, len(whom.able(order, reports)))
+    wanted = size - len(rollout.members)
     if wanted <= 0:
         return rollout
     joining = {
         device: Member(rollout.wave, former=_former(order, reports.devices[device].word))
-        for device in candidates(rollout.id, order, reports, now_ms, rollout.members)[:wanted]
+        for device in whom.candidates(rollout.id, order, reports, now_ms, rollout.members)[:wanted]
     }
     return replace(rollout, members={**rollout.members, **joining})
-
-
-def candidates(
-    number: int, order: Order, reports: Reports, now_ms: int, members: Container[str] = ()
-) -> list[str]:
-    """Devices that may join rollout ``number`` now, in the order in which they would."""
-    free = [
-        device
-        for device in selected(order, reports)
-        if device not in members
-        and device not in reports.taken
-        and now_ms - reports.devices[device].heard_ms <= 1000 * LIVE_S
-    ]
-    traits = {device: reports.devices[device].traits for device in free}
-    return choosing.represented(
-        str(number),
-        free,
-        lambda device: (traits[device].get("hw"), _site(order, traits[device])),
-    )
 
 
 def _former(order: Order, word: str) -> str:
@@ -219,8 +245,8 @@ def _advance(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
 def _tried(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     """The candidate beside the live version: on which devices, and whether it may go on."""
     order = rollout.order
-    free = candidates(rollout.id, order, reports, now_ms)
-    rollout = trying.chosen(rollout, free, len(selected(order, reports)), now_ms)
+    free = whom.candidates(rollout.id, order, reports, now_ms)
+    rollout = trying.chosen(rollout, free, len(whom.able(order, reports)), now_ms)
     found = gates.findings(rollout, reports, {}, now_ms)
     verdict = gates.worst(found)
     if verdict == "fails":
@@ -239,6 +265,26 @@ def _tried(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     return _noted(after, phase, said + ("; waits for a person" if order.approve else ""), now_ms)
 
 
+def _watched(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """Nobody is asked, and what runs the version already is looked at all the same.
+
+    A gate that fails does what the policy says; where that is to wait, it is noted once. The
+    deadlines of samples stand still while it is paused: those who were not asked send none.
+    """
+    still = _clock_on(rollout, now_ms)
+    found = gates.findings(still, reports, gates.standings(still, reports, now_ms), now_ms)
+    failing = {each.gate for each in found if each.verdict == "fails"}
+    if not failing - set(rollout.failing):
+        return rollout
+    return _failed(replace(still, paused_ms=0), reports, found, now_ms)
+
+
+def _clock_on(rollout: Rollout, now_ms: int) -> Rollout:
+    """As if the time of the pause had not been."""
+    paused_ms = now_ms - rollout.paused_ms if rollout.paused_ms else 0
+    return replace(rollout, since_ms=rollout.since_ms + paused_ms)
+
+
 def _passed(rollout: Rollout, now_ms: int) -> Rollout:
     """The wave is over: on to the next, or to the end."""
     order, number = rollout.order, rollout.wave
@@ -250,11 +296,12 @@ def _passed(rollout: Rollout, now_ms: int) -> Rollout:
     return _noted(after, phase, said + ("; waits for a person" if order.approve else ""), now_ms)
 
 
-def _failed(rollout: Rollout, reports: Reports, found: Iterable[Finding], now_ms: int) -> Rollout:
+def _failed(rollout: Rollout, reports: Reports, found: Sequence[Finding], now_ms: int) -> Rollout:
     said = "; ".join(f"{each.gate}: {each.said}" for each in found if each.verdict == "fails")
     match rollout.order.policy:
         case "wait":
-            return _noted(rollout, "waiting", said, now_ms)
+            failing = tuple(each.gate for each in found if each.verdict == "fails")
+            return _noted(replace(rollout, failing=failing), "waiting", said, now_ms)
         case "halt":
             return _noted(_called_back(rollout, reports, now_ms), "halted", said, now_ms)
         case "rollback":

@@ -9,60 +9,149 @@ from __future__ import annotations
 import queue
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from msgspec import Struct, structs
 
 from edge_contract import messages
 from edge_contract.errors import InputFault
+from edge_contract.manifest import Manifest
 from edge_contract.messages import Pointer
 from edge_contract.names import version_key
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_contract.topics import Topics
-from edge_fleet.rollouts.order import Order, Refused
+from edge_fleet.library import manifest_of
+from edge_fleet.rollouts.order import Needs, Order, Refused
 
-Published = Callable[[Order], str]
-"""As ``check``, with all but the order settled."""
+
+class Found(Struct, frozen=True):
+    """The digest of a version's manifest, and what that says a device needs."""
+
+    digest: str
+    needs: Needs = Needs()
+
+
 CHECK_S = 10.0
+PROMOTED_S = 3.0
+"""All that channels name is waited for: they are retained and come at once."""
+MANIFEST_S = 5.0
+"""A manifest is retained and comes at once, or it is not there."""
 
 
-def looking(config: LinkConfig, topics: Topics) -> Published:
-    """Looks there; several at once do not drive each other off the broker."""
+@dataclass(frozen=True)
+class Channels:
+    """Where to look; several looks at once do not drive each other off the broker."""
 
-    def look(order: Order) -> str:
-        own = replace(config, client_id=f"{config.client_id}-{secrets.token_hex(4)}")
-        return check(own, topics, order, CHECK_S)
+    config: LinkConfig
+    topics: Topics
 
-    return look
+    def found(self, order: Order) -> Found:
+        """See ``check``."""
+        return check(self.config, self.topics, order, CHECK_S)
+
+    def promoted(self, order: Order) -> bool:
+        """See ``promoted``."""
+        return promoted(self.config, self.topics, order, PROMOTED_S)
 
 
-def check(config: LinkConfig, topics: Topics, order: Order, timeout_s: float) -> str:
-    """The digest of the version's manifest, as the first channel that names it says.
+def with_it(order: Order, found: Found) -> Order:
+    """The order with what was found of its version."""
+    return structs.replace(order, digest=found.digest, needs=found.needs)
+
+
+def check(config: LinkConfig, topics: Topics, order: Order, timeout_s: float) -> Found:
+    """The version's bundle, as the first channel that names it says.
 
     Raises:
         Refused: within ``timeout_s`` no channel named it, or its floor forbids it.
         PeerFault: the broker is not there, or lets nobody read.
     """
-    heard: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    link = Link(config, on_message=heard.put)
-    link.start(timeout_s)
-    found: list[Pointer] = []
-    try:
+    named_instead: list[Pointer] = []
+    with _listening(config, timeout_s) as (link, heard):
         link.subscribe([topics.target(f"fleet/{order.fleet}/+")]).wait(timeout_s)
-        end_s = time.monotonic() + timeout_s
-        while (left_s := end_s - time.monotonic()) > 0:
-            try:
-                found.append(messages.decode(heard.get(timeout=left_s).payload, Pointer))
-            except (queue.Empty, InputFault):
-                continue
-            digest = digest_in(found[-1], order)
-            if digest:
-                return digest
-    finally:
-        link.stop()
+        for pointer in _pointers(heard, timeout_s):
+            named_instead.append(pointer)
+            if digest := digest_in(pointer, order):
+                return Found(digest, _needs(link, heard, topics, digest))
     raise Refused(
         f"no channel of fleet {order.fleet} names {order.model} {order.version}: "
-        + (named(found, order.model) or "the broker retains no signed channel"),
+        + (named(named_instead, order.model) or "the broker retains no signed channel"),
         advice="Publish it first: edge-pack publish FILE --candidate; or --unchecked.",
+    )
+
+
+def promoted(config: LinkConfig, topics: Topics, order: Order, timeout_s: float) -> bool:
+    """Whether each channel that has the model names the version as the stable one.
+
+    Raises PeerFault when the broker is not there, or lets nobody read.
+    """
+    with _listening(config, timeout_s) as (link, heard):
+        link.subscribe([topics.target(f"fleet/{order.fleet}/+")]).wait(timeout_s)
+        return is_stable(list(_pointers(heard, timeout_s)), order)
+
+
+def is_stable(pointers: list[Pointer], order: Order) -> bool:
+    """See ``promoted``. Pure."""
+    tracks = [one.models[order.model] for one in pointers if order.model in one.models]
+    return bool(tracks) and all(
+        track.stable.version == order.version and order.digest in ("", track.stable.sha256)
+        for track in tracks
+    )
+
+
+@contextmanager
+def _listening(
+    config: LinkConfig, timeout_s: float
+) -> Iterator[tuple[Link, queue.SimpleQueue[Message]]]:
+    heard: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    own = replace(config, client_id=f"{config.client_id}-{secrets.token_hex(4)}")
+    link = Link(own, on_message=heard.put)
+    link.start(timeout_s)
+    try:
+        yield link, heard
+    finally:
+        link.stop()
+
+
+def _pointers(heard: queue.SimpleQueue[Message], timeout_s: float) -> Iterator[Pointer]:
+    """What comes within that time and is a channel."""
+    for message in _messages(heard, timeout_s):
+        try:
+            yield messages.decode(message.payload, Pointer)
+        except InputFault:
+            continue
+
+
+def _messages(heard: queue.SimpleQueue[Message], timeout_s: float) -> Iterator[Message]:
+    end_s = time.monotonic() + timeout_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        try:
+            yield heard.get(timeout=left_s)
+        except queue.Empty:
+            return
+
+
+def _needs(link: Link, heard: queue.SimpleQueue[Message], topics: Topics, digest: str) -> Needs:
+    """What the manifest says; nothing where the broker does not have it."""
+    topic = topics.chunk(digest)
+    link.subscribe([topic]).wait(MANIFEST_S)
+    for message in _messages(heard, MANIFEST_S):
+        if message.topic == topic:
+            try:
+                return needs_of(manifest_of(digest, message.payload))
+            except InputFault:
+                break
+    return Needs()
+
+
+def needs_of(manifest: Manifest) -> Needs:
+    """What a device must have at least: as the agent's own check has it. Pure."""
+    return Needs(
+        onnxruntime=manifest.runtime.onnxruntime,
+        ram_bytes=manifest.runtime.ram_bytes,
+        disk_bytes=sum(file.size + file.raw_size for file in manifest.files),
     )
 
 

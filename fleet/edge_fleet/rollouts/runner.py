@@ -20,8 +20,10 @@ from edge_contract import messages
 from edge_contract.errors import EdgeError, InputFault
 from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.topics import Topics
-from edge_fleet.rollouts import facts, plan, state
+from edge_fleet.rollouts import facts, plan, state, whom
+from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import Reports, Rollout, Want
+from edge_fleet.store.audit import PLANNER, audit
 from edge_fleet.store.base import Store, Transaction
 from edge_fleet.store.rollouts import RolloutRow, Wish
 
@@ -31,12 +33,18 @@ LOCK_ORDINAL = 1_000_000_009
 """No collector's: who holds it plans."""
 EVERY_S = 15.0
 """Each round reads every device's report, and the records since the rollout began."""
+LOOK_MS = 600_000
+"""What channels name as stable is looked up so often, for those who wait for it."""
 RESEND_MS = 600_000
 """A wish that no device heard of is sent again so often."""
 SENT_AT_ONCE = 200
 SEND_S = 30.0
 REVISION_MAX = 2**52
 """A device that claims to have heard of a later one is not followed there."""
+
+
+COUNTED = ("running", "paused", "waiting")
+"""Phases in which gates are looked at, which takes reading many records."""
 
 
 def row_of(rollout: Rollout, now_ms: int) -> RolloutRow:
@@ -47,8 +55,13 @@ def row_of(rollout: Rollout, now_ms: int) -> RolloutRow:
 class RolloutRun:
     """All rollouts of one store. ``step`` is one round; a test calls it by hand."""
 
-    def __init__(self, store: Store, topics: Topics, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, topics: Topics, clock_ms: Callable[[], int],
+        promoted: Callable[[Order], bool] | None = None,
+    ) -> None:  # fmt: skip
         self._store, self._topics, self._clock_ms = store, topics, clock_ms
+        self._promoted = promoted
+        self._looked_ms: dict[int, int] = {}
         self._sent: dict[str, tuple[int, int]] = {}
 
     def broker_is_back(self) -> None:
@@ -63,14 +76,17 @@ class RolloutRun:
             found = {rollout.id: _reports(tx, rollout, every) for rollout in every}
         if not every:
             return False
+        stable = {one.id: self._stable(one, now_ms) for one in every}
         with self._store.transaction() as tx:
+            tx.serialise_starts()
             wishes = tx.wishes()
             heard = {device.device: device for device in tx.devices()}
             changed: dict[str, Wish] = {}
+            held = {rollout.id: rollout for rollout in facts.everything(tx)}
             for number, seen in found.items():
-                for want in self._plan(
-                    tx, number, _with_words(seen, wishes, every, number), now_ms
-                ):
+                now_seen = _as_kept(replace(seen, promoted=stable[number]), wishes, held, number)
+                held[number], wants = self._plan(tx, number, now_seen, now_ms)
+                for want in wants:
                     told = facts.report_of(heard[want.device])
                     changed[want.device] = wished(
                         wishes.get(want.device), want, told.revision if told else 0, now_ms
@@ -86,18 +102,36 @@ class RolloutRun:
 
     def _plan(
         self, tx: Transaction, number: int, reports: Reports, now_ms: int
-    ) -> tuple[Want, ...]:
+    ) -> tuple[Rollout, tuple[Want, ...]]:
         row = tx.rollout_held(number)
-        if row is None:
-            return ()
+        assert row is not None  # none is ever deleted
         before = state.decode(row.state)
         after, wants = plan.step(before, reports, now_ms)
         if after != before:
             tx.put_rollout(row_of(after, now_ms))
+        if after.notes[-1:] != before.notes[-1:]:
+            audit(
+                tx, now_ms, PLANNER, action=f"rollout.{after.phase}", subject=f"rollout {number}",
+                detail=after.reason,
+            )  # fmt: skip
         if after.phase != before.phase:
             level = logging.INFO if after.phase == "finished" else logging.WARNING
             log.log(level, "rollout %d is %s: %s", number, after.phase, after.reason)
-        return wants
+        return after, wants
+
+    def _stable(self, rollout: Rollout, now_ms: int) -> bool | None:
+        """Whether a finished one may be released; looked up every ``LOOK_MS``."""
+        waits = rollout.phase == "finished" and rollout.order.then == "channel"
+        if not waits or self._promoted is None:
+            return None
+        if now_ms - self._looked_ms.get(rollout.id, -LOOK_MS) < LOOK_MS:
+            return None
+        self._looked_ms[rollout.id] = now_ms
+        try:
+            return self._promoted(rollout.order)
+        except EdgeError as error:
+            log.warning("rollout %d: what is stable cannot be seen: %s", rollout.id, error.what)
+            return None
 
     def pending(self) -> list[Wish]:
         """Wishes that their devices did not say they heard, and that were not sent of late."""
@@ -151,16 +185,17 @@ def risen(wish: Wish, revision: int, now_ms: int) -> Wish:
 
 def _reports(tx: Transaction, rollout: Rollout, every: Iterable[Rollout]) -> Reports:
     return facts.reports(
-        tx, rollout.order, rollout.started_ms, counts=rollout.phase == "running",
+        tx, rollout.order, rollout.started_ms, counts=rollout.phase in COUNTED,
         taken=facts.taken(rollout, every),
     )  # fmt: skip
 
 
-def _with_words(
-    reports: Reports, wishes: dict[str, Wish], every: Iterable[Rollout], number: int
+def _as_kept(
+    reports: Reports, wishes: dict[str, Wish], every: dict[int, Rollout], number: int
 ) -> Reports:
-    """With what was kept since they were read."""
-    model = next(one.order.model for one in every if one.id == number)
+    """With what was kept since they were read: by others, and by this round."""
+    rollout = every[number]
+    model = rollout.order.model
     devices = {
         device: replace(
             seen,
@@ -169,7 +204,11 @@ def _with_words(
         )
         for device, seen in reports.devices.items()
     }
-    return replace(reports, devices=devices)
+    reports = replace(reports, devices=devices, taken=facts.taken(rollout, every.values()))
+    if rollout.phase != "queued":
+        return reports
+    before = [one for one in every.values() if one.id < number]
+    return replace(reports, held=whom.held(rollout.order, before, reports))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from edge_fleet.rollouts import choosing, gates, plan
+from edge_fleet.rollouts import choosing, gates, whom
 from edge_fleet.rollouts.finding import Finding
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import Member, Note, Phase, Reports, Rollout, Seen
@@ -130,7 +130,7 @@ def of(rollout: Rollout, reports: Reports, now_ms: int) -> Standing:
     """How ``rollout`` stands in the light of ``reports``."""
     order = rollout.order
     where = gates.standings(rollout, reports, now_ms)
-    selected = len(plan.selected(order, reports))
+    selected = len(whom.selected(order, reports))
     return Standing(
         id=rollout.id,
         model=order.model,
@@ -213,9 +213,9 @@ def member(order: Order, device: str, one: Member, seen: Seen | None, now_ms: in
 
 def preview(number: int, order: Order, reports: Reports, now_ms: int) -> Preview:
     """What ``order`` would do as rollout ``number``."""
-    meant = plan.selected(order, reports)
+    meant = whom.selected(order, reports)
     taken = sorted(reports.taken.intersection(meant))
-    lining = plan.candidates(number, order, reports, now_ms)
+    lining = whom.candidates(number, order, reports, now_ms)
     sizes = tuple(choosing.size(order.waves, at, len(meant)) for at in range(len(order.waves)))
     first = lining[: sizes[0]]
 

@@ -21,7 +21,8 @@ SCHEMA = 1
 NOTES_MAX = 100
 
 Phase = Literal[
-    "running", "paused", "waiting", "halted", "aborted", "rolling-back", "rolled-back", "finished"
+    "queued", "running", "paused", "waiting", "halted", "aborted", "rolling-back", "rolled-back",
+    "finished", "released",
 ]  # fmt: skip
 ACTIVE: frozenset[Phase] = frozenset({"running", "paused", "waiting", "rolling-back"})
 """Something may still be asked of devices by itself or after a word; no other may overlap."""
@@ -66,7 +67,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
         baking_ms: since when the wave's gates hold; 0: they do not yet.
         rate: error rate on labels of the former versions that the new one is held to, fixed when
             first there were enough labels; None before.
-        forgiven: gates that a person passed over in this wave. go: a person let this wave begin.
+        forgiven: gates that a person passed over in this wave. failing: those that failed while
+            it waited for a person. paused_ms: since when it is paused; 0: it is not.
         reason: why it stands where it does.
         trial: the candidate beside the live version, where that was ordered and has begun.
     """
@@ -85,6 +87,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
     reason: str = ""
     notes: Annotated[tuple[Note, ...], Meta(max_length=NOTES_MAX)] = ()
     trial: Trial | None = None
+    failing: tuple[str, ...] = ()
+    paused_ms: int = 0
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -97,6 +101,7 @@ class Seen(Struct, frozen=True, kw_only=True):
         heeds: it said that it heard the newest wish.
         word: what it is to follow of the model, as last kept; ``stable`` where nothing was.
         alarms: open drift alarms of the version.
+        onnxruntime, ram_bytes, disk_bytes: what it has; "" and 0: it does not say.
         beside: what it is to run beside the live version, as last kept. ended: it said that it
             tried the version beside the live one and ended that.
     """
@@ -112,6 +117,9 @@ class Seen(Struct, frozen=True, kw_only=True):
     alarms: int = 0
     beside: Beside | None = None
     ended: bool = False
+    onnxruntime: str = ""
+    ram_bytes: int = 0
+    disk_bytes: int = 0
 
 
 class Reports(Struct, frozen=True, kw_only=True):
@@ -119,6 +127,8 @@ class Reports(Struct, frozen=True, kw_only=True):
 
     Attributes:
         taken: devices that another rollout of the model holds.
+        held: for one that is queued: devices that those before it hold, each with whose number.
+        promoted: channels name the version as stable; None: nobody looked.
         rows, failed: of the version since the rollout began.
         wrong, labels: of the version since then; ``former_``: of all others of the model.
         beside_wrong, beside_labels: of these others, since then.
@@ -128,6 +138,8 @@ class Reports(Struct, frozen=True, kw_only=True):
 
     devices: dict[str, Seen] = {}
     taken: frozenset[str] = frozenset()
+    held: dict[str, int] = {}
+    promoted: bool | None = None
     rows: int = 0
     failed: int = 0
     wrong: int = 0

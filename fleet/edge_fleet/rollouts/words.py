@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec.structs import replace
+
 from edge_contract.errors import InputFault
-from edge_fleet.rollouts import facts, plan, standing, state
+from edge_fleet.rollouts import facts, plan, standing, state, whom
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.runner import row_of
 from edge_fleet.rollouts.standing import Preview, Standing
@@ -20,13 +22,14 @@ from edge_fleet.rollouts.state import Reports, Rollout
 from edge_fleet.store.audit import audit
 from edge_fleet.store.base import Store, Transaction
 
-Word = Literal["pause", "resume", "approve", "abort", "rollback"]
+Word = Literal["pause", "resume", "approve", "abort", "rollback", "release"]
 _Said = Callable[[Rollout, Reports, int], Rollout]
 WORDS: Mapping[Word, _Said] = {
     "pause": lambda one, _seen, at_ms: plan.pause(one, at_ms),
     "resume": plan.resume,
     "approve": plan.approve,
     "abort": plan.abort,
+    "release": plan.release,
     "rollback": lambda one, _seen, at_ms: plan.roll_back(one, at_ms),
 }
 
@@ -37,18 +40,20 @@ class Unknown(InputFault):
 
 @dataclass(frozen=True)
 class Saying:
-    """Who says something, when, and why."""
+    """Who says something, when, and why; ``promoted``: see ``state.Reports``."""
 
     who: str
     at_ms: int
     why: str = ""
+    promoted: bool | None = None
 
 
 def begin(tx: Transaction, order: Order, who: str, at_ms: int) -> Standing:
     """Keep a new rollout. Raises Refused when it may not begin."""
     tx.serialise_starts()
-    number, seen = _before(tx, order, at_ms)
-    made = plan.start(number, order, seen, at_ms)
+    every, seen = _before(tx, order, at_ms)
+    number = _next(every)
+    made = plan.start(number, order, seen, at_ms, whom.held(order, every, seen))
     tx.put_rollout(row_of(made, at_ms))
     audit(
         tx, at_ms, who, action="rollout.start", subject=f"rollout {number}",
@@ -59,15 +64,18 @@ def begin(tx: Transaction, order: Order, who: str, at_ms: int) -> Standing:
 
 def preview(tx: Transaction, order: Order, at_ms: int) -> Preview:
     """What the order would do if it began now. Raises InputFault for a selection."""
-    number, seen = _before(tx, order, at_ms)
-    return standing.preview(number, order, seen, at_ms)
+    every, seen = _before(tx, order, at_ms)
+    held = whom.held(order, every, seen)
+    seen = replace(seen, held=held, taken=frozenset(held))
+    return standing.preview(_next(every), order, seen, at_ms)
 
 
-def _before(tx: Transaction, order: Order, at_ms: int) -> tuple[int, Reports]:
-    every = facts.everything(tx)
-    bare = facts.reports(tx, order, at_ms, counts=False, taken=frozenset())
-    seen = facts.reports(tx, order, at_ms, counts=False, taken=facts.kept_off(order, every, bare))
-    return max((one.id for one in every), default=0) + 1, seen
+def _before(tx: Transaction, order: Order, at_ms: int) -> tuple[list[Rollout], Reports]:
+    return facts.everything(tx), facts.reports(tx, order, at_ms, counts=False, taken=frozenset())
+
+
+def _next(every: list[Rollout]) -> int:
+    return max((one.id for one in every), default=0) + 1
 
 
 def say(store: Store, number: int, word: Word, by: Saying) -> Standing:
@@ -83,6 +91,7 @@ def said(tx: Transaction, number: int, word: Word, *, seen: Reports, by: Saying)
     row = tx.rollout_held(number)
     if row is None:
         raise _unknown(number)
+    seen = replace(seen, promoted=by.promoted)
     after = WORDS[word](state.decode(row.state), seen, by.at_ms)
     tx.put_rollout(row_of(after, by.at_ms))
     audit(

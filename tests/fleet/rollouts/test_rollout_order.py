@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import hypothesis.strategies as st
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import given
 sys.path.insert(0, str(Path(__file__).parent))
 
 from edge_contract.errors import InputFault
-from edge_fleet.rollouts import choosing, order, selector
+from edge_fleet.rollouts import choosing, files, order, selector
 
 PI = {"site": "lyon", "hw": "pi4", "device": "pi-7", "room": "a b"}
 
@@ -77,8 +78,8 @@ quality = { limit = 0.05, least = 200, deadline_s = 86400 }
 drift = {}
 """
     with pytest.raises(InputFault, match=r"missing required field `limit`.*drift"):
-        order.from_file(data)
-    values = order.from_file(data.replace(b"drift = {}", b"")) | order.given(
+        files.read("pump.toml", data)
+    values = files.read("pump.toml", data.replace(b"drift = {}", b"")) | order.given(
         order.texts(bake="15m", per_site=3)
     )
     made = order.made(**values)
@@ -105,8 +106,74 @@ drift = {}
 )
 def test_a_wrong_order_is_refused_with_what_is_wrong(text: str, said: str) -> None:
     with pytest.raises(InputFault) as caught:
-        order.made(**order.from_file(text.encode()))
+        order.made(**files.read("pump.toml", text.encode()))
     assert said in str(caught.value)
+
+
+YAML = b"""
+version: pump@2.0
+fleet: home
+waves: 2, 10%, 100%
+bake: 2h
+slot: 22:00-04:30
+policy: rollback
+then: channel
+gates:
+  quality: {limit: 0.05, least: 200}
+  drift: {limit: null}
+"""
+
+
+def test_an_order_as_yaml_says_what_it_says_as_toml() -> None:
+    toml = b"""version = "pump@2.0"
+fleet = "home"
+waves = "2, 10%, 100%"
+bake = "2h"
+slot = "22:00-04:30"
+policy = "rollback"
+then = "channel"
+gates = { quality = { limit = 0.05, least = 200 } }
+"""
+    off = msgspec.structs.replace(order.Gates(), drift=order.Gate(limit=None))
+    values = files.read("pump.yml", YAML)
+    assert values["gates"].drift == off.drift
+    values["gates"] = msgspec.structs.replace(values["gates"], drift=order.Gates().drift)
+    assert order.made(**values) == order.made(**files.read("pump.toml", toml))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("version: [pump", "not valid YAML: expected ',' or ']'"),
+        ("version: pump@2.0\nversion: pump@3.0", "'version' stands twice, at line 2, column 1"),
+        ("gates: &a {}\nwaves: *a", "an order holds no aliases, at line 2, column 8"),
+        ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]", "an order holds no aliases"),
+        ("gates: " + "[" * 9 + "]" * 9, "more than 8 levels within each other"),
+        ("gates: " + "{a: " * 3000, "more than 8 levels within each other"),
+        ("version: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ("gates: {errors: {limit: 7}}", "Expected `float` <= 1.0 - at `$.gates.errors.limit`"),
+        ("bake: 90", "Expected `str`, got `int` - at `$.bake`"),
+        ("- pump", "Expected `object`, got `array`"),
+        ("a: 1\n---\nb: 1", "found another document, at line 2"),
+        ("? [a, b]\n: 1", "a key is no plain text, at line 1, column 3"),
+        ("bake: 1h\x00", "not valid YAML"),
+        ("x" * 70_000, "an order of 70000 bytes"),
+    ],
+)
+def test_a_wrong_yaml_file_is_refused_with_its_name_and_the_place(text: str, said: str) -> None:
+    with pytest.raises(InputFault) as caught:
+        files.read("night.yaml", text.encode())
+    assert str(caught.value).startswith("night.yaml")
+    assert said in str(caught.value)
+
+
+@given(
+    st.binary(max_size=60) | st.text(alphabet="a:- []{}&*!|>'\"\n%@", max_size=60).map(str.encode)
+)
+def test_nothing_but_the_one_fault_escapes_a_file(data: bytes) -> None:
+    for name in ("a.yaml", "a.toml"):
+        with contextlib.suppress(InputFault):
+            files.read(name, data)
 
 
 def test_waves_count_devices_and_shares_of_those_selected() -> None:

@@ -1,5 +1,6 @@
 """A healthy version reaches everybody, a bad one stops with its canaries, whatever restarts."""
 
+import datetime
 import sys
 from pathlib import Path
 
@@ -12,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rollout_world import DAY_MS, MINUTE_MS, World, began, plant
 
 from edge_contract.errors import InputFault
+from edge_fleet.rollouts import choosing, plan, state
 from edge_fleet.rollouts import order as orders
-from edge_fleet.rollouts import plan, state
 from edge_fleet.rollouts.order import Order
 
 OVER = frozenset({"finished", "halted", "rolled-back", "waiting"})
@@ -162,8 +163,8 @@ def test_what_matches_nothing_and_what_overlaps_is_refused(rng: np.random.Genera
     world = plant(rng)
     with pytest.raises(InputFault, match="matches none of 200 devices"):
         began(world, order(select="site=atlantis"))
-    with pytest.raises(InputFault, match="another rollout of pump holds 1 of the 200"):
-        plan.start(2, order(), world.reports(taken=frozenset({"d0007"})), world.now_ms)
+    with pytest.raises(InputFault, match=r"holds 1 of the 200 .* as d0007: number 1"):
+        plan.start(2, order(), world.reports(), world.now_ms, {"d0007": 1})
 
 
 def test_a_planner_cut_off_at_any_effect_loses_and_doubles_nothing(
@@ -204,3 +205,123 @@ def test_whatever_devices_do_no_wave_begins_before_the_one_before_it_held(
     if trouble == 1.0:
         assert rollout.phase == "halted"
         assert len({want.device for want in world.asked}) == 2
+
+
+def test_devices_that_cannot_run_a_version_are_named_and_never_asked(
+    rng: np.random.Generator,
+) -> None:
+    world = plant(rng, 20)
+    old = sorted(world.seen)[:5]
+    for name in old:
+        world.seen[name] = replace(world.seen[name], onnxruntime="1.16.3")
+    world.seen["d0007"] = replace(world.seen["d0007"], ram_bytes=1000)
+    needs = orders.Needs(onnxruntime="1.17", ram_bytes=2000)
+    rollout = began(world, order(waves="100%", needs=needs))
+    assert "6 cannot run it: d0000 needs onnxruntime 1.17, has 1.16.3" in rollout.reason
+    rollout = world.run(rollout, 20, OVER)
+    assert rollout.phase == "finished", rollout.reason
+    assert world.holders() == set(world.seen) - {*old, "d0007"}
+    world.seen["d0000"] = replace(world.seen["d0000"], onnxruntime="1.17.1")
+    world.run(rollout, 3)
+    assert "d0000" in world.holders(), "once it can, it follows"
+    for name, seen in world.seen.items():
+        world.seen[name] = replace(seen, onnxruntime="1.2")
+    with pytest.raises(InputFault, match=r"none of the 20 selected devices can run pump 2.0: 20"):
+        began(world, order(needs=needs))
+
+
+@pytest.mark.parametrize("phase", ["paused", "waiting"])
+@pytest.mark.parametrize("policy", ["halt", "rollback", "wait"])
+def test_a_rollout_that_waits_is_watched_and_does_what_was_ordered(
+    phase: str, policy: str, rng: np.random.Generator
+) -> None:
+    world = plant(rng, 40)
+    by_hand = {"bake_s": 9e5} if phase == "paused" else {"approve": True}
+    rollout = world.run(began(world, order(waves="10,100%", policy=policy, **by_hand)), 10, OVER)
+    if phase == "paused":
+        rollout = plan.pause(rollout, world.now_ms)
+    rollout = world.run(rollout, 10)
+    assert (rollout.phase, len(world.holders())) == (phase, 10)
+    world.facts = {"rows": 1000, "failed": 500}
+    rollout = world.run(rollout, 10)
+    assert rollout.phase == {"halt": "halted", "rollback": "rolled-back", "wait": "waiting"}[policy]
+    assert sum("rows failed" in note.said for note in rollout.notes) == 1, "noted once"
+
+
+def test_a_pause_costs_no_sample_its_deadline(rng: np.random.Generator) -> None:
+    world = plant(rng, 20)
+    gates = orders.Gates(errors=orders.Gate(limit=0.01, least=100, deadline_s=3600))
+    rollout = world.run(began(world, order(waves="100%", gates=gates)), 5)
+    rollout = world.run(plan.pause(rollout, world.now_ms), 200)
+    assert rollout.phase == "paused", rollout.reason
+    rollout = world.run(plan.resume(rollout, world.reports(), world.now_ms), 50)
+    assert rollout.phase == "running", rollout.reason
+    rollout = world.run(rollout, 20, OVER)
+    assert rollout.phase == "halted"
+    assert "a sample of 0, 100 are needed, 3600 s are over" in rollout.reason
+
+
+def test_devices_are_given_back_to_their_channel_once_that_has_the_version(
+    rng: np.random.Generator,
+) -> None:
+    world = plant(rng, 10)
+    rollout = world.run(began(world, order(waves="100%", then="channel")), 10)
+    assert (rollout.phase, len(world.holders())) == ("finished", 10)
+    with pytest.raises(InputFault, match=r"no channel names pump 2.0 as its stable version"):
+        plan.release(rollout, world.reports(promoted=False), world.now_ms)
+    kept, effects = plan.step(rollout, world.reports(promoted=False), world.now_ms)
+    assert (kept.phase, effects) == ("finished", ())
+    released, effects = plan.step(rollout, world.reports(promoted=True), world.now_ms)
+    assert released.phase == "released"
+    world.do(effects)
+    assert set(world.words.values()) == {"stable"}
+    assert plan.step(released, world.reports(), world.now_ms)[1] == ()
+    stays = world.run(began(world, order(waves="100%")), 10)
+    assert plan.step(stays, world.reports(promoted=True), world.now_ms)[0].phase == "finished"
+    by_hand = plan.release(stays, world.reports(promoted=True), world.now_ms)
+    assert by_hand.phase == "released"
+    with pytest.raises(InputFault, match="it is released, expected"):
+        plan.roll_back(by_hand, world.now_ms)
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "opens"),
+    [
+        ("Europe/Paris", "2024-03-31", "2024-03-31T00:30+00:00"),  # 01:30; at 02:00 it is 03:00
+        ("Europe/Paris", "2024-10-27", "2024-10-26T23:30+00:00"),  # 01:30 of summer time
+        ("America/New_York", "2024-03-10", "2024-03-10T06:30+00:00"),
+        ("", "2024-03-31", "2024-03-31T01:30+00:00"),
+    ],
+)
+def test_a_slot_is_of_the_devices_own_clock_on_days_that_are_23_or_25_hours_long(
+    zone: str, day: str, opens: str
+) -> None:
+    """By the zone's own table of 2024, not by ours."""
+    slot = orders.slot("01:30-03:30")
+    begin = int(datetime.datetime.fromisoformat(f"{day}T00:00+00:00").timestamp()) - 12 * 3600
+    minutes = [
+        minute
+        for minute in range(begin, begin + 36 * 3600, 60)
+        if choosing.in_slot(slot, zone, 1000 * minute)
+    ]
+    first = datetime.datetime.fromisoformat(opens).timestamp()
+    at = [minute for minute in minutes if minute >= first - 6 * 3600]
+    assert at[0] == first
+    hours = {"2024-03-31": 1, "2024-03-10": 1, "2024-10-27": 3}[day] if zone else 2
+    assert len([m for m in at if m < first + 12 * 3600]) == 60 * hours
+
+
+def test_each_device_waits_by_its_own_lot_and_all_of_them_within_the_spread(
+    rng: np.random.Generator,
+) -> None:
+    world = plant(rng, 200)
+    rollout = began(world, order(waves="100%", spread_s=3600.0))
+    sizes = []
+    for _ in range(61):
+        rollout = world.run(rollout, 1)
+        sizes.append(len(world.holders()))
+    assert sizes[-1] == 200
+    steps = np.diff([0, *sizes])
+    assert steps.max() <= 15, "about 3.3 a minute, drawn by a hash"
+    uniform = np.abs(np.array(sizes) / 200 - np.arange(61) / 60).max()
+    assert uniform < 1.95 / np.sqrt(200) + 1 / 60, "Kolmogorov and Smirnov at 1 in 1000"

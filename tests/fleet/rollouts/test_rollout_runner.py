@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fleet_kit import FLEET, until
+from fleet_kit import FLEET, Packed, until
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from rollout_store import BEGAN_MS, TOPICS, Fleet, order
 
 from edge_contract import broker_url, messages
+from edge_contract import manifest as manifests
 from edge_contract.errors import InputFault
 from edge_contract.messages import Desired
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
@@ -144,7 +145,10 @@ def test_what_no_signed_channel_names_is_refused(tmp_path: Path) -> None:
             publication.check(config, TOPICS, order(), 0.5)
         topic = TOPICS.target(f"fleet/{FLEET}/{'a' * 64}.stable.json")
         link.publish(topic, messages.encode(pointer), retain=True).wait(30)
-        assert publication.check(config, TOPICS, order(), 60) == "2" * 64
+        found = publication.check(config, TOPICS, order(), 60)
+        assert found == publication.Found("2" * 64), "and no manifest is there"
+        assert not publication.promoted(config, TOPICS, order(), 1.0), "a candidate only"
+        assert publication.promoted(config, TOPICS, order("1.0"), 1.0)
         with pytest.raises(InputFault, match=r"they name 1.0 \(stable\), 2.0 \(stable\)"):
             publication.check(config, TOPICS, order("3.0"), 0.5)
         link.stop()
@@ -152,3 +156,43 @@ def test_what_no_signed_channel_names_is_refused(tmp_path: Path) -> None:
     floor = messages.Pointer(fleet=FLEET, channel="stable", models={"pump": below})
     with pytest.raises(InputFault, match=r"below the floor 2.0"):
         publication.digest_in(floor, order("1.0"))
+
+
+def test_what_a_version_needs_comes_from_its_manifest_on_the_broker(packed: Packed) -> None:
+    release = messages.release("pump", "2.0", packed.digest)
+    pointer = messages.Pointer(
+        fleet=FLEET, channel="stable", models={"pump": messages.Track(stable=release)}
+    )
+    with BrokerThread() as broker:
+        link = Link(LinkConfig(broker_url.parse(broker.url), "publisher"))
+        link.start(30)
+        topic = TOPICS.target(f"fleet/{FLEET}/{'a' * 64}.stable.json")
+        link.publish(topic, messages.encode(pointer), retain=True).wait(30)
+        link.publish(TOPICS.chunk(packed.digest), packed.manifest_bytes, retain=True).wait(30)
+        config = LinkConfig(broker_url.parse(broker.url), "asks")
+        found = publication.check(config, TOPICS, order(), 60)
+        link.stop()
+    manifest = manifests.decode(packed.manifest_bytes)
+    assert found.needs.onnxruntime == manifest.runtime.onnxruntime != ""
+    assert found.needs.ram_bytes == manifest.runtime.ram_bytes
+    assert found.needs.disk_bytes == sum(f.size + f.raw_size for f in manifest.files) > 0
+    assert publication.with_it(order(), found).digest == packed.digest
+
+
+def test_a_version_is_stable_once_every_channel_that_has_the_model_says_so() -> None:
+    old, new = (messages.release("pump", v, v[0] * 64) for v in ("1.0", "2.0"))
+
+    def pointer(channel: str, stable: messages.Release) -> messages.Pointer:
+        models = {"pump": messages.Track(stable=stable)}
+        return messages.Pointer(fleet=FLEET, channel=channel, models=models)
+
+    other = messages.Pointer(
+        fleet=FLEET, channel="fans", models={"fan": messages.Track(stable=old)}
+    )
+    wanted = order()
+    assert publication.is_stable([pointer("stable", new), other], wanted)
+    assert not publication.is_stable([pointer("stable", new), pointer("beta", old)], wanted)
+    assert not publication.is_stable([other], wanted)
+    assert not publication.is_stable([], wanted)
+    another = publication.with_it(wanted, publication.Found("7" * 64))
+    assert not publication.is_stable([pointer("stable", new)], another), "another bundle"
