@@ -296,7 +296,8 @@ class Collector:
         faults += filter(None, map(twins.told, events))
         outcome = Outcome()
         if self._counts:
-            outcome = self._evidence.count(tx, fresh, self._clock_ms(), marked=counted)
+            with tracing.span("drift", windows=len(fresh)):
+                outcome = self._evidence.count(tx, fresh, self._clock_ms(), marked=counted)
         tx.add_faults(faults + outcome.faults)
         self._log_faults(faults + outcome.faults)
         return outcome

@@ -20,6 +20,7 @@ from edge_contract import messages
 from edge_contract.errors import EdgeError, InputFault
 from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.topics import Topics
+from edge_fleet import tracing
 from edge_fleet.rollouts import facts, plan, state, whom
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import Reports, Rollout, Want
@@ -252,7 +253,9 @@ def _loop(run: RolloutRun, config: LinkConfig, stop: threading.Event, every_s: f
     try:
         while not stop.is_set():
             try:
-                if run.step():
+                with tracing.span("rollouts"):
+                    busy = run.step()
+                if busy:
                     if link is None:
                         link = Link(config, on_up=lambda _kept: run.broker_is_back())
                         link.start()
