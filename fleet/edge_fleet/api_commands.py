@@ -15,12 +15,11 @@ from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import logs, terminal, token_commands, tracing
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
+from edge_fleet.rollouts.publication import Channels
 from edge_fleet.stopping import stop_on_signal
-from edge_fleet.rollouts import publication
 
 if TYPE_CHECKING:
     from edge_fleet.api.server import Listen
-    from edge_fleet.rollouts.publication import Published
     from edge_fleet.store.base import Store
 
 ADDRESS = "127.0.0.1:8090"
@@ -122,14 +121,14 @@ def api(
         stop.wait()
 
 
-def _looking(store: Store, broker: str, prefix: str, ca_file: str) -> Published | None:
+def _looking(store: Store, broker: str, prefix: str, ca_file: str) -> Channels | None:
     if not broker:
         return None
     fleet = store.settings().get("fleet", "")
     link = LinkConfig(
         with_password(broker_url.parse(broker)), f"edge-fleet-{fleet}-api", ca_file=ca_file
     )
-    return publication.looking(link, Topics(fleet, prefix))
+    return Channels(link, Topics(fleet, prefix))
 
 
 @app.command()

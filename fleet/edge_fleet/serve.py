@@ -27,8 +27,7 @@ from edge_fleet.enrolment import Enroller
 from edge_fleet.leader import leading
 from edge_fleet.logs import announce
 from edge_fleet.options import now_ms
-from edge_fleet.rollouts import publication
-from edge_fleet.rollouts.publication import Published
+from edge_fleet.rollouts.publication import Channels
 from edge_fleet.rollouts.runner import RolloutRun
 from edge_fleet.rollouts.runner import running as rolling_out
 from edge_fleet.stopping import stop_on_signal
@@ -120,8 +119,8 @@ def serve(
             stack.enter_context(_compacting(store, retention, stop))
         if http is not None:
             look = config.link("-published", durable=False)
-            published = publication.looking(look, Topics(config.fleet, config.prefix))
-            announce(f"serving {stack.enter_context(_http(store, http, published))}")
+            channels = Channels(look, Topics(config.fleet, config.prefix))
+            announce(f"serving {stack.enter_context(_http(store, http, channels))}")
         if role == "leader":
             store.claim(config.fleet)
             announce(f"leading fleet {config.fleet}, as soon as nobody else does, on {store}")
@@ -134,16 +133,18 @@ def serve(
 def _planning(
     config: CollectorConfig, store: Store, stop: threading.Event
 ) -> contextlib.AbstractContextManager[None]:
-    run = RolloutRun(store, Topics(config.fleet, config.prefix), now_ms)
+    topics = Topics(config.fleet, config.prefix)
+    channels = Channels(config.link("-stable", durable=False), topics)
+    run = RolloutRun(store, topics, now_ms, channels.promoted)
     return rolling_out(run, store, config.link("-rollouts", durable=False), stop)
 
 
 def _http(
-    store: Store, listen: Listen, published: Published
+    store: Store, listen: Listen, channels: Channels
 ) -> contextlib.AbstractContextManager[str]:
     from edge_fleet.api.server import running as serving_http  # noqa: PLC0415 (an extra)
 
-    return serving_http(store, listen, published)
+    return serving_http(store, listen, channels)
 
 
 @contextlib.contextmanager

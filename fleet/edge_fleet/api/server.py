@@ -22,7 +22,7 @@ from edge_contract.errors import InputFault, MachineFault
 from edge_fleet.api.app import application
 from edge_fleet.api.service import Service
 from edge_fleet.options import now_ms
-from edge_fleet.rollouts.publication import Published
+from edge_fleet.rollouts.publication import Channels
 from edge_fleet.store.base import Store
 
 GRACE_S = 5
@@ -53,7 +53,7 @@ def parse(text: str) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def running(store: Store, listen: Listen, published: Published | None = None) -> Iterator[str]:
+def running(store: Store, listen: Listen, channels: Channels | None = None) -> Iterator[str]:
     """Serve within the ``with`` block, in a thread; the URL. Raises InputFault, MachineFault."""
     service = Service(
         store=store,
@@ -61,7 +61,7 @@ def running(store: Store, listen: Listen, published: Published | None = None) ->
         clock_s=time.monotonic,
         per_minute=listen.per_minute,
         tls=listen.cert_file is not None,
-        published=published,
+        channels=channels,
     )
     _check(listen)
     sock = _bound(listen)

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 
 from edge_fleet.api import overview, tokens
 from edge_fleet.api.limits import Buckets, of_address
-from edge_fleet.rollouts.publication import Published
+from edge_fleet.rollouts.publication import Channels
 from edge_fleet.store.api import ApiToken, Role
 from edge_fleet.store.base import Store
 
@@ -36,7 +36,7 @@ class Service:
         clock_ms: milliseconds since 1970 UTC. clock_s: seconds that never go back.
         per_minute: requests of a token, and of an address.
         stopping: the server is told to end: streams do.
-        published: looks whether a rollout's version is published; None: nobody here can.
+        channels: where to see whether a rollout's version is published; None: nowhere.
     """
 
     store: Store
@@ -45,7 +45,7 @@ class Service:
     per_minute: float = 1200.0
     tls: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
-    published: Published | None = None
+    channels: Channels | None = None
 
     def __post_init__(self) -> None:
         per_s = self.per_minute / 60
