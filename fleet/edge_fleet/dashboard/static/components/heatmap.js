@@ -113,7 +113,7 @@ export function HeatMap({ map, onPick, picked, label }) {
         aria-rowcount=${map.features.length}
         aria-colcount=${map.starts.length}
         onKeyDown=${keyed}
-        onFocusIn=${tell}
+        onfocusin=${tell}
         onMouseOver=${tell}
         onClick=${(event) => {
           const name = event.target.closest("[data-name]");
