@@ -115,6 +115,6 @@ def _provider(fleet: str, exporter: SpanExporter | None) -> Any:
         }
     )
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    timeout = {"timeout": FLUSH_MS / 1000}
-    provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(**timeout)))
+    goes_to = exporter or OTLPSpanExporter(timeout=FLUSH_MS / 1000)
+    provider.add_span_processor(BatchSpanProcessor(goes_to))
     return provider
