@@ -7,7 +7,7 @@ for gigabytes) and no key twice; each fault names the file and the place in it.
 from __future__ import annotations
 
 import tomllib
-from pathlib import PurePath
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ def read(name: str, data: bytes) -> dict[str, Any]:
     """What the file ``name`` orders, by the names of ``Order``. Raises InputFault."""
     if len(data) > ORDER_MAX_BYTES:
         raise InputFault(f"{name}: an order of {len(data)} bytes, at most {ORDER_MAX_BYTES}")
-    is_yaml = PurePath(name).suffix.lower() in SUFFIXES
+    is_yaml = name.lower().endswith(SUFFIXES)
     try:
         text = data.decode()
         said = _yaml(text) if is_yaml else tomllib.loads(text)
@@ -57,7 +57,8 @@ class _Bounded(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """One value; see the module's docstring."""
-        mark = self.peek_event().start_mark
+        peek: Callable[[], yaml.Event] = self.peek_event
+        mark: Any = peek().start_mark
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "an order holds no aliases", mark)
         self._depth += 1
