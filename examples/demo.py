@@ -498,14 +498,14 @@ def drift(services: Services, questions: Questions, rows: pd.DataFrame) -> str:
     return f"{DIRTY_DEVICE}, {DIRTY_PIXEL}, after {sent} rows"
 
 
-def main() -> int:
-    """Run all steps. Returns the exit code."""
+def play(steps: Callable[[Services], dict[str, str]]) -> int:
+    """Take all ``steps`` in a new folder and print what they found. Returns the exit code."""
     started = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     services = Services()
     try:
-        summary = run(services)
+        summary = steps(services)
     except Failed as error:
         CONSOLE.print(f"\n[red]failed:[/red] {error}", markup=True)
         return 1
@@ -527,8 +527,13 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def main(steps: Callable[[Services], dict[str, str]]) -> None:
+    """Play them and exit."""
     try:
-        sys.exit(main())
+        sys.exit(play(steps))
     except KeyboardInterrupt:  # a second one, while the first was obeyed
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main(run)

@@ -13,9 +13,7 @@ to be looked at, and no process behind.
 from __future__ import annotations
 
 import csv
-import shutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,29 +324,5 @@ def judgement(version: str) -> Any:
     return None
 
 
-def main() -> int:
-    """Run all steps. Returns the exit code."""
-    started = time.monotonic()
-    shutil.rmtree(demo.FOLDER, ignore_errors=True)
-    demo.FOLDER.mkdir()
-    services = Services()
-    try:
-        summary = run(services)
-    except Failed as error:
-        CONSOLE.print(f"\n[red]failed:[/red] {error}", markup=True)
-        return 1
-    except KeyboardInterrupt:
-        CONSOLE.print("\ninterrupted; ending what was started ...")
-        return 130
-    finally:
-        with demo.INTERRUPTS.held():
-            services.stop()
-    CONSOLE.print()
-    for name, figure in summary.items():
-        CONSOLE.print(f"{name:<24} {figure}", markup=False)
-    CONSOLE.print(f"All of it in {time.monotonic() - started:.0f} s; no process is left behind.")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    demo.main(run)
