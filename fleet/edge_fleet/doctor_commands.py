@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -13,7 +14,7 @@ from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import terminal
 from edge_fleet.doctor.checks import Finding, examine
-from edge_fleet.opening import lacking, reached
+from edge_fleet.opening import lacking, opened, reached
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
 
 if TYPE_CHECKING:
@@ -73,6 +74,31 @@ def doctor(
         terminal.print_line(f"{len(broken)} broken, {len(warnings)} warnings")
     if broken or (strict and warnings):
         raise typer.Exit(MachineFault.exit_code)
+
+
+def alive(
+    *,
+    db: Db = DEFAULT_DB,
+    ordinal: Annotated[int, typer.Option(min=0, help="Which collector.")] = 0,
+    within_s: Annotated[float, typer.Option(help="Its last sign of life is no older.")] = 60.0,
+) -> None:
+    """Whether a collector lives, for a container's health check: ends with 0, or 1.
+
+    It leaves a sign of life in the store every 10 s, for as long as it gets on with its work.
+
+    Example: edge-fleet alive --ordinal 1 --db postgresql://edge@db/fleet
+    """
+    if not 0 < within_s < math.inf:
+        raise InputFault("--within-s must be above 0 and finite")
+    with opened(db) as store:
+        beat = store.settings().get(f"collector-{ordinal}", "")
+    age_s = (now_ms() - int(beat)) / 1000 if beat.isdigit() else None
+    if age_s is None:
+        terminal.print_line(f"collector {ordinal} never worked on this store")
+    else:
+        terminal.print_line(f"collector {ordinal}: last sign of life {age_s:.0f} s ago")
+    if age_s is None or age_s > within_s:
+        raise typer.Exit(1)
 
 
 def _print(found: list[Finding]) -> None:
