@@ -36,6 +36,7 @@ from edge_fleet import (
     reports,
     rollout_commands,
     sample_commands,
+    simulate_commands,
     terminal,
     token_commands,
     trigger_commands,
@@ -299,6 +300,7 @@ app.add_typer(record_commands.app, name="records")
 app.add_typer(rollout_commands.app, name="rollout")
 app.add_typer(sample_commands.app, name="samples")
 app.add_typer(token_commands.app, name="tokens")
+app.command()(simulate_commands.simulate)
 app.add_typer(trigger_commands.app, name="triggers")
 
 
