@@ -93,7 +93,12 @@ def serve(
     ] = None,
     prefix: Annotated[str, typer.Option(help="What all topics begin with.")] = DEFAULT_PREFIX,
     ordinal: Annotated[
-        int, typer.Option(min=0, help="Number of this collector; its MQTT session carries it.")
+        int,
+        typer.Option(
+            min=0,
+            envvar="EDGE_FLEET_ORDINAL",
+            help="Number of this collector; its MQTT session carries it.",
+        ),
     ] = 0,
     shared: Annotated[
         bool,

@@ -79,7 +79,9 @@ def doctor(
 def alive(
     *,
     db: Db = DEFAULT_DB,
-    ordinal: Annotated[int, typer.Option(min=0, help="Which collector.")] = 0,
+    ordinal: Annotated[
+        int, typer.Option(min=0, envvar="EDGE_FLEET_ORDINAL", help="Which collector.")
+    ] = 0,
     within_s: Annotated[float, typer.Option(help="Its last sign of life is no older.")] = 60.0,
 ) -> None:
     """Whether a collector lives, for a container's health check: ends with 0, or 1.
