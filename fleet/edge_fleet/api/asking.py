@@ -18,6 +18,7 @@ from edge_fleet.api import cursors, resources
 from edge_fleet.api.changing import COMMENT_MAX_CHARS, KEY_MAX_CHARS, Said
 from edge_fleet.api.service import Service
 from edge_fleet.api.wrapping import BODY_MAX_BYTES
+from edge_fleet.rollouts.selector import CHARS_MAX
 from edge_fleet.store.api import ApiToken
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `edge-fleet api-tokens create`.")
@@ -31,6 +32,15 @@ Limit = Annotated[int, Query(ge=1, le=resources.LIMIT_MAX, description="Items in
 Cursor = Annotated[
     str,
     Query(max_length=cursors.CURSOR_MAX_CHARS, description="`next` of the page before."),
+]
+Where = Annotated[
+    str,
+    Query(
+        max_length=CHARS_MAX,
+        pattern=_PLAIN,
+        description="An expression as of `edge-fleet devices --where`: site=lyon and not"
+        " last_seen<1h.",
+    ),
 ]
 DeviceName = Annotated[str, Path(max_length=64, pattern=_PLAIN)]
 AlarmId = Annotated[int, Path(ge=1, le=cursors.INT_MAX)]

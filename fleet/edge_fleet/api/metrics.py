@@ -14,8 +14,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from edge_fleet import following
 from edge_fleet.api import rollout_figures
 from edge_fleet.api.rollout_figures import RolloutFigures
+from edge_fleet.following import Follows
 from edge_fleet.liveness import Liveness, liveness
 from edge_fleet.reports import budget_of, reported_of, status
 from edge_fleet.store.base import Store
@@ -37,6 +39,7 @@ class Figures(Struct, frozen=True):
     running: dict[Running, int]
     alarms: dict[str, int]
     newest_s: float
+    follows: dict[Follows, int]
     rollouts: list[RolloutFigures]
 
 
@@ -46,10 +49,12 @@ def figures(store: Store, now_ms: int) -> Figures:
     with store.reading() as tx:
         devices, alarms = tx.devices(), tx.open_by_scope()
         rollouts = rollout_figures.figures(tx, now_ms)
+        wishes = tx.wishes()
         counted = {(each.device, each.model): each.version for each in tx.all_countings()}
-    active = dict(counted)
+    active, follows = dict(counted), Counter[Follows]()
     for device in devices:
         reported = reported_of(device)
+        follows[following.of(wishes.get(device.device), reported).follows] += 1
         for model, report in reported.models.items() if reported else ():
             active[device.device, model] = report.active
     states = {one.device: liveness(one, now_ms, budget.window_s) for one in devices}
@@ -59,7 +64,9 @@ def figures(store: Store, now_ms: int) -> Figures:
         if device in states
     )
     newest = max((one.seen_ms for one in devices), default=0)
-    return Figures(status(store, now_ms), _bounded(running), alarms, newest / 1000, rollouts)
+    return Figures(
+        status(store, now_ms), _bounded(running), alarms, newest / 1000, dict(follows), rollouts
+    )
 
 
 def _bounded(running: Counter[Running]) -> dict[Running, int]:
@@ -91,6 +98,13 @@ def families(found: Figures) -> Iterable[Metric]:
     for state, count in zip(STATES, (now.online, now.silent, now.offline), strict=True):
         devices.add_metric([state], count)
     yield devices
+    stand = GaugeMetricFamily(
+        "edge_fleet_devices_following", "Devices by how they follow what is wanted.",
+        labels=["follows"],
+    )  # fmt: skip
+    for follows in following.STATES:
+        stand.add_metric([follows], found.follows.get(follows, 0))
+    yield stand
     names = ["model", "version", "state"]
     running = GaugeMetricFamily(
         "edge_fleet_devices_running", "Devices by what they run and their state.", labels=names

@@ -7,7 +7,7 @@ a line of each (13 us a device), however few fit it. What a device worded is sho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -20,14 +20,18 @@ from edge_fleet.device_reports import states_of
 from edge_fleet.drift.budget import Budget
 from edge_fleet.liveness import Liveness, liveness
 from edge_fleet.reports import alarm_report, device_report, instant
+from edge_fleet.rollouts import selector
 from edge_fleet.store.api import ApiToken, Counting, Key, Note, NoteKind, Role
 from edge_fleet.store.base import Alarm, Device, EventSeen, Transaction
 from edge_fleet.store.firings import Firing
+from edge_fleet.traits import traits
 from edge_fleet.views import AlarmReport, DeviceReport
 
 T = TypeVar("T")
 
 LIMIT_MAX = 500
+ASKED_AT_ONCE = 500
+ASKED_MAX = 5000
 TEXT_MAX_CHARS = 2000
 
 
@@ -42,7 +46,7 @@ class DeviceFilter(Struct, frozen=True):
     """Devices that fit all that is given.
 
     ``labels``: each as name and value. ``search``, ``machine``: parts of the name and of what the
-    hardware is called, in any case.
+    hardware is called, in any case. ``where``: see ``rollouts.selector``.
     """
 
     state: str = ""
@@ -51,9 +55,10 @@ class DeviceFilter(Struct, frozen=True):
     labels: tuple[tuple[str, str], ...] = ()
     search: str = ""
     machine: str = ""
+    where: str = ""
 
     def fits(self, line: Line, state: Liveness) -> bool:
-        """Each thing that is asked for holds; model and version of the same model."""
+        """Each thing but ``where`` holds; model and version of the same model."""
         runs = not (self.model or self.version) or any(
             self.model in ("", model) and self.version in ("", version)
             for model, version in line.running.items()
@@ -140,9 +145,10 @@ class TokenView(Struct, frozen=True):
 def devices(
     tx: Transaction, cursor: str, limit: int, *, wanted: DeviceFilter, now_ms: int, budget: Budget
 ) -> Page[DeviceReport]:
-    """Devices by name that fit ``wanted``. Raises InputFault for a cursor."""
+    """Devices by name that fit ``wanted``. Raises InputFault for a cursor and for ``where``."""
     key = cursors.decode(cursor, "devices", (str,))
     after = str(key[0]) if key else ""
+    meant = selector.parse(wanted.where, moving=True)
     if wanted == DeviceFilter():
         some = tx.devices_after(after, limit + 1)
     else:
@@ -151,12 +157,41 @@ def devices(
             for line in lines(tx, after)
             if wanted.fits(line, liveness(line, now_ms, budget.window_s))
         )
+        if wanted.where.strip():
+            return _asked(
+                tx, fitting, lambda one: meant(traits(one, now_ms)), limit, now_ms=now_ms,
+                budget=budget,
+            )  # fmt: skip
         names = list(islice(fitting, limit + 1))
         known = {one.device: one for one in tx.devices_named(names)}
         some = [known[name] for name in names]  # in the database's order, not in Python's
     found = list(_described(tx, some[:limit], now_ms, budget))
     following = cursors.encode("devices", (found[-1].device,)) if len(some) > limit else None
     return Page(tuple(found), following)
+
+
+def _asked(
+    tx: Transaction, fitting: Iterator[str], meant: Callable[[DeviceReport], bool], limit: int, *,
+    now_ms: int, budget: Budget,
+) -> Page[DeviceReport]:  # fmt: skip
+    """Of the devices in ``fitting`` those that are meant, which takes describing each.
+
+    Of many that are not meant at most ``ASKED_MAX`` are looked at: such a page is not full.
+    """
+    found: list[DeviceReport] = []
+    last, looked = "", 0
+    while some := list(islice(fitting, ASKED_AT_ONCE)):
+        known = {one.device: one for one in tx.devices_named(some)}
+        for one in _described(tx, [known[name] for name in some], now_ms, budget):
+            if len(found) == limit:  # there is one more device
+                return Page(tuple(found), cursors.encode("devices", (last,)))
+            last = one.device
+            if meant(one):
+                found.append(one)
+        looked += len(some)
+        if looked >= ASKED_MAX:
+            return Page(tuple(found), cursors.encode("devices", (last,)))
+    return Page(tuple(found))
 
 
 def _following(kind: str, found: Sequence[T], limit: int, key: Callable[[T], Key]) -> str | None:

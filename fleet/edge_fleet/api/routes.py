@@ -55,7 +55,8 @@ def read_status(ours: asking.Ours, _: asking.Viewer) -> Response:
     "/devices",
     **describe(
         resources.Page[views.DeviceReport],
-        "Devices by name; the list ends where `next` is null.",
+        "Devices by name; the list ends where `next` is null. With `where` a page may hold fewer"
+        " than `limit`.",
     ),
 )
 def list_devices(
@@ -68,11 +69,12 @@ def list_devices(
     label: asking.Labels = None,
     search: asking.Text = "",
     machine: asking.Text = "",
+    where: asking.Where = "",
     limit: asking.Limit = 100,
     cursor: asking.Cursor = "",
 ) -> Response:
     labels = asking.labels(label)
-    wanted = resources.DeviceFilter(state, model, version, labels, search, machine)
+    wanted = resources.DeviceFilter(state, model, version, labels, search, machine, where)
     budget = reports.budget_of(ours.store.settings())
     with ours.store.reading() as tx:
         return _json(

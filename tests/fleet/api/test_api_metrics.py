@@ -205,6 +205,8 @@ tests:
         values: '{offline}x90'
       - series: 'edge_fleet_devices{{state="online"}}'
         values: '70x90'
+      - series: 'edge_fleet_devices_following{{follows="refusing"}}'
+        values: '{refusing}x90'
       - series: 'edge_fleet_collector_up'
         values: '{collector}x90'
       - series: 'edge_fleet_last_heard_timestamp_seconds'
@@ -239,7 +241,8 @@ def test_rules_fire_where_they_should_and_nowhere_else(
 ) -> None:
     rollout = ["RolloutDevicesFail", "RolloutStopped" if phase == "halted" else "RolloutStuck"]
     phase = phase if bad else "finished"
-    expected = ["CollectorDown", "ManyOffline", "NothingHeard", *rollout] if bad else []
+    expected = ["CollectorDown", "DevicesRefuse", "ManyOffline", "NothingHeard", *rollout]
+    expected = expected if bad else []
     firing = ", ".join(
         f"{{labels: '{{alertname=\"EdgeFleet{name}\"}}', value: 1}}" for name in expected
     )
@@ -248,7 +251,7 @@ def test_rules_fire_where_they_should_and_nowhere_else(
         FIRES.format(
             rules=ALERTS, firing=firing, offline=30 if bad else 3, collector=0 if bad else 1,
             heard=60 if bad else 5000, phase=phase, silent=2 if bad else 0,
-            began=-90_000 if bad else 60,
+            began=-90_000 if bad else 60, refusing=1 if bad else 0,
         )
     )  # fmt: skip
     done = subprocess.run(
