@@ -5,6 +5,7 @@ What a person says is kept in the store; `edge-fleet serve` does it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import terminal
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, user, with_password
-from edge_fleet.rollouts import facts, publication, standing, words
+from edge_fleet.rollouts import facts, gates, publication, standing, words
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import ORDER_MAX_BYTES, Order
 from edge_fleet.rollouts.publication import Channels
@@ -286,9 +287,23 @@ def _print(found: standing.Standing) -> None:
         f"rollout {found.id}: {found.model} {found.version} is {found.phase},"
         f" wave {found.wave} of {found.waves}: {found.reason}"
     )
-    devices = ", ".join(f"{count} {name}" for name, count in found.devices.items()) or "none yet"
+    devices = _counts(found.devices)
     terminal.print_line(f"devices: {found.selected} selected, of them {devices}")
+    if found.unable_said:
+        terminal.print_line(f"of them {found.unable_said}")
+    if found.phase not in ("queued", "released"):
+        terminal.print_table(
+            ["wave", "stage", "devices in all", "members"],
+            [
+                [str(wave.number), wave.stage, str(wave.size), _counts(wave.devices)]
+                for wave in found.each
+            ],
+        )
     if found.gates:
         terminal.print_table(
             ["gate", "says", "why"], [[gate.gate, gate.verdict, gate.said] for gate in found.gates]
         )
+
+
+def _counts(devices: Mapping[gates.Standing, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in devices.items()) or "none yet"

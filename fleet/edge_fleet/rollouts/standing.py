@@ -22,7 +22,7 @@ class WaveStanding(Struct, frozen=True, kw_only=True):
 
     Attributes:
         number: from 1. stage: over, at hand, or still to come. size: devices in this wave and
-            those before it, of those selected now. devices: its members by where they are.
+            those before it, of those selected now that can run it. devices: its members by where they are.
     """
 
     number: int
@@ -36,6 +36,7 @@ class Standing(Struct, frozen=True, kw_only=True):
 
     Attributes:
         wave, waves: counted from 1. each: the waves. selected: devices that the order means now.
+        unable: of these cannot run the version; the first of them and why in ``unable_said``.
         devices: members by where they are with the version. troubled: members that refuse it, are
             late, silent or odd, at most ``TROUBLED_MAX``. gates: what each says now.
         order: what was ordered. baking_ms: since when the gates of the wave hold; 0: they do not.
@@ -50,6 +51,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     waves: int
     reason: str
     selected: int
+    unable: int
+    unable_said: str
     devices: dict[gates.Standing, int]
     troubled: tuple[str, ...]
     gates: tuple[Finding, ...]
@@ -101,7 +104,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     """What an order would do now.
 
     Attributes:
-        selected: devices that it means. live: of these were heard of lately and may begin.
+        selected: devices that it means. unable: of these cannot run the version. live: of these were heard of lately and may begin.
         taken: another rollout of the model holds; examples in ``taken_by_name``.
         sizes: devices in each wave with those before it.
         canaries: the first wave, at most ``NAMED_MAX`` by name; who is away then is replaced.
@@ -109,6 +112,8 @@ class Preview(Struct, frozen=True, kw_only=True):
     """
 
     selected: int
+    unable: int
+    unable_said: str
     live: int
     taken: int
     taken_by_name: tuple[str, ...]
@@ -130,7 +135,8 @@ def of(rollout: Rollout, reports: Reports, now_ms: int) -> Standing:
     """How ``rollout`` stands in the light of ``reports``."""
     order = rollout.order
     where = gates.standings(rollout, reports, now_ms)
-    selected = len(whom.selected(order, reports))
+    meant = whom.selected(order, reports)
+    able = len(whom.able(order, reports))
     return Standing(
         id=rollout.id,
         model=order.model,
@@ -140,20 +146,22 @@ def of(rollout: Rollout, reports: Reports, now_ms: int) -> Standing:
         wave=rollout.wave + 1,
         waves=len(order.waves),
         reason=rollout.reason,
-        selected=selected,
+        selected=len(meant),
+        unable=len(meant) - able,
+        unable_said=whom.unable_named(order, reports, meant),
         devices=_counted(where.values()),
         troubled=tuple(sorted(d for d, one in where.items() if one in gates.BAD))[:TROUBLED_MAX],
         gates=tuple(gates.findings(rollout, reports, where, now_ms)),
         started_ms=rollout.started_ms,
         baking_ms=rollout.baking_ms,
         notes=rollout.notes,
-        each=_waves(rollout, where, selected),
+        each=_waves(rollout, where, able),
         order=order,
     )
 
 
 def _waves(
-    rollout: Rollout, where: dict[str, gates.Standing], selected: int
+    rollout: Rollout, where: dict[str, gates.Standing], able: int
 ) -> tuple[WaveStanding, ...]:
     by_wave: dict[int, list[gates.Standing]] = {}
     for device, one in where.items():
@@ -166,7 +174,7 @@ def _waves(
             WaveStanding(
                 number=number + 1,
                 stage="over" if over else "at-hand" if number == rollout.wave else "to-come",
-                size=choosing.size(rollout.order.waves, number, selected),
+                size=choosing.size(rollout.order.waves, number, able),
                 devices=_counted(by_wave.get(number, [])),
             )
         )
@@ -216,7 +224,8 @@ def preview(number: int, order: Order, reports: Reports, now_ms: int) -> Preview
     meant = whom.selected(order, reports)
     taken = sorted(reports.taken.intersection(meant))
     lining = whom.candidates(number, order, reports, now_ms)
-    sizes = tuple(choosing.size(order.waves, at, len(meant)) for at in range(len(order.waves)))
+    able = len(whom.able(order, reports))
+    sizes = tuple(choosing.size(order.waves, at, able) for at in range(len(order.waves)))
     first = lining[: sizes[0]]
 
     def kind(device: str) -> tuple[str, str]:
@@ -226,6 +235,8 @@ def preview(number: int, order: Order, reports: Reports, now_ms: int) -> Preview
     canaries, every = Counter(map(kind, first)), Counter(map(kind, lining))
     return Preview(
         selected=len(meant),
+        unable=len(meant) - able,
+        unable_said=whom.unable_named(order, reports, meant),
         live=len(lining),
         taken=len(taken),
         taken_by_name=tuple(taken[:NAMED_MAX]),

@@ -55,9 +55,10 @@ def begin(tx: Transaction, order: Order, who: str, at_ms: int) -> Standing:
     number = _next(every)
     made = plan.start(number, order, seen, at_ms, whom.held(order, every, seen))
     tx.put_rollout(row_of(made, at_ms))
+    unchecked = "" if order.digest else " unchecked"
     audit(
         tx, at_ms, who, action="rollout.start", subject=f"rollout {number}",
-        detail=f"{order.model} {order.version}: {made.reason}",
+        detail=f"{order.model} {order.version}{unchecked}: {made.reason}",
     )  # fmt: skip
     return standing.of(made, seen, at_ms)
 

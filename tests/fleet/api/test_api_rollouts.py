@@ -1,16 +1,26 @@
 """Rollouts over HTTP: ordered, watched and steered, each thing once, each by somebody named."""
 
+import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
-from api_kit import Client
+from api_kit import Client, token
+from fleet_kit import FLEET
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollouts"))
 
-from rollout_store import Fleet
+from rollout_store import TOPICS, Fleet
 
+from edge_contract import broker_url, messages
+from edge_contract.ports.mqtt import Link, LinkConfig
+from edge_fleet.api import cursors, feed, server
+from edge_fleet.broker import BrokerThread
 from edge_fleet.options import now_ms
+from edge_fleet.rollouts import words
+from edge_fleet.rollouts.publication import Channels
 from edge_fleet.store.sql import SqlStore
 
 ORDER = {"version": "pump@2.0", "waves": "1,50%,100%", "unchecked": True}
@@ -169,3 +179,58 @@ def test_pages_of_rollouts_and_of_devices_hold_each_once(client: Client, fleet: 
         assert viewer.get(bad).status_code == 404
     assert operator.post("/api/v1/rollouts/9/abort").status_code == 404
     assert operator.post("/api/v1/rollouts/1/dance").status_code == 422
+
+
+def test_a_version_is_looked_up_on_the_broker_before_it_begins(fleet: Fleet) -> None:
+    with BrokerThread() as broker, ExitStack() as stack:
+        link = LinkConfig(broker_url.parse(broker.url), "api")
+        listen = server.Listen("127.0.0.1", 0, per_minute=100_000)
+        channels = Channels(link, TOPICS)
+        url = stack.enter_context(server.running(fleet.store, listen, channels))
+        headers = {"Authorization": f"Bearer {token(fleet.store, 'operator')}"}
+        asking = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
+        publisher = Link(LinkConfig(broker_url.parse(broker.url), "publisher"))
+        publisher.start(30)
+        stack.callback(publisher.stop)
+        old, new = (messages.release("pump", v, v[0] * 64) for v in ("1.0", "2.0"))
+        publish(publisher, messages.Track(stable=old, candidate=new))
+        order = {"version": "pump@2.0", "waves": "100%"}
+        absent = asking.post("/api/v1/rollouts", json={**order, "version": "pump@7.0"})
+        assert absent.status_code == 409
+        assert "no channel of fleet test names pump 7.0" in absent.json()["detail"]
+        begun = asking.post("/api/v1/rollouts", json=order)
+        assert (begun.status_code, begun.json()["digest"]) == (200, "2" * 64)
+        turn(fleet, 5)
+        early = asking.post("/api/v1/rollouts/1/release")
+        assert early.status_code == 409
+        assert "no channel names pump 2.0 as its stable version" in early.json()["detail"]
+        publish(publisher, messages.Track(stable=new))
+        assert asking.post("/api/v1/rollouts/1/release").json()["phase"] == "released"
+    turn(fleet, 3)
+    assert {d.models["pump"] for d in fleet.heard.values()} == {"stable"}
+
+
+def publish(link: Link, track: messages.Track) -> None:
+    pointer = messages.Pointer(fleet=FLEET, channel="stable", models={"pump": track})
+    topic = TOPICS.target(f"fleet/{FLEET}/{'a' * 64}.stable.json")
+    link.publish(topic, messages.encode(pointer), retain=True).wait(30)
+
+
+def test_the_stream_tells_each_change_of_a_rollout_once_and_goes_on_where_it_was(
+    client: Client, fleet: Fleet, filled: SqlStore
+) -> None:
+    client("operator").post("/api/v1/rollouts", json=ORDER).raise_for_status()
+    beginning = feed.Position((0, "", 0, 0), (0, 0), (0, 0))
+    late = fleet.now_ms + 10 * feed.SETTLE_MS
+    with filled.reading() as tx:
+        [begun] = [told for told in feed.read(tx, beginning, late) if told.kind == "rollout"]
+        assert feed.read(tx, feed.parse(begun.after.text()), late) == []
+    assert json.loads(begun.data)["phase"] == "running"
+    fleet.now_ms = late
+    words.say(filled, 1, "pause", words.Saying("ann", late))
+    with filled.reading() as tx:
+        [paused] = feed.read(tx, begun.after, late + feed.SETTLE_MS)
+        assert feed.read(tx, begun.after, late) == [], "what has not settled waits"
+    assert (paused.kind, json.loads(paused.data)["phase"]) == ("rollout", "paused")
+    former = cursors.encode("position", (*begun.after.event, 0, 0, 0, 0))
+    assert feed.parse(former).rollout == (begun.after.event[0], 0), "of a client of before"

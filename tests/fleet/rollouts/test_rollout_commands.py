@@ -119,3 +119,35 @@ def test_what_devices_say_of_themselves_steers_no_terminal_and_no_selection(
     turn(fleet, 3)
     for words in (["status"], ["status", "--json"]):
         assert "\x1b" not in rollout(*words, db=db).output
+
+
+def test_one_waits_in_the_line_and_its_devices_go_back_to_their_channel(
+    fleet: Fleet, db: str
+) -> None:
+    assert rollout("start", "pump@2.0", "--waves", "100%", db=db).exit_code == 0
+    refused = rollout("start", "pump@3.0", db=db)
+    assert refused.exit_code != 0
+    assert "holds 4 of the 4 selected devices" in said(refused)
+    assert "--queue" in said(refused)
+    queued = rollout("start", "pump@3.0", "--waves", "100%", "--queue", db=db)
+    assert "rollout 2: pump 3.0 is queued" in queued.output
+    turn(fleet, 8)
+    assert "rollout 2: pump 3.0 is finished" in rollout("status", "2", db=db).output
+    early = rollout("release", "2", "--broker", "mqtt://127.0.0.1:1", db=db)
+    assert early.exit_code != 0
+    assert "127.0.0.1:1" in said(early)
+    released = rollout("release", "2", "--unchecked", db=db)
+    assert "rollout 2: pump 3.0 is released" in released.output, said(released)
+    turn(fleet, 3)
+    assert {d.models["pump"] for d in fleet.heard.values()} == {"stable"}
+
+
+def test_the_example_is_an_order(fleet: Fleet, db: str) -> None:
+    example = Path(__file__).parents[3] / "examples" / "rollout" / "pump-2.yaml"
+    fleet.labels = {"site": "lyon"}
+    fleet.live([])
+    begun = rollout("start", "--file", str(example), "--json", db=db)
+    assert begun.exit_code == 0, said(begun)
+    found = json.loads(begun.output)
+    assert (found["model"], found["selected"], found["waves"]) == ("pump", 4, 4)
+    assert found["order"]["then"] == "channel"
