@@ -22,7 +22,8 @@ class WaveStanding(Struct, frozen=True, kw_only=True):
 
     Attributes:
         number: from 1. stage: over, at hand, or still to come. size: devices in this wave and
-            those before it, of those selected now that can run it. devices: its members by where they are.
+            those before it, of those selected now that can run it. devices: its members by where
+            they are.
     """
 
     number: int
@@ -104,7 +105,8 @@ class Preview(Struct, frozen=True, kw_only=True):
     """What an order would do now.
 
     Attributes:
-        selected: devices that it means. unable: of these cannot run the version. live: of these were heard of lately and may begin.
+        selected: devices that it means. unable: of these cannot run the version. live: of
+            these were heard of lately and may begin.
         taken: another rollout of the model holds; examples in ``taken_by_name``.
         sizes: devices in each wave with those before it.
         canaries: the first wave, at most ``NAMED_MAX`` by name; who is away then is replaced.

@@ -13,7 +13,8 @@ import { link, refine } from "../router.js";
 const PHASES = {
   running: ["info", "running"], paused: ["warn", "paused"], waiting: ["warn", "waits for a person"],
   halted: ["bad", "halted"], aborted: ["off", "aborted"], "rolling-back": ["warn", "rolling back"],
-  "rolled-back": ["bad", "rolled back"], finished: ["good", "finished"],
+  "rolled-back": ["bad", "rolled back"], finished: ["good", "finished"], queued: ["off", "waits its turn"],
+  released: ["good", "back on the channel"],
 };
 const ACTIVE = ["running", "paused", "waiting", "rolling-back"];
 const WHERE = {
