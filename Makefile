@@ -56,6 +56,7 @@ aarch64: $(VENV)/.installed-dev
 
 lock: $(VENV)/.installed-dev
 	$(LOCK) -o locks/device.txt pyproject.toml
+	$(LOCK) --extra api --extra postgres --extra otel -o locks/fleet.txt pyproject.toml
 	$(BIN)/python -c "import tomllib; \
 	  print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" \
 	  | $(LOCK) -o locks/build.txt -

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # Builds Dockerfile.edge with no daemon and no registry: the base is made of Debian's packages.
 #
-#   tests/install/image.sh FOLDER    # localhost/edge-agent, in FOLDER/store
+#   tests/install/image.sh FOLDER        # localhost/edge-agent, in FOLDER/store
+#   tests/install/image.sh FOLDER fleet  # localhost/edge-fleet, of Dockerfile.fleet
 #
 # Wants a Debian 12 with root, buildah and mmdebstrap. apt and pip inside the build ask what they
 # ask outside. Prints the storage driver.
 set -euo pipefail
 folder=$(realpath "$1")
+case ${2:-edge} in
+  edge) image=edge-agent ;;
+  fleet) image=edge-fleet ;;
+  *) echo "no image of that name: $2" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/../.."
 
 with() { buildah --root "$folder/store" --runroot "$folder/run" --storage-driver "$driver" "$@"; }
@@ -31,6 +37,6 @@ with build --isolation chroot --format docker --network host --build-arg BASE=lo
   --volume /etc/apt:/etc/apt:ro \
   --volume "$folder/pip.conf:/etc/pip.conf:ro" \
   --volume /etc/ssl/certs/ca-certificates.crt:/etc/host-certificates.crt:ro \
-  --file Dockerfile.edge --tag localhost/edge-agent . >"$folder/build.log" 2>&1 ||
+  --file "Dockerfile.${2:-edge}" --tag "localhost/$image" . >"$folder/build.log" 2>&1 ||
   { tail -40 "$folder/build.log"; exit 1; }
 echo "$driver"

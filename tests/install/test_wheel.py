@@ -43,6 +43,15 @@ def pins(name: str) -> dict[str, list[Version]]:
     [
         ("device.txt", PYPROJECT["project"]["dependencies"]),
         ("build.txt", PYPROJECT["build-system"]["requires"]),
+        (
+            "fleet.txt",
+            [
+                requirement
+                for extra in ("fleet", "api", "postgres", "otel")
+                for requirement in PYPROJECT["project"]["optional-dependencies"][extra]
+                if not requirement.startswith("edge-pack[")
+            ],
+        ),
     ],
 )
 def test_the_lock_matches_pyproject(lock: str, wanted: list[str]) -> None:
@@ -54,7 +63,7 @@ def test_the_lock_matches_pyproject(lock: str, wanted: list[str]) -> None:
         assert all(requirement.specifier.contains(each) for each in versions), f"{line}: make lock"
 
 
-@pytest.mark.parametrize("lock", ["device.txt", "build.txt"])
+@pytest.mark.parametrize("lock", ["device.txt", "build.txt", "fleet.txt"])
 def test_the_lock_names_a_hash_for_everything_and_no_index(lock: str) -> None:
     text = (TREE / "locks" / lock).read_text()
     entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
