@@ -77,18 +77,21 @@ def counted(some: int, of: int) -> Outcomes:
 
 
 def above(found: Outcomes, mean: Floats) -> Floats:
-    """log evidence that the mean is above each of ``mean [...]``; 0 where that is 1 or more."""
+    """log evidence that the mean is above each of ``mean [...]``.
+
+    0 where that is 1 or more; infinite where it is below 0, for then there is nothing to show.
+    """
     mean = np.asarray(mean, dtype=np.float64)
     held = np.clip(mean, 1e-12, 1.0)[..., None, None]
     bets = np.asarray(BETS)[:, None]
     each = np.log1p(bets * (found.values / held - 1))
     worth = each @ found.times
     total = np.logaddexp.reduce(worth, axis=-1) - math.log(len(BETS))
-    return np.asarray(np.where(mean >= 1, 0.0, total))
+    return np.asarray(np.where(mean >= 1, 0.0, np.where(mean < 0, np.inf, total)))
 
 
 def below(found: Outcomes, mean: Floats) -> Floats:
-    """log evidence that the mean is below each of ``mean [...]``; 0 where that is 0 or less."""
+    """log evidence that the mean is below each of ``mean [...]``, as ``above`` has it."""
     return above(found.mirrored(), 1 - np.asarray(mean, dtype=np.float64))
 
 
@@ -140,7 +143,7 @@ def _least(new: Outcomes, old: Outcomes, alpha: float) -> float:
 
 def more_by(limit: float) -> Allowed:
     """Above the old mean by at most ``limit``, which may be below 0."""
-    return lambda mean: np.maximum(mean + limit, 0.0)
+    return lambda mean: mean + limit
 
 
 def united(log_e: list[float]) -> float:

@@ -90,6 +90,13 @@ def test_the_interval_of_a_difference_is_wider_than_that_of_one_look_and_holds_t
     assert outside <= 4, seed
 
 
+def test_two_arms_that_never_failed_are_shown_to_be_close() -> None:
+    low, high = comparing.interval(comparing.counted(0, 400), comparing.counted(0, 600), ALPHA)
+    assert -0.05 < low < 0 < high < 0.05
+    low, high = comparing.interval(comparing.counted(400, 400), comparing.counted(0, 600), ALPHA)
+    assert 0.9 < low < 1 and high == 1
+
+
 def test_without_a_control_nothing_is_worse() -> None:
     all_wrong, nothing = comparing.counted(1000, 1000), comparing.outcomes([])
     assert comparing.worse(all_wrong, nothing, comparing.more_by(0.0)) <= 0
