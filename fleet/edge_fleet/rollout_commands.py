@@ -301,7 +301,7 @@ def _print(found: standing.Standing) -> None:
         )
     if found.gates:
         terminal.print_table(
-            ["gate", "says", "why"], [[gate.gate, gate.verdict, gate.said] for gate in found.gates]
+            ["gate", "says", "why"], [[gate.gate, gate.state, gate.said] for gate in found.gates]
         )
 
 

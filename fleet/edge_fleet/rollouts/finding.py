@@ -45,7 +45,8 @@ def share(name: str, gate: AnyGate, some: int, of: int, what: str) -> Finding:
     limit = float(gate.limit or 0)
     verdict: Verdict = "holds" if some <= limit * of + 1e-9 else "fails"
     value = some / of if of else None
-    return Finding(name, verdict, value, limit, of, gate.least, f"{some} of {of} {what}")
+    said = f"{some} of {of} {what}"
+    return Finding(name, verdict, value, limit, of, gate.least, said, _state(of))
 
 
 def evidence(
@@ -56,7 +57,13 @@ def evidence(
     said = f"{some} of {of} {what}, the limit is {100 * rate:.3g} %"
     fails = log_evidence(rate, some, of) >= -math.log(alpha)
     value = some / of if of else None
-    return Finding(name, "fails" if fails else "holds", value, rate, of, gate.least, said)
+    verdict: Verdict = "fails" if fails else "holds"
+    return Finding(name, verdict, value, rate, of, gate.least, said, _state(of))
+
+
+def _state(of: int) -> State:
+    """Of nothing there is nothing to say."""
+    return "passing" if of else "cannot judge"
 
 
 def cannot(name: str, gate: AnyGate, why: str) -> Finding:

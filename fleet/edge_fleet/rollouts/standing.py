@@ -11,7 +11,7 @@ from msgspec import Struct
 from edge_fleet.rollouts import choosing, gates, whom
 from edge_fleet.rollouts.finding import Finding
 from edge_fleet.rollouts.order import Order
-from edge_fleet.rollouts.state import Member, Note, Phase, Reports, Rollout, Seen
+from edge_fleet.rollouts.state import Member, Note, Phase, Reports, Rollout, Seen, Trial
 
 TROUBLED_MAX = 100
 NAMED_MAX = 100
@@ -40,6 +40,7 @@ class Standing(Struct, frozen=True, kw_only=True):
         unable: of these cannot run the version; the first of them and why in ``unable_said``.
         devices: members by where they are with the version. troubled: members that refuse it, are
             late, silent or odd, at most ``TROUBLED_MAX``. gates: what each says now.
+        trial: the candidate beside the live version, where that was ordered and has begun.
         order: what was ordered. baking_ms: since when the gates of the wave hold; 0: they do not.
     """
 
@@ -62,6 +63,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     notes: tuple[Note, ...]
     each: tuple[WaveStanding, ...]
     order: Order
+    trial: Trial | None = None
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -159,6 +161,7 @@ def of(rollout: Rollout, reports: Reports, now_ms: int) -> Standing:
         notes=rollout.notes,
         each=_waves(rollout, where, able),
         order=order,
+        trial=rollout.trial,
     )
 
 
