@@ -80,6 +80,21 @@ def load_state(data: bytes, entries: int) -> tuple[NDArray[np.float32], dict[int
     return log_m, dict(saved.latched)
 
 
+def load_states(
+    states: Sequence[bytes], entries: int
+) -> tuple[NDArray[np.float32], list[dict[int, int]]]:
+    """``load_state`` of many: log M ``[states, entries]``, and each one's latched alarms."""
+    saved = [_DECODER.decode(data) for data in states]
+    nothing = np.full(entries, edetector.NO_EVIDENCE, dtype="<f4").tobytes()
+    sound = (
+        one.log_m if one.algorithm == edetector.ALGORITHM and len(one.log_m) == 4 * entries
+        else nothing
+        for one in saved
+    )  # fmt: skip
+    log_m = np.frombuffer(b"".join(sound), dtype="<f4").reshape(len(saved), entries)
+    return log_m.astype(np.float32), [one.latched for one in saved]
+
+
 @dataclass
 class _Live:
     """A detector in memory."""

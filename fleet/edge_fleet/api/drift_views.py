@@ -23,7 +23,7 @@ from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import oneshot, promises
 from edge_fleet.drift.budget import Budget
 from edge_fleet.drift.explain import CellChange
-from edge_fleet.evidence import load_state, streams
+from edge_fleet.evidence import load_states, streams
 from edge_fleet.library import Known, Library
 from edge_fleet.reports import LN10, instant
 from edge_fleet.store.base import Transaction
@@ -354,15 +354,11 @@ def contributors(
     limit: int,
 ) -> Contributors:  # fmt: skip
     """Devices by their evidence on one monitor; without one, each by its strongest."""
-    held = tx.detectors_of(known.bundle)
-    at = _at(known, source, feature) if feature else None
+    held = tx.held_of(known.bundle)
     nats = budget.log_thresholds(streams(tx, now_ms))["device"]
-    states = [load_state(one.state, known.table.entries) for one in held]
-    levels = np.zeros((0, max(len(known.profile.monitors), 1)))
-    if states:
-        levels = known.table.levels(np.stack([log_m for log_m, _ in states]))
-    chosen = levels[:, at] if at is not None else levels.max(axis=1, initial=0.0)
-    which = np.full(len(held), at) if at is not None else levels.argmax(axis=1)
+    log_m, latched = load_states([one.state for one in held], known.table.entries)
+    at = _at(known, source, feature) if feature else None
+    chosen, which = _strongest(known, log_m, at)
     evidence = np.maximum(chosen / LN10, 0.0)
     total = float(evidence.sum()) or 1.0
     order = np.argsort(-evidence, kind="stable")[:limit].tolist()
@@ -371,7 +367,7 @@ def contributors(
         Contributor(
             held[i].device, monitors[which[i]].source, monitors[which[i]].name,
             round(float(evidence[i]), 3), round(float(evidence[i]) / total, 4), held[i].rows,
-            held[i].windows, states[i][1].get(int(which[i])),
+            held[i].windows, latched[i].get(int(which[i])),
         )
         for i in order
         if monitors
@@ -385,3 +381,20 @@ def contributors(
         threshold=round(nats / LN10, 3),
         items=tuple(items),
     )
+
+
+def _strongest(
+    known: Known, log_m: NDArray[np.float32], at: int | None
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Level and monitor of each device: monitor ``at``, or the one with the most evidence."""
+    table, devices = known.table, len(log_m)
+    best, which = np.full(devices, -np.inf), np.zeros(devices, dtype=np.int64)
+    for monitor in range(len(table.monitors)) if at is None else (at,):
+        size = int(table.sizes[monitor])
+        if not size:
+            continue
+        own = log_m[:, int(table.starts[monitor]) :][:, :size].astype(np.float64)
+        level = np.log(np.exp(own).sum(axis=1) / size)
+        which = np.where(level > best, monitor, which)
+        best = np.maximum(level, best)
+    return best, which

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -16,9 +15,8 @@ from sqlalchemy import (
     select,
 )
 
-from edge_fleet.store.base import Detector
 from edge_fleet.store.tables import detectors, metadata
-from edge_fleet.store.trends import Trend
+from edge_fleet.store.trends import Held, Trend
 
 trends = Table(
     "trends",
@@ -80,13 +78,10 @@ class TrendRows:
         )
         return [Trend(bundle, row.hour_ms, row.ordinal, bytes(row.hour)) for row in found]
 
-    def detectors_of(self, bundle: str) -> Sequence[Detector]:
+    def held_of(self, bundle: str) -> list[Held]:
         found = self._connection.execute(
-            select(detectors)
+            select(*(detectors.c[name] for name in Held._fields))
             .where(detectors.c.bundle == bytes.fromhex(bundle))
             .order_by(detectors.c.device)
         )
-        return [
-            Detector(**{**row._mapping, "bundle": bundle, "state": bytes(row.state)})
-            for row in found
-        ]
+        return [Held(*row) for row in found.all()]

@@ -6,12 +6,8 @@ once; each collector adds to rows of its own, so that none waits for another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from edge_fleet.store.base import Detector
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,15 @@ class Trend:
     hour: bytes = field(repr=False)
 
 
+class Held(NamedTuple):
+    """A device's detector: what it counted, and its evidence (see ``edge_fleet.evidence``)."""
+
+    device: str
+    windows: int
+    rows: int
+    state: bytes
+
+
 class TrendsPort(Protocol):
     """This part of ``base.Transaction``."""
 
@@ -44,6 +49,6 @@ class TrendsPort(Protocol):
         """Hours that began in [since, until), oldest first."""
         ...
 
-    def detectors_of(self, bundle: str) -> Sequence[Detector]:
+    def held_of(self, bundle: str) -> list[Held]:
         """The evidence on every device of a bundle, by name."""
         ...

@@ -18,9 +18,9 @@ export function useVersions(bundle) {
 }
 
 export function VersionChoice({ page, versions, chosen, query }) {
-  return html`<${Select} label="Version" value=${chosen.bundle}
+  return html`<div class="version"><${Select} label="Version" value=${chosen.bundle}
     options=${versions.map((one) => [one.bundle, `${one.name} · ${one.running || one.counted} devices`])}
-    onChange=${(bundle) => { location.hash = link([page, bundle], query).slice(1); }} />`;
+    onChange=${(bundle) => { location.hash = link([page, bundle], query).slice(1); }} /></div>`;
 }
 
 /** Links to the other pages of a version. */
