@@ -75,6 +75,20 @@ def test_a_person_ends_the_one_before_or_the_one_that_waits(store: SqlStore) -> 
     assert {d.models["pump"] for d in fleet.heard.values()} == {"4.0"}
 
 
+def test_nobody_overtakes_one_that_waits_for_many_devices(store: SqlStore) -> None:
+    fleet = Fleet(store, 4)
+    fleet.begin(select="device=d00", waves=ALL, bake_s=600)
+    fleet.begin("3.0", queue=True, waves=ALL)
+    with pytest.raises(Refused, match=r"holds 1 of the 1 selected devices, such as d03: number 2"):
+        fleet.begin("4.0", select="device=d03", waves=ALL)
+    fleet.begin("4.0", select="device=d03", waves=ALL, queue=True)
+    turn(fleet, 3)
+    assert phases(fleet) == ["running", "queued", "queued"]
+    turn(fleet, 20)
+    assert phases(fleet) == ["finished"] * 3
+    assert fleet.heard["d03"].models == {"pump": "4.0"}
+
+
 def test_rollouts_of_two_models_or_of_other_devices_do_not_wait_for_each_other(
     store: SqlStore,
 ) -> None:
