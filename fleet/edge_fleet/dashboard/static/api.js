@@ -103,19 +103,27 @@ export function addressed(path, query = {}) {
   return text ? `${path}?${text}` : path;
 }
 
+const asked = new Map();
+
+/** What `path` answers. Who asks the same at the same moment gets the same answer. */
 export async function get(path, query, signal) {
+  const address = addressed(path, query);
+  if (!asked.has(address)) {
+    asked.set(address, fetched(address).finally(() => asked.delete(address)));
+  }
+  const left = new Promise((_, leave) => {
+    signal?.addEventListener("abort", () => leave(new DOMException("left", "AbortError")), { once: true });
+  });
+  return await Promise.race([asked.get(address), left]);
+}
+
+async function fetched(address) {
   const own = new AbortController();
   const timer = setTimeout(() => own.abort("timeout"), TIMEOUT_MS);
-  const stop = () => own.abort("left");
-  signal?.addEventListener("abort", stop);
   try {
-    return parsed(await (await request(addressed(path, query), { signal: own.signal })).text());
-  } catch (error) {
-    if (signal?.aborted) throw new DOMException("left", "AbortError");
-    throw error;
+    return parsed(await (await request(address, { signal: own.signal })).text());
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
   }
 }
 

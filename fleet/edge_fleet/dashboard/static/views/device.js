@@ -74,7 +74,7 @@ function Models({ of }) {
 }
 
 function following(of) {
-  return of.device.said || of.device.follows;
+  return of.device.said || (of.device.follows ?? "").replaceAll("-", " ");
 }
 
 function phaseTone(phase) {

@@ -11,7 +11,7 @@ const NEW_MAX = 200;
 export const COLUMNS = [
   { name: "When", of: (one) => html`<${Ago} at=${one.received} />` },
   { name: "Device", of: (one) => html`<a href=${link(["devices", one.device])}>${one.device}</a>` },
-  { name: "What", of: (one) => html`<${Badge} tone=${tone(one.kind)}>${one.kind}<//>` },
+  { name: "What", of: (one) => html`<${Badge} tone=${tone(one.kind)} title=${one.kind}>${one.kind}<//>` },
   { name: "Model", phone: false, of: (one) => `${one.model} ${one.version}` },
   { name: "Detail", wide: true, of: (one) => html`<${Text}>${one.detail}<//>` },
 ];

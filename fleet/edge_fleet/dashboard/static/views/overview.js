@@ -78,7 +78,7 @@ function sitesNote(of) {
 function health(site) {
   const share = site.online / site.devices;
   if (site.alarms > 0) return ["bad", "alarm"];
-  if (share >= 0.99) return ["good", "online"];
+  if (share >= 0.97) return ["good", "online"];
   return share >= 0.9 ? ["fair", "silent"] : ["poor", "offline"];
 }
 
