@@ -246,6 +246,8 @@ class Collector:
                     raise
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
             else:
+                if pause_s > self._config.retry_s:
+                    log.warning("the store takes records again")
                 return
 
     def _keep(self, batch: Sequence[_Arrived | _Profile | Fault]) -> None:
