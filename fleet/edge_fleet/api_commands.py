@@ -13,6 +13,7 @@ from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import logs, terminal, token_commands, tracing
+from edge_fleet.audit_commands import did
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
 from edge_fleet.rollouts.publication import Channels
@@ -153,6 +154,7 @@ def create(
         with store.transaction() as tx:
             if not tx.put_api_token(token):
                 raise MachineFault(f"a token {token.id} is there already", advice="Try again.")
+            did(tx, "token.create", f"token {token.id}", f"{name}, {role}, good for {expires}")
     if as_json:
         terminal.print_json({"id": token.id, "name": name, "role": role, "token": text})
         return
@@ -195,4 +197,5 @@ def revoke(
                     f"there is no valid token {token[:40]!r}",
                     advice="`edge-fleet api-tokens list` names them; none was revoked.",
                 )
+            did(tx, "token.revoke", f"token {token}")
     terminal.print_line(f"revoked {', '.join(tokens)}")

@@ -21,6 +21,7 @@ from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import (
     api_commands,
     aside_commands,
+    audit_commands,
     backup_commands,
     compact_commands,
     device_commands,
@@ -284,6 +285,7 @@ def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
 app.command()(device_commands.devices)
 app.command()(device_commands.device)
+app.command()(audit_commands.audit)
 app.command()(drift_commands.drift)
 app.command()(drift_commands.resolve)
 app.command()(backup_commands.backup)

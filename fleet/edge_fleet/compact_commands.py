@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from edge_contract.errors import InputFault
 from edge_fleet import compaction, terminal
+from edge_fleet.audit_commands import did
 from edge_fleet.compaction import Compacted, Retention
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, HOUR_MS, Db, Json, now_ms
@@ -71,6 +72,9 @@ def compact(
         )
         planned = compaction.plan(store, retention, now_ms())
         done = planned if dry_run else _compact(store, retention, planned)
+        if not dry_run:
+            with store.transaction() as tx:
+                did(tx, "store.compact", "store", _told(done))
     if as_json:
         terminal.print_json({"dry_run": dry_run, **_figures(done)})
         return

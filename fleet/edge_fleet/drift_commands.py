@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_fleet import reports, terminal
+from edge_fleet.audit_commands import did
 from edge_fleet.drift.explain import sparkline
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms
@@ -72,8 +73,10 @@ def resolve(
 
       edge-fleet resolve 7 --with-devices --comment "winter: retrained"
     """
-    with opened(db) as store:
-        closed = reports.resolve(store, alarms, now_ms(), comment, under=under)
+    with opened(db) as store, store.transaction() as tx:
+        closed = reports.resolve_within(tx, alarms, now_ms(), comment, under=under)
+        for one in closed:
+            did(tx, "alarm.resolve", f"alarm {one}", comment)
     terminal.print_line(f"closed {', '.join(map(str, closed))}")
 
 

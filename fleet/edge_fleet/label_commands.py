@@ -17,6 +17,7 @@ from edge_contract.ports.disk import read_bounded
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import label_import, terminal
+from edge_fleet.audit_commands import AuditDb, noted
 from edge_fleet.options import Json, with_password
 from edge_fleet.quality import label_file
 
@@ -47,6 +48,7 @@ def import_(
     ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
     cert_file: Annotated[str, typer.Option(help="TLS client certificate, PEM.")] = "",
     key_file: Annotated[str, typer.Option(help="Its key, PEM.")] = "",
+    db: AuditDb = "",
     as_json: Json = False,
 ) -> None:
     """Send labels to the devices whose answers they are for; they count them and report counts.
@@ -75,6 +77,7 @@ def import_(
             config, Topics(fleet, prefix), batches, wait_s=wait_s,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
+    noted(db, "labels.import", f"fleet {fleet}", f"{found.sent} sent, {found.counted} counted")
     _print(found, as_json=as_json)
     if found.counted + found.repeated < found.sent:
         raise typer.Exit(1)

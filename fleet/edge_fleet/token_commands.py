@@ -15,6 +15,7 @@ from edge_contract.errors import InputFault
 from edge_contract.names import check_sha256
 from edge_contract.ports.accounts import Accounts
 from edge_fleet import terminal
+from edge_fleet.audit_commands import AuditDb, noted
 from edge_fleet.enrolment import TokenOrder, create_token, reload_broker
 
 RELOAD_VARIABLE = "EDGE_FLEET_RELOAD"
@@ -81,6 +82,7 @@ def create(
         bool, typer.Option("--insecure", help="Allow a broker without TLS: anyone may listen.")
     ] = False,
     reload: _Reload = "",
+    db: AuditDb = "",
     as_json: _Json = False,
 ) -> None:
     """Print a token: whoever has it can enrol one device, once, until it expires.
@@ -108,13 +110,15 @@ def create(
     reload_broker(reload)
     if as_json:
         typer.echo(json.dumps({"id": token.id, "token": text, "expires": _when(token.expires_s)}))
-        return
-    typer.echo(text)
-    typer.echo(
-        f"token {token.id} for {token.device or 'a device of any name'}, good once until"
-        f" {_when(token.expires_s)}",
-        err=True,
-    )
+    else:
+        typer.echo(text)
+        typer.echo(
+            f"token {token.id} for {token.device or 'a device of any name'}, good once until"
+            f" {_when(token.expires_s)}",
+            err=True,
+        )
+    # Last: the token is shown this once, whatever the store says.
+    noted(db, "enrolment.create", f"token {token.id}", f"device {token.device or 'of any name'}")
 
 
 @app.command("list")
@@ -152,6 +156,7 @@ def revoke(
     *,
     accounts: _Folder,
     reload: _Reload = "",
+    db: AuditDb = "",
 ) -> None:
     """Make tokens void that were not used yet.
 
@@ -161,6 +166,8 @@ def revoke(
         for token in tokens:
             box.now = registry.revoke(box.now, token)
     reload_broker(reload)
+    for token in tokens:
+        noted(db, "enrolment.revoke", f"token {token}")
     terminal.print_line(f"revoked {', '.join(tokens)}")
 
 

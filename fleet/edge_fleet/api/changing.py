@@ -16,6 +16,7 @@ from edge_contract.errors import InputFault
 from edge_fleet import reports
 from edge_fleet.api import resources
 from edge_fleet.store.api import Note, NoteKind, Write
+from edge_fleet.store.audit import audit
 from edge_fleet.store.base import Store, Transaction
 
 KEY_MAX_CHARS = 255
@@ -93,6 +94,8 @@ def noted(
     """Acknowledge an alarm or comment on it; the alarm as it is then. Raises Absent."""
     _check(tx, alarm)
     tx.add_note(Note(alarm, kind, author, said, now_ms))
+    verb = "acknowledge" if kind == "acknowledged" else kind
+    audit(tx, now_ms, author, action=f"alarm.{verb}", subject=f"alarm {alarm}", detail=said)
     return resources.encode(resources.alarm(tx, alarm))
 
 
@@ -104,15 +107,18 @@ def resolved(tx: Transaction, alarm: int, said: Said, author: str, now_ms: int) 
     closed = reports.resolve_within(tx, [alarm], now_ms, said.comment, under=said.with_devices)
     for one in closed:
         tx.add_note(Note(one, "resolved", author, said.comment, now_ms))
+        about = f"alarm {one}"
+        audit(tx, now_ms, author, action="alarm.resolve", subject=about, detail=said.comment)
     return resources.encode(Closed(tuple(closed)))
 
 
-def revoked(tx: Transaction, id: str, now_ms: int) -> bytes:
+def revoked(tx: Transaction, id: str, author: str, now_ms: int) -> bytes:
     """Revoke a token. Raises Absent."""
     if not tx.revoke_api_token(id, now_ms):
         raise Absent(f"there is no valid token {id[:40]!r}")
     token = tx.api_token(id)
     assert token is not None
+    audit(tx, now_ms, author, action="token.revoke", subject=f"token {id}", detail=token.name)
     return resources.encode(resources.token_view(token, now_ms))
 
 

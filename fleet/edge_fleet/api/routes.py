@@ -324,5 +324,5 @@ def revoke_token(
     body: asking.Body,
     _: asking.IdempotencyKey = "",
 ) -> Response:
-    change = partial(changing.revoked, id=id, now_ms=ours.clock_ms())
+    change = partial(changing.revoked, id=id, author=caller.name, now_ms=ours.clock_ms())
     return _done(ours, caller, request, body, change)
