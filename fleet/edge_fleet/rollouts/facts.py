@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -28,25 +29,44 @@ FORMER_MS = 30 * 86_400_000
 """Labels of the former versions that are at most so old say how well those did."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What every rollout looks at, read and decoded once."""
+
+    devices: list[tuple[Device, Reported | None]]
+    wishes: dict[str, tuple[int, Desired]]
+    alarms: list[Alarm]
+
+
+def look(tx: Transaction) -> Look:
+    """Look now."""
+    return Look(
+        [(device, report_of(device)) for device in tx.devices()],
+        {device: (wish.revision, desired_of(wish)) for device, wish in tx.wishes().items()},
+        tx.alarms(open_only=True),
+    )
+
+
 def everything(tx: Transaction) -> list[Rollout]:
     """Every rollout, oldest first."""
     return [decode(row.state) for row in tx.rollouts()]
 
 
 def reports(
-    tx: Transaction, order: Order, since_ms: int, *, counts: bool, taken: frozenset[str]
-) -> Reports:
+    tx: Transaction, order: Order, since_ms: int, *, counts: bool, taken: frozenset[str],
+    at: Look | None = None,
+) -> Reports:  # fmt: skip
     """What is seen; with ``counts`` also rows and labels, which takes reading many records."""
-    wishes = tx.wishes()
+    at = at or look(tx)
     alarms = [
         alarm
-        for alarm in tx.alarms(open_only=True)
+        for alarm in at.alarms
         if (alarm.model, alarm.version) == (order.model, order.version)
         and alarm.opened_ms >= since_ms
     ]
     devices = {
-        device.device: seen(device, order, wishes.get(device.device), alarms)
-        for device in tx.devices()
+        device.device: _seen(device, told, order, at.wishes.get(device.device), alarms)
+        for device, told in at.devices
     }
     found = Reports(devices=devices, taken=taken)
     if not counts:
@@ -64,13 +84,22 @@ def reports(
     )  # fmt: skip
 
 
-def seen(device: Device, order: Order, wish: Wish | None, alarms: Iterable[Alarm] = ()) -> Seen:
-    """One device."""
-    told = report_of(device)
+def seen(device: Device, order: Order, wish: Wish | None) -> Seen:
+    """One device, without alarms."""
+    wanted = (wish.revision, desired_of(wish)) if wish else None
+    return _seen(device, report_of(device), order, wanted, ())
+
+
+def _seen(
+    device: Device, told: Reported | None, order: Order, wanted: tuple[int, Desired] | None,
+    alarms: Iterable[Alarm],
+) -> Seen:  # fmt: skip
+    revision, desired = wanted or (0, Desired(revision=0))
+    word, beside = desired.models.get(order.model, "stable"), desired.beside.get(order.model)
     if told is None:
         return Seen(
-            traits={"device": device.device}, heard_ms=device.seen_ms, heeds=False,
-            word=word_of(wish, order.model), beside=beside_of(wish, order.model),
+            traits={"device": device.device}, heard_ms=device.seen_ms, heeds=False, word=word,
+            beside=beside,
         )  # fmt: skip
     model = told.models.get(order.model, ModelReport(phase="idle"))
     failed = model.failure is not None and model.failure.version == order.version
@@ -81,9 +110,9 @@ def seen(device: Device, order: Order, wish: Wish | None, alarms: Iterable[Alarm
     return Seen(
         traits=traits, heard_ms=device.seen_ms, active=model.active, digest=model.digest,
         phase=model.phase, refused=failed or order.version in model.quarantined,
-        heeds=wish is None or told.revision >= wish.revision, word=word_of(wish, order.model),
+        heeds=wanted is None or told.revision >= revision, word=word,
         alarms=sum(_about(alarm, device.device, told.labels) for alarm in alarms),
-        beside=beside_of(wish, order.model), ended=model.beside.startswith(f"{order.version}: "),
+        beside=beside, ended=model.beside.startswith(f"{order.version}: "),
         onnxruntime=told.hardware.onnxruntime, ram_bytes=told.hardware.ram_bytes,
         disk_bytes=told.room.total_bytes or 0,
     )  # fmt: skip

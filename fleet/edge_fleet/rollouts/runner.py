@@ -18,10 +18,12 @@ from msgspec.structs import replace
 
 from edge_contract import messages
 from edge_contract.errors import EdgeError, InputFault
+from edge_contract.messages import Desired
 from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.topics import Topics
 from edge_fleet import tracing
 from edge_fleet.rollouts import facts, plan, state, whom
+from edge_fleet.rollouts.facts import Look
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import Reports, Rollout, Want
 from edge_fleet.store.audit import PLANNER, audit
@@ -44,6 +46,8 @@ REVISION_MAX = 2**52
 """A device that claims to have heard of a later one is not followed there."""
 
 
+OVER = ("halted", "aborted", "rolled-back", "released")
+SETTLED_MS = 86_400_000
 COUNTED = ("running", "paused", "waiting")
 """Phases in which gates are looked at, which takes reading many records."""
 
@@ -74,27 +78,34 @@ class RolloutRun:
         now_ms = self._clock_ms()
         with self._store.reading() as tx:
             every = facts.everything(tx)
-            found = {rollout.id: _reports(tx, rollout, every) for rollout in every}
-        if not every:
+            look = facts.look(tx) if every else None
+            found = {
+                rollout.id: _reports(tx, rollout, every, look)
+                for rollout in every
+                if not settled(rollout, now_ms)
+            }
+        if look is None:
             return False
-        stable = {one.id: self._stable(one, now_ms) for one in every}
+        stable = {one.id: self._stable(one, now_ms) for one in every if one.id in found}
         with self._store.transaction() as tx:
             tx.serialise_starts()
             wishes = tx.wishes()
-            heard = {device.device: device for device in tx.devices()}
+            desired = {device: facts.desired_of(wish) for device, wish in wishes.items()}
+            heard = {device.device: told for device, told in look.devices}
             changed: dict[str, Wish] = {}
             held = {rollout.id: rollout for rollout in facts.everything(tx)}
             for number, seen in found.items():
-                now_seen = _as_kept(replace(seen, promoted=stable[number]), wishes, held, number)
+                now_seen = _as_kept(replace(seen, promoted=stable[number]), desired, held, number)
                 held[number], wants = self._plan(tx, number, now_seen, now_ms)
                 for want in wants:
-                    told = facts.report_of(heard[want.device])
+                    told = heard[want.device]
                     changed[want.device] = wished(
                         wishes.get(want.device), want, told.revision if told else 0, now_ms
                     )
                     wishes[want.device] = changed[want.device]
+                    desired[want.device] = facts.desired_of(changed[want.device])
             for device, wish in wishes.items():
-                told = facts.report_of(heard[device]) if device in heard else None
+                told = heard.get(device)
                 if told and wish.revision < told.revision < REVISION_MAX:
                     log.warning("device %s follows a wish that is not ours", device)
                     changed[device] = risen(wish, told.revision + 1, now_ms)
@@ -184,27 +195,33 @@ def risen(wish: Wish, revision: int, now_ms: int) -> Wish:
     return Wish(wish.device, revision, now_ms, messages.encode(desired))
 
 
-def _reports(tx: Transaction, rollout: Rollout, every: Iterable[Rollout]) -> Reports:
+def settled(rollout: Rollout, now_ms: int) -> bool:
+    """It is over for so long that all it asked is kept; nothing of it is looked at again. Pure."""
+    return rollout.phase in OVER and now_ms - rollout.notes[-1].at_ms > SETTLED_MS
+
+
+def _reports(
+    tx: Transaction, rollout: Rollout, every: Iterable[Rollout], look: Look | None
+) -> Reports:
     return facts.reports(
         tx, rollout.order, rollout.started_ms, counts=rollout.phase in COUNTED,
-        taken=facts.taken(rollout, every),
+        taken=facts.taken(rollout, every), at=look,
     )  # fmt: skip
 
 
 def _as_kept(
-    reports: Reports, wishes: dict[str, Wish], every: dict[int, Rollout], number: int
+    reports: Reports, desired: dict[str, Desired], every: dict[int, Rollout], number: int
 ) -> Reports:
     """With what was kept since they were read: by others, and by this round."""
     rollout = every[number]
     model = rollout.order.model
-    devices = {
-        device: replace(
-            seen,
-            word=facts.word_of(wishes.get(device), model),
-            beside=facts.beside_of(wishes.get(device), model),
-        )
-        for device, seen in reports.devices.items()
-    }
+    devices = dict(reports.devices)
+    for device in devices.keys() & desired.keys():
+        wanted = desired[device]
+        devices[device] = replace(
+            devices[device], word=wanted.models.get(model, "stable"),
+            beside=wanted.beside.get(model),
+        )  # fmt: skip
     reports = replace(reports, devices=devices, taken=facts.taken(rollout, every.values()))
     if rollout.phase != "queued":
         return reports
