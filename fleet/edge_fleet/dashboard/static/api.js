@@ -109,7 +109,10 @@ const asked = new Map();
 export async function get(path, query, signal) {
   const address = addressed(path, query);
   if (!asked.has(address)) {
-    asked.set(address, fetched(address).finally(() => asked.delete(address)));
+    const answer = fetched(address).finally(() => {
+      if (asked.get(address) === answer) asked.delete(address);
+    });
+    asked.set(address, answer);
   }
   const left = new Promise((_, leave) => {
     signal?.addEventListener("abort", () => leave(new DOMException("left", "AbortError")), { once: true });
@@ -143,6 +146,7 @@ export function visible(text) {
 
 /** A write. `key`: the same for each repetition of one wish, so that it is done once. */
 export async function post(path, body, key) {
+  asked.clear();
   return await (
     await request(path, {
       method: "POST",
@@ -165,7 +169,10 @@ export function useGet(path, query = {}, everyMs = 0) {
   const address = path === null ? null : addressed(path, query);
   const [state, put] = useState({ data: null, error: null, loading: true, address });
   const [round, again] = useState(0);
-  const reload = useCallback(() => again((n) => n + 1), []);
+  const reload = useCallback(() => {
+    asked.delete(address); // an answer that is on its way may be older than what is reloaded for
+    again((n) => n + 1);
+  }, [address]);
   const shown = useRef(address);
   useEffect(() => {
     if (address === null) return undefined;
