@@ -1,6 +1,6 @@
 """What the gates of a rollout promise: false stops while nothing changed, and delays when it did.
 
-    python benchmarks/gates.py [--quick] [--runs N] [--json FILE]
+    python benchmarks/gates.py [--quick] [--runs N] [--only WORDS] [--json FILE]
 
 Each run is a wave of two hours looked at whenever records come (every five minutes; the minutes in
 between have nothing new), until the gate stops it. Devices differ: each has its own speed, and each
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a twentieth of the runs")
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=38)
+    parser.add_argument("--only", default="", help="of which the name has these words")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     runs = max(options.runs // (20 if options.quick else 1), 20)
@@ -168,12 +169,16 @@ def main() -> None:
     print(f"seed {options.seed}, {runs} runs, alpha {ALPHA}, {LOOKS} looks")
     goals: dict[str, tuple[float, float, bool]] = {}
     for name, run in FALSE.items():
+        if options.only not in name:
+            continue
         share = sum(run(rng) is not None for _ in range(runs)) / runs
         # A goal on a sample: alpha and what chance adds to it, once in 1,000 such benchmarks.
         allowed = ALPHA + 3.1 * math.sqrt(ALPHA * (1 - ALPHA) / runs)
         goals[f"false: {name}"] = (share, allowed, share <= allowed)
         print(f"{100 * share:6.2f} % stopped falsely: {name}", flush=True)
     for name, (run, unit, goal) in DELAY.items():
+        if options.only not in name:
+            continue
         some = [run(rng) for _ in range(max(runs // 10, 20))]
         found = sorted(math.inf if one is None else one for one in some)
         median, missed = found[len(found) // 2], some.count(None)
