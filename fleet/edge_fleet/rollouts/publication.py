@@ -36,7 +36,7 @@ class Found(Struct, frozen=True):
 CHECK_S = 10.0
 PROMOTED_S = 3.0
 """All that channels name is waited for: they are retained and come at once."""
-MANIFEST_S = 5.0
+MANIFEST_S = 2.0
 """A manifest is retained and comes at once, or it is not there."""
 
 

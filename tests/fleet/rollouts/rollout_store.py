@@ -13,7 +13,7 @@ from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.runner import RolloutRun
 from edge_fleet.rollouts.state import Rollout
-from edge_fleet.store.base import ReportSeen, StatusSeen
+from edge_fleet.store.base import ReportSeen, StatusSeen, Transaction
 from edge_fleet.store.rollouts import Wish
 from edge_fleet.store.sql import SqlStore
 
@@ -34,11 +34,14 @@ class Fleet:
         self.bad: set[str] = set()
         self.labels: dict[str, str] = {"site": "lyon"}
         store.claim(FLEET)
-        for name in self.heard:
-            self.tell(name)
+        self.live([])
 
     def tell(self, name: str, revision: int | None = None) -> None:
         """Its status and report, as the collector keeps them."""
+        with self.store.transaction() as tx:
+            self._tell(tx, name, revision)
+
+    def _tell(self, tx: Transaction, name: str, revision: int | None = None) -> None:
         desired = self.heard[name]
         word = desired.models.get("pump", "stable")
         wanted = "1.0" if word == "stable" else word
@@ -52,9 +55,8 @@ class Fleet:
             boot=1, at_ms=self.now_ms, agent="1", hardware=HARDWARE, labels=self.labels,
             revision=desired.revision if revision is None else revision, models={"pump": model},
         )  # fmt: skip
-        with self.store.transaction() as tx:
-            tx.status(StatusSeen(name, True, 1, "1", self.now_ms, False))
-            tx.report(ReportSeen(name, messages.encode(said), self.now_ms, False))
+        tx.status(StatusSeen(name, True, 1, "1", self.now_ms, False))
+        tx.report(ReportSeen(name, messages.encode(said), self.now_ms, False))
 
     def live(self, pending: list[Wish]) -> None:
         self.now_ms += 60_000
@@ -62,8 +64,9 @@ class Fleet:
             desired = messages.decode(wish.desired, Desired)
             if desired.revision > self.heard[wish.device].revision:
                 self.heard[wish.device] = desired
-        for name in self.heard:
-            self.tell(name)
+        with self.store.transaction() as tx:
+            for name in self.heard:
+                self._tell(tx, name)
 
     def run(self) -> RolloutRun:
         """A process that just started."""
