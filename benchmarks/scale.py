@@ -30,10 +30,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import sqlalchemy
 from collect import FLEET, TOPICS, Bench, make
 
 from edge_contract import broker_url, bundle, telemetry
@@ -331,6 +332,25 @@ def counted_per_s(place: Place, store: SqlStore, most: int) -> float:
     return (first - left) / took
 
 
+def _learn(store: SqlStore, bench: Bench) -> None:
+    """As if the bundle had been published."""
+    file = manifests.decode(bench.manifest).file(manifests.PROFILE_FILE)
+    with store.transaction() as tx:
+        tx.put_blob(bench.digest, bench.manifest, 0)
+        tx.put_blob(file.sha256, bench.stored_profile, 0)
+
+
+def _another(place: Place) -> Place:
+    """The same with an empty database: what still waits in the other is not waited for."""
+    engine = sqlalchemy.create_engine(
+        place.db.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE DATABASE simulated"))
+    engine.dispose()
+    return replace(place, db=place.db.replace("/postgres?", "/simulated?"))
+
+
 def simulated(place: Place, bench: Bench, devices: int, window_s: float) -> dict[str, float]:
     """A whole fleet for two windows: connected at once, and until each device was judged."""
     model, stored = bundle.encode_member(manifests.MODEL_FILE, b"not run here")
@@ -339,6 +359,8 @@ def simulated(place: Place, bench: Bench, devices: int, window_s: float) -> dict
     file.write_bytes(
         bundle.write(bench.manifest, {model.name: stored, entry.name: bench.stored_profile})
     )
+    store = open_store(place.db, create=True)
+    _learn(store, bench)
     services = [start(place, at, "all", window_s) for at in range(2)]
     for one in services:
         _until(lambda one=one: one.ready("collecting"), "a collector", 60)  # type: ignore[misc]
@@ -347,7 +369,6 @@ def simulated(place: Place, bench: Bench, devices: int, window_s: float) -> dict
                "--window-s", str(window_s),
                "--duration-s", str(1.6 * window_s + devices / 500), "--json"]  # fmt: skip
     crowd = subprocess.Popen(command, stdout=subprocess.PIPE, env=ENV)
-    store = open_store(place.db, create=False)
 
     def judged() -> int:
         with store.reading() as tx:
@@ -381,13 +402,10 @@ def measure(minutes: float, devices: int, window_s: float, *, bare: int) -> dict
         print(f"records of {len(bench.payloads[0][1])} bytes over a {kind} into PostgreSQL")
         thrown_us = bare_us(url, bench, bare)
         store = open_store(db, create=True)
-        file = manifests.decode(bench.manifest).file(manifests.PROFILE_FILE)
-        with store.transaction() as tx:
-            tx.put_blob(bench.digest, bench.manifest, 0)
-            tx.put_blob(file.sha256, bench.stored_profile, 0)
+        _learn(store, bench)
         run = sustained(place, bench, store, minutes, devices)
         counted = counted_per_s(place, store, bare)
-        fleet = simulated(place, bench, devices, window_s)
+        fleet = simulated(_another(place), bench, devices, window_s)
         store.close()
     return {
         "stored_per_s": run.stored / run.seconds,

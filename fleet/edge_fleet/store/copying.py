@@ -1,4 +1,4 @@
-"""Many windows into PostgreSQL at once: COPY into a table of this connection, then one INSERT.
+"""Many windows of PostgreSQL at once: in by COPY and one INSERT, marked by one UPDATE.
 
 Guards: a window is kept once, whoever else keeps the same one at this moment; rows go in by the
 order of their key, so that two processes never wait for each other in a circle.
@@ -44,3 +44,19 @@ def copied(connection: Connection, new: Sequence[tuple[Window, int]]) -> set[Key
                 )
             )  # fmt: skip
     return {(row[0], row[1], row[2]) for row in connection.execute(_TAKE)}
+
+
+_MARK = text(
+    "UPDATE windows SET counted = :counted FROM"
+    " unnest(CAST(:devices AS varchar[]), CAST(:boots AS bigint[]), CAST(:seqs AS bigint[]))"
+    " AS new (device, boot, seq) WHERE windows.device = new.device"
+    " AND windows.boot = new.boot AND windows.seq = new.seq"
+)
+"""A list of 400 row values instead took PostgreSQL 0.4 s to plan and run."""
+
+
+def marked(connection: Connection, keys: Sequence[Key], counted: int) -> None:
+    """Say what became of windows, in the order of their keys."""
+    devices, boots, seqs = (list(column) for column in zip(*sorted(keys), strict=True))
+    values = {"counted": counted, "devices": devices, "boots": boots, "seqs": seqs}
+    connection.execute(_MARK, values)

@@ -46,7 +46,7 @@ from edge_fleet.store.base import (
     Unknown,
     Window,
 )
-from edge_fleet.store.copying import copied
+from edge_fleet.store.copying import copied, marked
 from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.group_rows import GroupRows
 from edge_fleet.store.rollout_rows import RolloutRows
@@ -102,20 +102,20 @@ class SqlTransaction(
         by_key: dict[Key, Window] = {}
         for window in new:
             by_key.setdefault(window.key, window)
-        marked = [
+        given = [
             (one, int(Counted.YES if one.bundle in counted else Counted.PENDING))
             for one in by_key.values()
         ]
         if self._connection.dialect.name == "postgresql":
-            kept = copied(self._connection, marked)
+            kept = copied(self._connection, given)
         else:
-            kept = self._inserted(marked)
+            kept = self._inserted(given)
         kept -= self._take_back(kept)
         fresh = [window for key, window in by_key.items() if key in kept]
         self._count_devices(fresh)
         return fresh
 
-    def _inserted(self, marked: Sequence[tuple[Window, int]]) -> set[Key]:
+    def _inserted(self, given: Sequence[tuple[Window, int]]) -> set[Key]:
         statement = (
             self._insert(windows)
             .on_conflict_do_nothing()
@@ -131,7 +131,7 @@ class SqlTransaction(
                 "received_ms": window.received_ms,
                 "record": window.record,
             }
-            for window, counted in marked
+            for window, counted in given
         ]
         return {
             (row.device, row.boot, row.seq) for row in self._connection.execute(statement, rows)
@@ -193,7 +193,11 @@ class SqlTransaction(
         return kept is not None and bytes(kept) == window.record
 
     def mark(self, keys: Iterable[Key], counted: Counted) -> None:
-        for some in _parts(list(keys)):
+        wanted = list(keys)
+        if wanted and self._connection.dialect.name == "postgresql":
+            marked(self._connection, wanted, int(counted))
+            return
+        for some in _parts(wanted):
             key = tuple_(windows.c.device, windows.c.boot, windows.c.seq)
             self._connection.execute(
                 update(windows).where(key.in_(some)).values(counted=int(counted))
@@ -344,8 +348,7 @@ class SqlTransaction(
         )
 
     def devices(self) -> list[Device]:
-        found = self._connection.execute(select(devices).order_by(devices.c.device))
-        return [Device(**{**row._mapping, "reported": bytes(row.reported)}) for row in found]
+        return self._devices(select(devices))
 
     # -- events and faults -----------------------------------------------------------------
 
