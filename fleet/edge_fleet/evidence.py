@@ -173,7 +173,7 @@ class Evidence:
         if not good:
             return
         outcome.counted += len(good)
-        trends.count(tx, known, good, rows, self._ordinal)
+        trends.count(tx, known, good, records, rows, ordinal=self._ordinal)
         live = self._load(tx, known, good)
         _rearm(tx, known, live.values())
         thresholds = self._thresholds(tx, live.values(), now_ms)

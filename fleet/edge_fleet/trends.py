@@ -100,9 +100,8 @@ def added(hours: Sequence[Hour]) -> Hour:
     )
 
 
-def of_windows(windows: Sequence[Window], counts: NDArray[np.int64]) -> Hour:
-    """What windows say together; ``counts [windows, cells]``; at least one window."""
-    records = [telemetry.decode(window.record) for window in windows]
+def of_records(records: Sequence[Record], counts: NDArray[np.int64]) -> Hour:
+    """What windows say together; ``counts [records, cells]``; at least one."""
     noise = np.array([telemetry.noise_of(record) for record in records])
     total = counts.sum(axis=0) if (noise == 1).all() else np.rint((counts.T / noise).sum(axis=1))
     errors = np.zeros(max(len(record.errors) for record in records), dtype=np.int64)
@@ -136,22 +135,25 @@ def _latencies(records: Sequence[Record]) -> NDArray[np.int64]:
 
 
 def count(
-    tx: Transaction, known: Known, windows: Sequence[Window], counts: NDArray[np.int64],
-    ordinal: int,
+    tx: Transaction, known: Known, windows: Sequence[Window], records: Sequence[Record],
+    counts: NDArray[np.int64], *, ordinal: int,
 ) -> None:  # fmt: skip
-    """Add windows that ``tx`` counts to their hours. ``ordinal``: whose rows these are."""
+    """Add windows that ``tx`` counts to their hours.
+
+    Args:
+        records: the windows, decoded. counts: of each, ``[windows, cells]``. ordinal: whose hours.
+    """
     by_hour: dict[int, list[int]] = {}
     for at, window in enumerate(windows):
         by_hour.setdefault(window.received_ms // HOUR_MS * HOUR_MS, []).append(at)
     for hour_ms, some in sorted(by_hour.items()):
-        hour = of_windows([windows[at] for at in some], counts[some])
+        hour = of_records([records[at] for at in some], counts[some])
         kept = tx.trend(known.bundle, hour_ms, ordinal)
-        if kept is not None:
+        if kept is None:
+            tx.forget_trends(known.bundle, ordinal, hour_ms - KEEP_HOURS * HOUR_MS)
+        else:
             hour = added([_decode(known, kept.hour), hour])
-        forget_ms = hour_ms - KEEP_HOURS * HOUR_MS
-        tx.put_trend(
-            Trend(known.bundle, hour_ms, ordinal, _encode(hour)), forget_before_ms=forget_ms
-        )
+        tx.put_trend(Trend(known.bundle, hour_ms, ordinal, _encode(hour)))
 
 
 def between(tx: Transaction, known: Known, since_ms: int, until_ms: int) -> dict[int, Hour]:

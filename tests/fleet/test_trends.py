@@ -129,14 +129,13 @@ def test_a_latency_that_an_older_program_kept_malformed_is_left_out(
     good = record(packed, packed.counts(draw(rng, 9)))
     good = msgspec.structs.replace(good, latency=telemetry.pack_counts([1] * 48))
     bad = msgspec.structs.replace(good, latency=b"\xff", seq=2)
-    some = [window_of(telemetry.encode(each), NOON) for each in (good, bad)]
-    hour = trends.of_windows(some, np.zeros((2, packed.profile.cells), dtype=np.int64))
+    hour = trends.of_records([good, bad], np.zeros((2, packed.profile.cells), dtype=np.int64))
     assert hour.latency.tolist() == [1] * 48
 
 
 def test_a_damaged_hour_is_said_to_be_one(store: SqlStore, packed: Packed) -> None:
     known = known_to(store, packed)
     with store.transaction() as tx:
-        tx.put_trend(Trend(known.bundle, NOON, 0, b"\x93"), forget_before_ms=0)
+        tx.put_trend(Trend(known.bundle, NOON, 0, b"\x93"))
     with store.reading() as tx, pytest.raises(MachineFault, match="damaged"):
         trends.between(tx, known, 0, NOON + 1)

@@ -49,20 +49,23 @@ class TrendRows:
         ).one_or_none()
         return None if row is None else Trend(bundle, hour_ms, ordinal, bytes(row.hour))
 
-    def put_trend(self, trend: Trend, *, forget_before_ms: int) -> None:
-        bundle = bytes.fromhex(trend.bundle)
-        statement = self._insert(trends).values(**{**vars(trend), "bundle": bundle})
+    def put_trend(self, trend: Trend) -> None:
+        values = {**vars(trend), "bundle": bytes.fromhex(trend.bundle)}
+        statement = self._insert(trends)
         self._connection.execute(
             statement.on_conflict_do_update(
                 index_elements=list(trends.primary_key),
                 set_={"hour": statement.excluded["hour"]},
-            )
+            ),
+            [values],
         )
+
+    def forget_trends(self, bundle: str, ordinal: int, before_ms: int) -> None:
         self._connection.execute(
             delete(trends).where(
-                trends.c.bundle == bundle,
-                trends.c.hour_ms < forget_before_ms,
-                trends.c.ordinal == trend.ordinal,
+                trends.c.bundle == bytes.fromhex(bundle),
+                trends.c.hour_ms < before_ms,
+                trends.c.ordinal == ordinal,
             )
         )
 

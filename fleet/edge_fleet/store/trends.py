@@ -41,8 +41,12 @@ class TrendsPort(Protocol):
         """One hour, where anything was counted in it."""
         ...
 
-    def put_trend(self, trend: Trend, *, forget_before_ms: int) -> None:
-        """Keep an hour, new or grown, and drop the bundle's hours that began before."""
+    def put_trend(self, trend: Trend) -> None:
+        """Keep an hour, new or grown."""
+        ...
+
+    def forget_trends(self, bundle: str, ordinal: int, before_ms: int) -> None:
+        """Drop a collector's hours of a bundle that began before."""
         ...
 
     def trends(self, bundle: str, since_ms: int, until_ms: int) -> list[Trend]:
