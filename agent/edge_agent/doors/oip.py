@@ -118,6 +118,7 @@ class Infer(Struct, frozen=True):
 
 _decode = json_decoder(InferRequest).decode
 _decode_row = json_decoder(RowRequest).decode
+_ROW_TYPES = {"FP32": np.dtype("float32"), "FP64": np.dtype("float64")}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -311,7 +312,7 @@ def one_row(body: bytes, form: RowTensor) -> tuple[str, list[float]] | None:
         return None
     if not math.isfinite(sum(data)):
         return None
-    return (request.id, data) if DTYPES[given.datatype] == dtype else None
+    return (request.id, data) if _ROW_TYPES[given.datatype] is dtype else None
 
 
 class RowWriter:
@@ -327,20 +328,27 @@ class RowWriter:
     def __init__(self, manifest: Manifest, tensors: Sequence[str]) -> None:
         self._start = _encode(InferResponse(manifest.name, manifest.version, []))[:-2]
         self._tensors = tuple(tensors)
-        self._parts: list[tuple[tuple[int, ...], bytes, bool]] | None = None
+        self._parts: list[tuple[tuple[int, ...], bytes, bool, bool]] | None = None
 
     def __call__(self, found: Sequence[NDArray[Any]]) -> bytes | None:
         """The body; None: numbers that JSON has not, or tensors of another form than before."""
         parts = self._parts
         if parts is None:
             parts = self._parts = [
-                (array.shape, _opening(name, array, bool(at)), array.dtype.kind == "f")
+                (
+                    array.shape,
+                    _opening(name, array, bool(at)),
+                    array.dtype.kind == "f",
+                    array.ndim == 2 and len(array) == 1,
+                )
                 for at, (name, array) in enumerate(zip(self._tensors, found, strict=True))
             ]
         pieces = [self._start]
-        for array, (shape, opening, real) in zip(found, parts, strict=True):
-            values = array.ravel().tolist()
-            if array.shape != shape or (real and not math.isfinite(sum(values))):
+        for array, (shape, opening, real, row) in zip(found, parts, strict=True):
+            if array.shape != shape:
+                return None
+            values = array.tolist()[0] if row else array.ravel().tolist()
+            if real and not math.isfinite(sum(values)):
                 return None
             pieces += opening, _encode(values), b"}"
         pieces.append(b"]}")

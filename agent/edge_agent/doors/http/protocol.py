@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -30,6 +31,8 @@ CROWD_S = 0.001
 """Where requests of two connections come so close, those that follow are gathered until all that
 is here was read: answers one after the other take two thirds of the time that answers between the
 kernel's reads and writes do."""
+HELD_S = 0.002
+"""So long an answer that is ready waits for others."""
 LANES_MAX = 64
 LANE_HEAD_MAX_BYTES = 2048
 PIPELINE_MAX = 8
@@ -114,15 +117,10 @@ class Connections:
         self.all: set[Connection] = set()
         self.answered = 0
         self.held_bytes = 0
-        self._last: Connection | None = None
-        self._last_s = 0.0
+        self.last: Connection | None = None
+        self.last_s = 0.0
+        """Which one had a request by a lane last, and when."""
         self._gathered: list[tuple[Connection, Lane, bytes, int]] = []
-
-    def crowded(self, connection: Connection, now: float) -> bool:
-        """Whether another connection had a request just before this one of ``connection``."""
-        found = now - self._last_s <= CROWD_S and self._last is not connection
-        self._last, self._last_s = connection, now
-        return found
 
     def gather(self, connection: Connection, lane: Lane, data: bytes, start: int) -> None:
         """Answer ``data``, whose body begins at ``start``, with what else is here by now."""
@@ -131,10 +129,19 @@ class Connections:
         self._gathered.append((connection, lane, data, start))
 
     def answer_gathered(self) -> None:
-        """Answer all that was gathered."""
+        """Answer all that was gathered: first the work, then the writes, which are the kernel's."""
         gathered, self._gathered = self._gathered, []
-        for connection, lane, data, start in gathered:
-            connection.settle(lane(data[start:]), data)
+        begun, answers = 0, []
+        since = time.perf_counter()
+        for at, (_, lane, data, start) in enumerate(gathered, 1):
+            answers.append(lane(data[start:]))
+            if at == len(gathered) or time.perf_counter() - since > HELD_S:
+                for (connection, _, whole, _), answer in zip(
+                    gathered[begun:at], answers, strict=True
+                ):
+                    connection.settle(answer, whole)
+                begun, answers = at, []
+                since = time.perf_counter()
 
     def make(self, *, local: bool) -> Connection:
         """A connection that was accepted."""
@@ -204,6 +211,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """The client is gone: what it waited for is not wanted any more."""
         self._server.all.discard(self)
+        if self._server.last is self:
+            self._server.last = None
         self._hold(-self._held_bytes)
         self._transport = None
         self._waiting.clear()
@@ -242,7 +251,9 @@ class Connection(asyncio.Protocol):
         if len(data) - start != self._lane_length or self._spare or self._task is not None:
             return False
         now = self._loop.time()
-        if server.crowded(self, now):
+        crowded = now - server.last_s <= CROWD_S and server.last is not self
+        server.last, server.last_s = self, now
+        if crowded:
             self._gathered = True
             server.gather(self, lane, data, start)
             return True
