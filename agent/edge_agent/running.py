@@ -60,6 +60,9 @@ def run(line: Line) -> None:
         handlers=[journal.handler(sys.stderr, os.environ)],
         level=logging.DEBUG if line.verbose else logging.INFO,
     )
+    from edge_agent import lean_tuf  # noqa: PLC0415
+
+    lean_tuf.load_tuf()
     from edge_agent.agent import Agent  # noqa: PLC0415 - faulty settings are said at once
     from edge_agent.notify import Notifier  # noqa: PLC0415
 
