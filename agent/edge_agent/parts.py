@@ -19,7 +19,6 @@ from pathlib import Path
 from edge_agent import clock, closing, hardware, identity, pipeline, predictions, state, tap, wanted
 from edge_agent.config import Config
 from edge_agent.doors.every import Doors
-from edge_agent.ensemble import EnsembleSeat
 from edge_agent.errands import Errands
 from edge_agent.factory import DEFAULT_FOLDER, Factory
 from edge_agent.feedback import Feedback
@@ -191,8 +190,11 @@ class Parts:
             on_well=lambda: self.voice.over(LOOK),
             strained=lambda: self.strain.resting,
         )
-        for name, spec in config.ensembles.items():
-            self.serving.join(EnsembleSeat(name, spec, self.serving.models))
+        if config.ensembles:
+            from edge_agent.ensemble import EnsembleSeat  # noqa: PLC0415 - few agents have one
+
+            for name, spec in config.ensembles.items():
+                self.serving.join(EnsembleSeat(name, spec, self.serving.models))
         self.shadows = Shadows(
             self.loop,
             self.folder,

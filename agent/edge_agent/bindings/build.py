@@ -116,11 +116,6 @@ class Bindings:
         return link
 
 
-def needed(config: Config) -> bool:
-    """Whether there is anything to bind, or to take away that was bound before."""
-    return bool(config.bindings or Memo(Folder(config.folder).bindings).brokers)
-
-
 def link_config(
     config: Config, name: str, *, client_id: str, will: Message | None = None
 ) -> LinkConfig:

@@ -10,19 +10,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_agent import closing
-from edge_agent.bindings.build import Bindings, needed
 from edge_agent.bindings.counts import BindingReport
+from edge_agent.bindings.memo import Memo
 from edge_agent.config import Config
 from edge_agent.doors import httpd
 from edge_agent.doors.labels import LabelDoor
 from edge_agent.doors.mqtt import DoorCounts, MqttDoor
 from edge_agent.feedback import Feedback
+from edge_agent.folder import Folder
 from edge_agent.serving import Serving
 from edge_agent.telemetry.recorder import Instant
 from edge_contract.messages import Strain
 from edge_contract.ports.mqtt import Link, Message
 
 if TYPE_CHECKING:
+    from edge_agent.bindings.build import Bindings
     from edge_agent.doors.watch import Watcher
 
 
@@ -52,11 +54,7 @@ class Doors:
         device, models = config.agent.device, serving.answering
         self._labels = LabelDoor(link, config.topics, device, feedback)
         self._watcher = _watcher(config, serving)
-        self._bindings = (
-            Bindings(config, link, serving, now, boot=boot, version=version)
-            if needed(config)
-            else None
-        )
+        self._bindings = _bindings(config, link, serving, now, boot=boot, version=version)
         self._mqtt = MqttDoor(link, config.topics, device, models, rules=config.overload.rules)
         try:
             self._http = httpd.open_door(config, models, version, feedback, self._figures)
@@ -106,6 +104,23 @@ class Doors:
 
     def _figures(self) -> tuple[Strain, DoorCounts]:
         return self._strain(), self._mqtt.counts
+
+
+def _bindings(
+    config: Config,
+    link: Link,
+    serving: Serving,
+    now: Callable[[], Instant],
+    *,
+    boot: int,
+    version: str,
+) -> Bindings | None:
+    """None where there is nothing to bind, nor to take away that was bound before."""
+    if not config.bindings and not Memo(Folder(config.folder).bindings).brokers:
+        return None
+    from edge_agent.bindings.build import Bindings  # noqa: PLC0415
+
+    return Bindings(config, link, serving, now, boot=boot, version=version)
 
 
 def _watcher(config: Config, serving: Serving) -> Watcher | None:

@@ -56,3 +56,10 @@ def test_other_threads_never_miss_it() -> None:
         f" {LOAD} print('tuf.ngclient' in sys.modules); held.set()"
     )
     assert printed(code) == ["False"]
+
+
+def test_an_agent_without_bindings_and_ensembles_holds_none_of_them() -> None:
+    code = "import sys; import edge_agent.agent; print('edge_agent.doors.every' in sys.modules, "
+    kinds = ("bindings.build", "bindings.bridge", "bindings.sparkplug", "ensemble", "doors.watch")
+    found = printed(code + f"*(('edge_agent.' + each) in sys.modules for each in {kinds}))")
+    assert found == ["True", *["False"] * len(kinds)]
