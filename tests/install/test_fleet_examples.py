@@ -4,6 +4,7 @@ up, and start commands that there are."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -236,3 +237,27 @@ def test_the_dockerfile_satisfies_its_critic_and_runs_as_nobody_of_note() -> Non
     users = {each["user"] for each in compose()["services"].values() if "fleet" in each["image"]}
     assert users == {"10002:10002"} and "\nUSER 10002:10002\n" in text
     assert all(pod["securityContext"]["runAsUser"] == 10002 for pod in pods().values())
+
+
+# -- systemd -------------------------------------------------------------------------------
+
+
+def test_systemd_understands_the_unit_and_the_command_in_it(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze not installed (Debian: apt-get install systemd)")
+    text = (TREE / "fleet" / "edge-fleet.service").read_text()
+    line = next(each for each in text.splitlines() if each.startswith("ExecStart="))
+    program, *words = line.removeprefix("ExecStart=").split()
+    check_command(words)
+    unit = tmp_path / "edge-fleet.service"
+    unit.write_text(text.replace(program, shutil.which("true") or "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert [each for each in done.stderr.splitlines() if unit.name in each] == []
+    found = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", unit],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-300:]
