@@ -8,8 +8,8 @@ leader, a simulated fleet. Three runs:
 1. records as fast as the collectors keep up: stored a second, CPU time a record of each process
    beside that of a subscriber that throws them away, and how resident memory grows;
 2. the leader alone: windows counted a second;
-3. `edge-fleet simulate`: so many devices connected, and how long after the first record each of
-   them has been judged.
+3. `edge-fleet simulate`: so many devices connected, and how long after the last of them sent its
+   first record all have been judged.
 
 A record counts 1,000 rows of 20 numeric and 5 categorical features, as in collect.py.
 """
@@ -48,12 +48,12 @@ GOALS = {
     "connected": 10_000.0,
     "stored_per_s": 3_300.0,  # a million devices at a record per 5 minutes, by two collectors
     "collector_to_bare_ratio": 3.0,  # CPU a record: checked, copied, committed, against thrown away
-    "judged_within_windows": 1.0,  # from the first record until the last device has been judged
+    "judged_late_windows": 1.0,  # from the last device's first record until it is judged
     "rss_growth_mib_per_h": 30.0,
 }
-TOLD_QUICKLY = ("collector_to_bare_ratio", "judged_within_windows")
+TOLD_QUICKLY = ("collector_to_bare_ratio", "judged_late_windows")
 """What seconds and some hundred devices can say."""
-LESS_IS_BETTER = ("collector_to_bare_ratio", "judged_within_windows", "rss_growth_mib_per_h")
+LESS_IS_BETTER = ("collector_to_bare_ratio", "judged_late_windows", "rss_growth_mib_per_h")
 AHEAD = 4_000
 """Records that may be under way: the publisher waits for the store."""
 IN_FLIGHT = 20
@@ -376,17 +376,19 @@ def simulated(place: Place, bench: Bench, devices: int, window_s: float) -> dict
 
     _until(lambda: judged() >= devices, "every device", 3 * window_s + 300)
     now_ms = time.time_ns() // 1_000_000
+    came_ms: dict[str, int] = {}
     with store.reading() as tx:
-        first_ms = min(one.received_ms for one in tx.records() if one.device.startswith("sim-"))
-    took = (now_ms - first_ms) / 1000
+        for one in tx.records():  # the newest first: the last word on a device is its first window
+            came_ms[one.device] = one.received_ms
+    late_s = (now_ms - max(ms for device, ms in came_ms.items() if device[:4] == "sim-")) / 1000
     said = json.loads(crowd.communicate()[0])
     for one in services:
         one.stop()
     store.close()
     return {
         "connected": said["peak"],
-        "judged_s": took,
-        "judged_within_windows": took / window_s,
+        "judged_late_s": late_s,
+        "judged_late_windows": late_s / window_s,
         "simulated_lost_connections": said["losses"],
     }
 
