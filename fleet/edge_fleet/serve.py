@@ -26,6 +26,7 @@ from edge_fleet.compaction import Retention, keep_compact
 from edge_fleet.enrolment import Enroller
 from edge_fleet.leader import leading
 from edge_fleet.logs import announce
+from edge_fleet.naming import Naming, watching
 from edge_fleet.options import now_ms
 from edge_fleet.rollouts.publication import Channels
 from edge_fleet.rollouts.runner import RolloutRun
@@ -115,6 +116,9 @@ def serve(
             stack.enter_context(running(rules, store, place))
         if leads:
             stack.enter_context(_planning(config, store, stop))
+            naming = Naming(store, Topics(config.fleet, config.prefix), now_ms)
+            link = config.link("-named", durable=False)
+            stack.enter_context(watching(naming, link, stop))
         if retention is not None and leads:
             stack.enter_context(_compacting(store, retention, stop))
         if http is not None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, Select, String, Table, select
 
+from edge_fleet.store.base import EventSeen
 from edge_fleet.store.states import ClockSeen, NamedRelease
-from edge_fleet.store.tables import metadata
+from edge_fleet.store.tables import events, metadata
 
 _IN_MAX = 400
 
@@ -69,6 +70,18 @@ class StateRows:
         if new:
             statement = self._insert(releases).on_conflict_do_nothing()
             self._connection.execute(statement, [vars(one) for one in new])
+
+    def tell(self, new: Sequence[EventSeen]) -> list[EventSeen]:
+        if not new:
+            return []
+        by_key = {(one.device, one.boot, one.seq): one for one in new}
+        statement = (
+            self._insert(events)
+            .on_conflict_do_nothing()
+            .returning(events.c.device, events.c.boot, events.c.seq)
+        )
+        rows = self._connection.execute(statement, [vars(one) for one in by_key.values()])
+        return [by_key[key] for key in sorted(tuple(row) for row in rows)]
 
     def releases(self) -> list[NamedRelease]:
         order = (releases.c.first_ms, releases.c.model, releases.c.version, releases.c.digest)

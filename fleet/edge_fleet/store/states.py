@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from edge_fleet.store.base import EventSeen
+
+
+SERVER_BOOT = -1
+"""The boot of events that the server tells; a device's is never below 0."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,13 @@ class StatesPort(Protocol):
 
     def add_releases(self, releases: Sequence[NamedRelease]) -> None:
         """Keep releases not kept before."""
+        ...
+
+    def tell(self, events: Sequence[EventSeen]) -> list[EventSeen]:
+        """Keep what the server itself says of devices, where it did not yet; return these.
+
+        Such an event has ``SERVER_BOOT``, and says nothing of when a device was heard of.
+        """
         ...
 
     def releases(self) -> list[NamedRelease]:
