@@ -59,6 +59,8 @@ class Fleet:
     def __init__(self, world: Any, folder: Any) -> None:
         self.world, self.db = world, f"sqlite:///{folder}/fleet.db"
         self.devices = [world.new_device(name) for name in ("pi1", "pi2")]
+        for device in self.devices:
+            device.set(update={"report_s": 1.0})
         self.stop = threading.Event()
 
     def run(self, *words: str) -> Any:
@@ -149,6 +151,11 @@ def test_a_candidate_that_disagrees_in_the_shadow_is_never_followed_and_a_like_o
         assert found["phase"] == "halted" and "agreement: " in found["reason"], found
         assert found["devices"] == {}, "nobody was asked to follow it"
         assert all(device.at("1.0") for device in fleet.devices)
+
+        world.publisher.publish(tiny_bundle("2.5", golden_shift=0.1), candidate=True)
+        fleet.run("rollout", "start", "pump@2.5", *words)
+        world.until(lambda: fleet.phase() != "running", "it failed its self-test")
+        assert "devices ended the candidate" in fleet.run("rollout", "status")[-1]["reason"]
 
         world.publisher.publish(tiny_bundle("3.0"), candidate=True)
         fleet.run("rollout", "start", "pump@3.0", *words)
