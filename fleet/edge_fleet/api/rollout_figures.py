@@ -13,6 +13,7 @@ from typing import get_args
 from msgspec import Struct
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from edge_fleet.following import Named
 from edge_fleet.rollouts import facts, gates, state
 from edge_fleet.rollouts.state import ACTIVE, Phase, Rollout
 from edge_fleet.store.base import Transaction
@@ -49,9 +50,9 @@ def told(rows: list[RolloutRow]) -> list[RolloutRow]:
 def _figures(tx: Transaction, row: RolloutRow, now_ms: int) -> RolloutFigures:
     rollout = state.decode(row.state)
     names = sorted(rollout.members)
-    wishes = tx.wishes_of(names)
+    wishes, named = tx.wishes_of(names), Named(tx.releases())
     seen = {
-        device.device: facts.seen(device, rollout.order, wishes.get(device.device))
+        device.device: facts.seen(device, rollout.order, wishes.get(device.device), named)
         for device in tx.devices_named(names)
     }
     where = (

@@ -17,6 +17,7 @@ from edge_contract.typed import json_decoder
 from edge_fleet.api import cursors, resources
 from edge_fleet.api.changing import COMMENT_MAX_CHARS
 from edge_fleet.api.resources import Page
+from edge_fleet.following import Named
 from edge_fleet.rollouts import facts, publication, standing, state
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import File, Order, Refused
@@ -143,9 +144,9 @@ def members(
 def _viewed(
     tx: Transaction, rollout: state.Rollout, names: list[str], now_ms: int
 ) -> Iterable[MemberView]:
-    wishes = tx.wishes_of(names)
+    wishes, named = tx.wishes_of(names), Named(tx.releases())
     seen = {
-        device.device: facts.seen(device, rollout.order, wishes.get(device.device))
+        device.device: facts.seen(device, rollout.order, wishes.get(device.device), named)
         for device in tx.devices_named(names)
     }
     for name in names:

@@ -18,6 +18,7 @@ from edge_contract.errors import InputFault
 from edge_contract.messages import Beside, Desired, ModelReport, Reported
 from edge_fleet import error_watch
 from edge_fleet.cohorts import cohort_name
+from edge_fleet.following import Named
 from edge_fleet.rollouts import counting, trying, whom
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import ACTIVE, Reports, Rollout, Seen, decode
@@ -36,6 +37,7 @@ class Look:
     devices: list[tuple[Device, Reported | None]]
     wishes: dict[str, tuple[int, Desired]]
     alarms: list[Alarm]
+    named: Named
 
 
 def look(tx: Transaction) -> Look:
@@ -44,6 +46,7 @@ def look(tx: Transaction) -> Look:
         [(device, report_of(device)) for device in tx.devices()],
         {device: (wish.revision, desired_of(wish)) for device, wish in tx.wishes().items()},
         tx.alarms(open_only=True),
+        Named(tx.releases()),
     )
 
 
@@ -65,7 +68,9 @@ def reports(
         and alarm.opened_ms >= since_ms
     ]
     devices = {
-        device.device: _seen(device, told, order, at.wishes.get(device.device), alarms)
+        device.device: _seen(
+            device, told, order, wanted=at.wishes.get(device.device), alarms=alarms, named=at.named
+        )
         for device, told in at.devices
     }
     found = Reports(devices=devices, taken=taken)
@@ -84,15 +89,15 @@ def reports(
     )  # fmt: skip
 
 
-def seen(device: Device, order: Order, wish: Wish | None) -> Seen:
+def seen(device: Device, order: Order, wish: Wish | None, named: Named) -> Seen:
     """One device, without alarms."""
     wanted = (wish.revision, desired_of(wish)) if wish else None
-    return _seen(device, report_of(device), order, wanted, ())
+    return _seen(device, report_of(device), order, wanted=wanted, alarms=(), named=named)
 
 
 def _seen(
-    device: Device, told: Reported | None, order: Order, wanted: tuple[int, Desired] | None,
-    alarms: Iterable[Alarm],
+    device: Device, told: Reported | None, order: Order, *, wanted: tuple[int, Desired] | None,
+    alarms: Iterable[Alarm], named: Named,
 ) -> Seen:  # fmt: skip
     revision, desired = wanted or (0, Desired(revision=0))
     word, beside = desired.models.get(order.model, "stable"), desired.beside.get(order.model)
@@ -114,7 +119,7 @@ def _seen(
         alarms=sum(_about(alarm, device.device, told.labels) for alarm in alarms),
         beside=beside, ended=model.beside.startswith(f"{order.version}: "),
         onnxruntime=told.hardware.onnxruntime, ram_bytes=told.hardware.ram_bytes,
-        disk_bytes=told.room.total_bytes or 0,
+        disk_bytes=told.room.total_bytes or 0, unsigned=named.signed(order.model, model) is False,
     )  # fmt: skip
 
 

@@ -51,7 +51,10 @@ def standing(order: Order, member: Member, seen: Seen | None, now_ms: int) -> St
         return "silent"
     if seen and seen.heeds:
         if seen.active == order.version and seen.phase in RESTS:
-            return "installed" if order.digest in ("", seen.digest) else "odd"
+            if order.digest:
+                return "installed" if seen.digest == order.digest else "odd"
+            if not seen.unsigned:  # it may have heard of a publication before this server did
+                return "installed"
         if seen.refused:
             return "refused"
     return "overdue" if waited_s > order.gates.installed.deadline_s else "asked"

@@ -101,6 +101,7 @@ class Seen(Struct, frozen=True, kw_only=True):
         heeds: it said that it heard the newest wish.
         word: what it is to follow of the model, as last kept; ``stable`` where nothing was.
         alarms: open drift alarms of the version.
+        unsigned: it says that it runs what no channel of the fleet ever named.
         onnxruntime, ram_bytes, disk_bytes: what it has; "" and 0: it does not say.
         beside: what it is to run beside the live version, as last kept. ended: it said that it
             tried the version beside the live one and ended that.
@@ -117,6 +118,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     alarms: int = 0
     beside: Beside | None = None
     ended: bool = False
+    unsigned: bool = False
     onnxruntime: str = ""
     ram_bytes: int = 0
     disk_bytes: int = 0

@@ -18,9 +18,10 @@ from edge_contract.messages import Desired
 from edge_contract.ports.mqtt import Link, LinkConfig, Message
 from edge_fleet.broker import BrokerThread
 from edge_fleet.rollouts import order as orders
-from edge_fleet.rollouts import publication
+from edge_fleet.rollouts import publication, words
 from edge_fleet.store.rollouts import Wish
 from edge_fleet.store.sql import SqlStore
+from edge_fleet.store.states import NamedRelease
 
 
 def test_a_planner_that_starts_anew_each_round_brings_everybody_there(
@@ -196,3 +197,27 @@ def test_a_version_is_stable_once_every_channel_that_has_the_model_says_so() -> 
     assert not publication.is_stable([], wanted)
     another = publication.with_it(wanted, publication.Found("7" * 64))
     assert not publication.is_stable([pointer("stable", new)], another), "another bundle"
+
+
+def test_a_device_that_says_it_runs_what_nobody_signed_counts_as_none_that_installed(
+    store: SqlStore,
+) -> None:
+    fleet = Fleet(store, 2)
+    with store.transaction() as tx:
+        tx.add_releases([
+            NamedRelease("pump", version, digest, "stable", 1)
+            for version, digest in (("1.0", "1" * 64), ("2.0", "7" * 64))
+        ])  # fmt: skip
+    fleet.begin(waves=orders.waves("100%"))
+    for _ in range(3):
+        run = fleet.run()
+        run.step()
+        fleet.live(run.pending())
+    with store.reading() as tx:
+        found = words.status(tx, 1, fleet.now_ms)
+    assert (found.phase, found.devices) == ("running", {"asked": 2}), "another bundle of that name"
+    fleet.now_ms += 3_600_000
+    fleet.live([])
+    fleet.run().step()
+    assert fleet.rollouts()[0].phase == "halted"
+    assert "0 of 2 devices of the wave run the version" in fleet.rollouts()[0].reason
