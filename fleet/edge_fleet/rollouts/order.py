@@ -273,7 +273,15 @@ def given(found: File) -> dict[str, Any]:
     values: dict[str, Any] = {
         name: value
         for name in (
-            "fleet", "select", "digest", "policy", "per_site", "site", "zone", "approve", "queue",
+            "fleet",
+            "select",
+            "digest",
+            "policy",
+            "per_site",
+            "site",
+            "zone",
+            "approve",
+            "queue",
             "then",
         )
         if (value := getattr(found, name)) not in ("", None)
