@@ -281,17 +281,13 @@ export function Search({ label, value, onChange, placeholder }) {
     /></label>`;
 }
 
-/** A modal dialog: the browser's own, which keeps the focus in it and ends with Escape. */
+/** A modal dialog: the browser's own, which keeps the focus in it. Escape ends it. */
 export function Dialog({ title, onClose, children }) {
   const at = useRef(null);
   useLayoutEffect(() => {
     const dialog = at.current;
-    const before = document.activeElement;
     dialog.showModal();
-    return () => {
-      dialog.close();
-      before?.focus?.();
-    };
+    return () => dialog.close(); // which gives the focus back
   }, []);
   return html`<dialog
     ref=${at}
