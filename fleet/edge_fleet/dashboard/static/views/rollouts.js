@@ -81,7 +81,7 @@ function One({ id, me, route }) {
     ${found.error && html`<${Fault} error=${found.error} retry=${found.reload} />`}
     ${one.reason && html`<p class="lead">${one.reason}</p>`}
     <div class="grid">
-      <${Card} wide title="Waves" note=${`${number(one.selected)} devices are selected${one.order.select ? `: ${one.order.select}` : ""}`}><${Waves} of=${one} /><//>
+      <${Card} wide title="Waves" note=${`${number(one.selected)} devices are selected${one.order.select ? `: ${one.order.select}` : ""}`}><${Waves} of=${one} />${one.unable > 0 && html`<p class="soft">${number(one.unable)} of them cannot run it: ${one.unable_said}</p>`}<//>
       <${Card} wide title="Gates of this wave" note=${one.baking_ms ? html`hold since <${Ago} at=${iso(one.baking_ms)} />` : "all have to hold before the next wave"}><${Gates} of=${one} /><//>
       <${Card} title="Its devices"><${Shares} label="Devices of the rollout" parts=${Object.entries(one.devices).map(([state, value]) => ({ name: WHERE[state]?.[1] ?? state, value, tone: WHERE[state]?.[0] ?? "off" }))} />
         ${Object.keys(one.devices).length === 0 && html`<${Empty} title="None was chosen yet" />`}
@@ -130,14 +130,14 @@ function Gates({ of }) {
   if (!of.gates.length) return html`<${Empty} title=${ACTIVE.includes(of.phase) ? "No gate speaks yet" : "It is over"}>${ACTIVE.includes(of.phase) ? "Gates speak once devices of the wave were asked." : ""}<//>`;
   const ratio = (gate) => gate.gate === "latency" || gate.gate === "shadow_latency";
   const value = (gate, v) => (v === null ? "–" : (ratio(gate) ? `${figure(v)} ×` : percent(v, 1)).replace(" ", "\u00a0"));
-  return html`<${Table} label="Gates" keyOf=${(gate) => gate.gate} rows=${of.gates} columns=${[
+  return html`<div class="gates"><${Table} label="Gates" keyOf=${(gate) => gate.gate} rows=${of.gates} columns=${[
     { name: "Gate", of: (gate) => html`${GATES[gate.gate] ?? gate.gate}<span class="phone-only soft">${gate.said}</span>` },
     { name: "State", of: (gate) => html`<${Badge} tone=${STATES[gate.state]?.[0] ?? "off"}>${STATES[gate.state]?.[1] ?? gate.state}<//>` },
-    { name: "Figure", right: true, of: (gate) => value(gate, gate.value) },
+    { name: "Figure", right: true, phone: false, of: (gate) => value(gate, gate.value) },
     { name: "Limit", right: true, of: (gate) => `${gate.gate === "installed" ? "≥" : "≤"}\u00a0${value(gate, gate.limit)}` },
     { name: "Sample", right: true, phone: false, of: (gate) => `${number(gate.sample)}${gate.least ? ` of ${number(gate.least)}` : ""}` },
     { name: "Says", wide: true, phone: false, of: (gate) => gate.said },
-  ]} />`;
+  ]} /></div>`;
 }
 
 function Members({ id, route }) {
@@ -295,6 +295,7 @@ function Previewed({ of, wanted }) {
   if (!of.data) return html`<${Loading} what="preview" />`;
   const one = of.data;
   return html`<div aria-live="polite"><p class="lead">${number(one.selected)} devices match${one.selected === 0 ? ": the selection means nobody" : `; ${number(one.live)} of them may begin now`}</p>
+    ${one.unable > 0 && html`<p>${number(one.unable)} cannot run it: ${one.unable_said}</p>`}
     ${one.taken > 0 && html`<p>${number(one.taken)} are held by another rollout: ${one.taken_by_name.slice(0, 5).join(", ")}</p>`}
     <${Table} label="Waves" keyOf=${(wave) => wave.at} rows=${one.sizes.map((size, at) => ({ size, at }))} columns=${[{ name: "Wave", of: (wave) => wave.at + 1 }, { name: "Devices in all", right: true, of: (wave) => number(wave.size) }]} />
     ${one.canaries.length > 0 && html`<h3>First</h3><p class="labels">${one.canaries.slice(0, 12).map((device) => html`<a href=${link(["devices", device])}>${device}</a> `)}${one.canaries.length > 12 && `and ${number(one.canaries.length - 12)} more`}</p>`}
