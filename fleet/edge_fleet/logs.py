@@ -38,6 +38,7 @@ _SECRETS = (
     re.compile(r"(\b(?:password|passwd|secret|token)\b\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE),
 )
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_PLAIN |= {"color_message"}  # uvicorn says it again, for a terminal
 _announcer = logging.getLogger("edge_fleet")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
