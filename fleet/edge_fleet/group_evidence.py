@@ -131,8 +131,8 @@ class GroupEvidence:
             groups |= set(self._membership.read(tx, now_ms).get(alarm.device, ()))
         found = [
             other
-            for other in tx.alarms(open_only=True)
-            if other.scope != "device" and other.device in groups and _alike(other, alarm, kind)
+            for other in tx.open_events(alarm.bundle, alarm.monitor)
+            if other.device in groups and _alike(other, alarm, kind)
         ]
         found.sort(key=lambda other: (other.scope == "fleet", other.id))
         return found[0].id if found else None

@@ -363,6 +363,10 @@ class Transaction(
         """Alarms, newest first."""
         ...
 
+    def open_events(self, bundle: str, monitor: int) -> list[Alarm]:
+        """Open alarms of groups on one monitor: few, however many devices raise one."""
+        ...
+
     def devices(self) -> list[Device]:
         """Every device, by name."""
         ...

@@ -505,6 +505,19 @@ class SqlTransaction(
         statement = select(alarms).order_by(alarms.c.opened_ms.desc(), alarms.c.id.desc())
         if open_only:
             statement = statement.where(alarms.c.resolved_ms.is_(None))
+        return self._alarms(statement)
+
+    def open_events(self, bundle: str, monitor: int) -> list[Alarm]:
+        return self._alarms(
+            select(alarms).where(
+                alarms.c.resolved_ms.is_(None),
+                alarms.c.scope != "device",
+                alarms.c.bundle == bytes.fromhex(bundle),
+                alarms.c.monitor == monitor,
+            )
+        )
+
+    def _alarms(self, statement: Select[Any]) -> list[Alarm]:
         return [
             Alarm(**{**row._mapping, "bundle": bytes(row.bundle).hex(),
                      "explanation": bytes(row.explanation)})
