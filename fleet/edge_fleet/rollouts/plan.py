@@ -3,7 +3,7 @@
 Guards: ``step`` looks at the state, at what is seen and at the time, and at nothing else; effects
 are what devices are to follow and do not yet, so a step that is taken again after a restart asks
 for the same and nothing twice. Nothing is asked while a rollout is paused, waits or is over, but
-that a device goes back. A word that does not fit the phase changes nothing and says so.
+that a device goes back.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def start(
         raise Refused(
             said, advice="Queue it with --queue, or end the other: see `edge-fleet rollout status`."
         )
-    return _noted(fresh, "queued", f"waits: {said}", now_ms)
+    return noted(fresh, "queued", f"waits: {said}", now_ms)
 
 
 def _begun(rollout: Rollout, reports: Reports, meant: list[str], now_ms: int) -> Rollout:
     lacking = whom.unable_named(rollout.order, reports, meant)
     said = f"began for {len(meant)} devices" + (f"; {lacking}" if lacking else "")
-    return _noted(replace(rollout, started_ms=now_ms, since_ms=now_ms), "running", said, now_ms)
+    return noted(replace(rollout, started_ms=now_ms, since_ms=now_ms), "running", said, now_ms)
 
 
 def step(rollout: Rollout, reports: Reports, now_ms: int) -> tuple[Rollout, tuple[Want, ...]]:
@@ -81,7 +81,7 @@ def step(rollout: Rollout, reports: Reports, now_ms: int) -> tuple[Rollout, tupl
         case "rolling-back":
             rollout = _returned(rollout, reports, now_ms)
         case "finished" if rollout.order.then == "channel" and reports.promoted:
-            rollout = _noted(rollout, "released", "the channel names it as stable now", now_ms)
+            rollout = noted(rollout, "released", "the channel names it as stable now", now_ms)
         case "finished":
             rollout = _asking(_joined(rollout, reports, now_ms), reports, now_ms)
         case "halted" | "aborted" | "rolled-back" | "released":
@@ -123,74 +123,6 @@ def _besides(rollout: Rollout, reports: Reports) -> Iterable[Want]:
         beside = trying.wanted(rollout, device)
         if seen.beside != beside:
             yield Want(device, rollout.order.model, "", beside)
-
-
-# -- what a person says ------------------------------------------------------------------------
-
-
-def pause(rollout: Rollout, now_ms: int, said: str = "paused by hand") -> Rollout:
-    """Ask nothing more until it is resumed; what is under way on devices goes on."""
-    _only(rollout, "pause", ("running",))
-    return _noted(replace(rollout, paused_ms=now_ms), "paused", said, now_ms)
-
-
-def resume(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
-    """Go on. Where it waited because gates failed, these are passed over in this wave."""
-    _only(rollout, "resume", ("paused", "waiting"))
-    failing: tuple[str, ...] = ()
-    if rollout.phase == "waiting":
-        standing_of = gates.standings(rollout, reports, now_ms)
-        found = gates.findings(rollout, reports, standing_of, now_ms)
-        failing = tuple(each.gate for each in found if each.verdict == "fails")
-    said = f"resumed by hand, passing over {', '.join(failing)}" if failing else "resumed by hand"
-    going = replace(
-        _clock_on(rollout, now_ms), failing=(), paused_ms=0,
-        forgiven=tuple(dict.fromkeys(rollout.forgiven + failing)),
-    )  # fmt: skip
-    return _noted(going, "running", said, now_ms)
-
-
-def approve(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
-    """Go on where it waits for a person, as ``resume`` does; a paused one stays paused."""
-    _only(rollout, "approve", ("waiting",))
-    return resume(rollout, reports, now_ms)
-
-
-def abort(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
-    """End it: devices that have not installed the version are called back, others stay."""
-    _only(rollout, "abort", ("queued", "running", "paused", "waiting"))
-    return _noted(_called_back(rollout, reports, now_ms), "aborted", "aborted by hand", now_ms)
-
-
-def roll_back(rollout: Rollout, now_ms: int) -> Rollout:
-    """All its devices go back to what they followed before."""
-    _only(rollout, "roll back", ("running", "paused", "waiting", "halted", "aborted", "finished"))
-    every = _back(rollout, rollout.members)
-    return _noted(every, "rolling-back", "rolled back by hand", now_ms)
-
-
-def release(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
-    """Its devices follow their channel again. Raises Refused where that does not name the version.
-
-    Without a look at the channel (``reports.promoted`` None) nothing is refused.
-    """
-    _only(rollout, "release", ("finished", "halted", "aborted", "rolled-back"))
-    if reports.promoted is False:
-        raise Refused(
-            f"no channel names {rollout.order.model} {rollout.order.version} as its stable version:"
-            " devices would leave it",
-            advice="Publish it as stable first: `edge-pack publish FILE`; or --unchecked.",
-        )
-    return _noted(rollout, "released", "released by hand: devices follow the channel", now_ms)
-
-
-def _only(rollout: Rollout, verb: str, phases: tuple[Phase, ...]) -> None:
-    if rollout.phase not in phases:
-        raise Refused(
-            f"cannot {verb} rollout {rollout.id}: it is {rollout.phase}, expected"
-            f" {' or '.join(phases)}",
-            advice="See `edge-fleet rollout status`.",
-        )
 
 
 # -- the machine -------------------------------------------------------------------------------
@@ -262,7 +194,7 @@ def _tried(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     over = replace(trial, over=True)
     after = replace(rollout, trial=over, since_ms=now_ms, baking_ms=0, forgiven=())
     phase: Phase = "waiting" if order.approve else "running"
-    return _noted(after, phase, said + ("; waits for a person" if order.approve else ""), now_ms)
+    return noted(after, phase, said + ("; waits for a person" if order.approve else ""), now_ms)
 
 
 def _watched(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
@@ -271,7 +203,7 @@ def _watched(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     A gate that fails does what the policy says; where that is to wait, it is noted once. The
     deadlines of samples stand still while it is paused: those who were not asked send none.
     """
-    still = _clock_on(rollout, now_ms)
+    still = clock_on(rollout, now_ms)
     found = gates.findings(still, reports, gates.standings(still, reports, now_ms), now_ms)
     failing = {each.gate for each in found if each.verdict == "fails"}
     if not failing - set(rollout.failing):
@@ -279,7 +211,7 @@ def _watched(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     return _failed(replace(still, paused_ms=0), reports, found, now_ms)
 
 
-def _clock_on(rollout: Rollout, now_ms: int) -> Rollout:
+def clock_on(rollout: Rollout, now_ms: int) -> Rollout:
     """As if the time of the pause had not been."""
     paused_ms = now_ms - rollout.paused_ms if rollout.paused_ms else 0
     return replace(rollout, since_ms=rollout.since_ms + paused_ms)
@@ -289,11 +221,11 @@ def _passed(rollout: Rollout, now_ms: int) -> Rollout:
     """The wave is over: on to the next, or to the end."""
     order, number = rollout.order, rollout.wave
     if number + 1 == len(order.waves):
-        return _noted(rollout, "finished", f"all {len(order.waves)} waves hold", now_ms)
+        return noted(rollout, "finished", f"all {len(order.waves)} waves hold", now_ms)
     after = replace(rollout, wave=number + 1, since_ms=now_ms, baking_ms=0, forgiven=())
     said = f"wave {number + 1} of {len(order.waves)} holds"
     phase: Phase = "waiting" if order.approve else "running"
-    return _noted(after, phase, said + ("; waits for a person" if order.approve else ""), now_ms)
+    return noted(after, phase, said + ("; waits for a person" if order.approve else ""), now_ms)
 
 
 def _failed(rollout: Rollout, reports: Reports, found: Sequence[Finding], now_ms: int) -> Rollout:
@@ -301,14 +233,14 @@ def _failed(rollout: Rollout, reports: Reports, found: Sequence[Finding], now_ms
     match rollout.order.policy:
         case "wait":
             failing = tuple(each.gate for each in found if each.verdict == "fails")
-            return _noted(replace(rollout, failing=failing), "waiting", said, now_ms)
+            return noted(replace(rollout, failing=failing), "waiting", said, now_ms)
         case "halt":
-            return _noted(_called_back(rollout, reports, now_ms), "halted", said, now_ms)
+            return noted(called_back(rollout, reports, now_ms), "halted", said, now_ms)
         case "rollback":
             wave = [d for d, member in rollout.members.items() if member.wave == rollout.wave]
-            return _noted(_back(rollout, wave), "rolling-back", said, now_ms)
+            return noted(back_again(rollout, wave), "rolling-back", said, now_ms)
         case "rollback-all":
-            return _noted(_back(rollout, rollout.members), "rolling-back", said, now_ms)
+            return noted(back_again(rollout, rollout.members), "rolling-back", said, now_ms)
 
 
 def _asking(
@@ -348,13 +280,14 @@ def _its_time(rollout: Rollout, device: str, traits: dict[str, str], now_ms: int
     return choosing.in_slot(order.slot, traits.get(order.zone, ""), now_ms)
 
 
-def _called_back(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
-    """Those that have not installed the version."""
+def called_back(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
+    """With those sent back that have not installed the version."""
     standing_of = gates.standings(rollout, reports, now_ms)
-    return _back(rollout, [d for d, one in standing_of.items() if one != "installed"])
+    return back_again(rollout, [d for d, one in standing_of.items() if one != "installed"])
 
 
-def _back(rollout: Rollout, devices: Iterable[str]) -> Rollout:
+def back_again(rollout: Rollout, devices: Iterable[str]) -> Rollout:
+    """With these on their way back to what they followed before."""
     returned = {device: replace(rollout.members[device], back=True) for device in devices}
     return replace(rollout, members={**rollout.members, **returned})
 
@@ -376,10 +309,11 @@ def _returned(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
     if away and now_ms - rollout.notes[-1].at_ms <= 1000 * gate.installed.deadline_s:
         return rollout
     said = f"{away} devices still run the version" if away else "the devices are back"
-    return _noted(rollout, "rolled-back", said, now_ms)
+    return noted(rollout, "rolled-back", said, now_ms)
 
 
-def _noted(rollout: Rollout, phase: Phase, said: str, now_ms: int) -> Rollout:
+def noted(rollout: Rollout, phase: Phase, said: str, now_ms: int) -> Rollout:
+    """In this phase from now on, and why."""
     note = Note(now_ms, phase, rollout.wave, said)
     notes = (*rollout.notes, note)[-NOTES_MAX:]
     return replace(rollout, phase=phase, reason=said, notes=notes)

@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from edge_contract.errors import InputFault
-from edge_fleet.rollouts import facts, plan, standing, state, whom
+from edge_fleet.rollouts import facts, plan, standing, state, steering, whom
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.runner import row_of
 from edge_fleet.rollouts.standing import Preview, Standing
@@ -25,12 +25,12 @@ from edge_fleet.store.base import Store, Transaction
 Word = Literal["pause", "resume", "approve", "abort", "rollback", "release"]
 _Said = Callable[[Rollout, Reports, int], Rollout]
 WORDS: Mapping[Word, _Said] = {
-    "pause": lambda one, _seen, at_ms: plan.pause(one, at_ms),
-    "resume": plan.resume,
-    "approve": plan.approve,
-    "abort": plan.abort,
-    "release": plan.release,
-    "rollback": lambda one, _seen, at_ms: plan.roll_back(one, at_ms),
+    "pause": lambda one, _seen, at_ms: steering.pause(one, at_ms),
+    "resume": steering.resume,
+    "approve": steering.approve,
+    "abort": steering.abort,
+    "release": steering.release,
+    "rollback": lambda one, _seen, at_ms: steering.roll_back(one, at_ms),
 }
 
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rollout_world import DAY_MS, MINUTE_MS, World, began, plant
 
 from edge_contract.errors import InputFault
-from edge_fleet.rollouts import choosing, plan, state
+from edge_fleet.rollouts import choosing, plan, state, steering
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import Order
 
@@ -63,7 +63,7 @@ def test_what_is_done_then_is_the_orders_policy(policy: str, rng: np.random.Gene
     if policy == "wait":
         assert rollout.phase == "waiting"
         assert len(world.holders()) == 100
-        going = plan.resume(rollout, world.reports(), world.now_ms)
+        going = steering.resume(rollout, world.reports(), world.now_ms)
         assert "failures" in going.forgiven
     else:
         assert rollout.phase == "rolled-back"
@@ -131,7 +131,7 @@ def test_a_person_lets_each_wave_begin_where_that_was_ordered(rng: np.random.Gen
     world = plant(rng)
     rollout = world.run(began(world, order(waves="1,100%", approve=True)), 50, OVER)
     assert (rollout.phase, len(world.holders())) == ("waiting", 1)
-    rollout = plan.resume(rollout, world.reports(), world.now_ms)
+    rollout = steering.resume(rollout, world.reports(), world.now_ms)
     assert rollout.forgiven == ()
     rollout = world.run(rollout, 50, OVER)
     assert (rollout.phase, len(world.holders())) == ("finished", 200)
@@ -146,15 +146,15 @@ def test_pause_asks_nothing_more_and_abort_calls_back_what_is_under_way(
     slow = sorted(rollout.members)[0]
     world.dead = {slow}
     world.live()
-    paused = plan.pause(rollout, world.now_ms)
+    paused = steering.pause(rollout, world.now_ms)
     assert world.run(paused, 20).phase == "paused"
     assert len(world.holders()) == 4
-    ended = world.run(plan.abort(paused, world.reports(), world.now_ms), 2)
+    ended = world.run(steering.abort(paused, world.reports(), world.now_ms), 2)
     assert ended.phase == "aborted"
     assert world.holders() == set(rollout.members) - {slow}
-    back = world.run(plan.roll_back(ended, world.now_ms), 5)
+    back = world.run(steering.roll_back(ended, world.now_ms), 5)
     assert (back.phase, world.holders()) == ("rolled-back", set())
-    for word in (plan.pause, plan.roll_back):
+    for word in (steering.pause, steering.roll_back):
         with pytest.raises(InputFault, match="it is rolled-back, expected"):
             word(back, world.now_ms)
 
@@ -239,7 +239,7 @@ def test_a_rollout_that_waits_is_watched_and_does_what_was_ordered(
     by_hand = {"bake_s": 9e5} if phase == "paused" else {"approve": True}
     rollout = world.run(began(world, order(waves="10,100%", policy=policy, **by_hand)), 10, OVER)
     if phase == "paused":
-        rollout = plan.pause(rollout, world.now_ms)
+        rollout = steering.pause(rollout, world.now_ms)
     rollout = world.run(rollout, 10)
     assert (rollout.phase, len(world.holders())) == (phase, 10)
     world.facts = {"rows": 1000, "failed": 500}
@@ -252,9 +252,9 @@ def test_a_pause_costs_no_sample_its_deadline(rng: np.random.Generator) -> None:
     world = plant(rng, 20)
     gates = orders.Gates(errors=orders.Gate(limit=0.01, least=100, deadline_s=3600))
     rollout = world.run(began(world, order(waves="100%", gates=gates)), 5)
-    rollout = world.run(plan.pause(rollout, world.now_ms), 200)
+    rollout = world.run(steering.pause(rollout, world.now_ms), 200)
     assert rollout.phase == "paused", rollout.reason
-    rollout = world.run(plan.resume(rollout, world.reports(), world.now_ms), 50)
+    rollout = world.run(steering.resume(rollout, world.reports(), world.now_ms), 50)
     assert rollout.phase == "running", rollout.reason
     rollout = world.run(rollout, 20, OVER)
     assert rollout.phase == "halted"
@@ -268,7 +268,7 @@ def test_devices_are_given_back_to_their_channel_once_that_has_the_version(
     rollout = world.run(began(world, order(waves="100%", then="channel")), 10)
     assert (rollout.phase, len(world.holders())) == ("finished", 10)
     with pytest.raises(InputFault, match=r"no channel names pump 2.0 as its stable version"):
-        plan.release(rollout, world.reports(promoted=False), world.now_ms)
+        steering.release(rollout, world.reports(promoted=False), world.now_ms)
     kept, effects = plan.step(rollout, world.reports(promoted=False), world.now_ms)
     assert (kept.phase, effects) == ("finished", ())
     released, effects = plan.step(rollout, world.reports(promoted=True), world.now_ms)
@@ -278,10 +278,10 @@ def test_devices_are_given_back_to_their_channel_once_that_has_the_version(
     assert plan.step(released, world.reports(), world.now_ms)[1] == ()
     stays = world.run(began(world, order(waves="100%")), 10)
     assert plan.step(stays, world.reports(promoted=True), world.now_ms)[0].phase == "finished"
-    by_hand = plan.release(stays, world.reports(promoted=True), world.now_ms)
+    by_hand = steering.release(stays, world.reports(promoted=True), world.now_ms)
     assert by_hand.phase == "released"
     with pytest.raises(InputFault, match="it is released, expected"):
-        plan.roll_back(by_hand, world.now_ms)
+        steering.roll_back(by_hand, world.now_ms)
 
 
 @pytest.mark.parametrize(

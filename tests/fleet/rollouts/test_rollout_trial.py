@@ -16,7 +16,7 @@ from edge_contract.errors import InputFault
 from edge_contract.messages import Beside, Desired
 from edge_contract.telemetry import LATENCY_BUCKETS
 from edge_contract.typed import convert
-from edge_fleet.rollouts import facts, plan, runner, standing, trying
+from edge_fleet.rollouts import facts, plan, runner, standing, steering, trying
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import Gate, Gates, Order, Trying, Wave
 from edge_fleet.rollouts.state import Reports, Rollout, Want
@@ -163,9 +163,9 @@ def test_a_person_who_aborts_or_resumes_decides(world: Shown) -> None:
     world.differ = 0.5
     rollout = world.run(began(world, order(policy="wait")), 30, frozenset({"waiting"}))
     assert rollout.phase == "waiting"
-    gone = plan.abort(rollout, world.reports(), world.now_ms)
+    gone = steering.abort(rollout, world.reports(), world.now_ms)
     assert {want.beside for want in plan.effects(gone, world.reports())} == {None}
-    went = plan.resume(rollout, world.reports(), world.now_ms)
+    went = steering.resume(rollout, world.reports(), world.now_ms)
     assert "agreement" in went.forgiven
     went = world.run(went, 60, frozenset({"finished"}))
     assert went.phase == "finished"
@@ -187,7 +187,7 @@ def test_a_wish_keeps_what_runs_beside_other_models_and_what_a_device_follows() 
 
 def test_an_older_rollout_leaves_what_a_newer_one_runs_beside_alone(world: Shown) -> None:
     older = world.run(began(world, order()), 2)
-    older = plan.abort(older, world.reports(), world.now_ms)
+    older = steering.abort(older, world.reports(), world.now_ms)
     newer = replace(world.run(began(world, order()), 2), id=2)
     assert newer.trial is not None
     held = facts.taken(older, [older, newer])
