@@ -172,6 +172,8 @@ function Frame() {
       .filter(Boolean).join(" · ");
   }, [place, overview.data?.fleet]);
   useEffect(() => {
+    const here = document.querySelector(".menu [aria-current]"); // on a phone it may be out of sight
+    here?.scrollIntoView({ block: "nearest", inline: "nearest" });
     if (!first.current) {
       scrollTo(0, 0);
       main.current?.focus({ preventScroll: true }); // where a screen reader goes on
