@@ -1,12 +1,14 @@
-"""``edge-fleet export counts``: what devices counted, to hand out."""
+"""``edge-fleet export``: what devices counted, to hand out; and the tables of the fleet."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports import disk
@@ -16,6 +18,7 @@ from edge_fleet.options import DEFAULT_DB, Db, now_ms
 
 if TYPE_CHECKING:
     from edge_fleet.export import Exported
+    from edge_fleet.table_export import Format, Kind
 
 app = typer.Typer(
     help="Data to hand out.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
@@ -98,6 +101,53 @@ def counts_(
     terminal.print_line(_summary(found, out))
 
 
+def _table(kind: Kind, what: str, example: str) -> None:
+    """Make `export KIND` a command."""
+
+    def command(
+        *,
+        out: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")],
+        format: Annotated[str, typer.Option(help="csv, jsonl or parquet; default: FILE's.")] = "",
+        k: K = disclosure.K,
+        db: Db = DEFAULT_DB,
+    ) -> None:
+        form = format or out.suffix.removeprefix(".")
+        if form not in ("csv", "jsonl", "parquet"):
+            raise InputFault(
+                f"{form or 'no suffix'!r} is none of csv, jsonl and parquet",
+                advice="Name the file so, or give --format.",
+            )
+        try:
+            from edge_fleet import reports, table_export  # noqa: PLC0415 (an extra)
+        except ModuleNotFoundError as error:
+            raise lacking(error) from error
+        console = Console(stderr=True)
+        with (
+            opened(db) as store,
+            Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+        ):
+            budget = reports.budget_of(store.settings())
+            with store.reading() as tx:
+                found = table_export.lines(tx, kind, now_ms(), budget, k)
+                told = bar.track(found, total=None, description=kind)
+                count = table_export.write(out, kind, cast("Format", form), told)
+        terminal.print_line(f"{out}: {count} lines")
+
+    command.__doc__ = f"{what}\n\nExample: edge-fleet export {kind} {example}"
+    app.command(kind)(command)
+
+
+_table("devices", "Write the inventory: a line a device.", "--out devices.csv")
+_table("events", "Write what happened on devices, newest first.", "--out events.jsonl")
+_table("alarms", "Write drift alarms, newest first.", "--out alarms.parquet")
+_table("audit", "Write who did what, newest first.", "--out audit.csv")
+_table(
+    "windows",
+    "Write how much each device answered when: lines of at least --k rows, see docs/privacy.md.",
+    "--out windows.parquet --k 20",
+)
+
+
 def _summary(found: Exported, out: Path) -> str:
     left = f"; {found.withheld} tables of fewer rows are left out" if found.withheld else ""
     return (
@@ -113,7 +163,7 @@ def _parquet(columns: dict[str, list[object]]) -> bytes:
     except ModuleNotFoundError as error:
         raise MachineFault(
             "Parquet needs a package that is not installed here: pyarrow",
-            advice="Install it: pip install pyarrow; .csv and .json need nothing.",
+            advice="Install it: pip install 'edge-pack[parquet]'; .csv and .json need nothing.",
         ) from error
     out = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.table(columns), out)
