@@ -150,6 +150,12 @@ def test_a_version_that_takes_twice_as_long_is_found_and_one_as_fast_is_not(
         assert (found.windows, found.devices) == (20, 1)
 
 
+def test_the_ratio_is_what_is_allowed(rng: np.random.Generator, seed: int) -> None:
+    """1.4 times as long, on plenty of windows, is more than 1.1 times and less than 1.6 times."""
+    made = Arms(new={"d1": device(rng, 1.4, 120)}, own={"d1": device(rng, 1.0, 240)})
+    assert slower.slower(made, 1.6).log_e < math.log(100) < slower.slower(made, 1.1).log_e, seed
+
+
 def test_devices_of_unlike_speed_are_compared_each_with_itself(
     rng: np.random.Generator, seed: int
 ) -> None:
