@@ -13,7 +13,7 @@ from edge_fleet import reports, terminal
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms
 from edge_fleet.rollouts import selector
-from edge_fleet.store.base import Transaction
+from edge_fleet.store.base import Store, Transaction
 from edge_fleet.traits import traits
 from edge_fleet.views import AlarmReport, DeviceReport, FaultReport, ModelOnDevice
 
@@ -169,6 +169,12 @@ def devices(
             terminal.print_line(f"none of {len(every)} devices fits {where!r}")
     if where and not found:
         raise typer.Exit(1)
+
+
+def meant(store: Store, where: str, at_ms: int) -> set[str]:
+    """The names of the devices that an expression finds. Raises InputFault."""
+    fits = selector.parse(where, moving=True)
+    return {one.device for one in reports.devices(store, at_ms) if fits(traits(one, at_ms))}
 
 
 def _columns(text: str, usual: Sequence[str]) -> list[tuple[str, Cell]]:

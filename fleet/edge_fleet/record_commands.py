@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -14,7 +15,7 @@ import typer
 from edge_contract import telemetry
 from edge_contract.errors import InputFault
 from edge_contract.ports import disk
-from edge_fleet import terminal
+from edge_fleet import device_commands, terminal
 from edge_fleet.opening import lacking, opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
@@ -30,8 +31,9 @@ app = typer.Typer(
 
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, newest first.")]
 Model = Annotated[str, typer.Option(help="Only of this model.")]
-EVENTS_READ = 100_000
-"""Of all devices; more than `events` keeps for a month of a thousand."""
+EVENTS_AT_ONCE = 1_000
+_AGO = re.compile(r"([0-9]{1,9})([smhd])")
+_AGO_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 @app.command()
@@ -118,22 +120,37 @@ def events(
     *,
     device: Annotated[str, typer.Option(help="Only of this device.")] = "",
     kind: Annotated[str, typer.Option(help="Only of this kind, such as quality-fault.")] = "",
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="From then on: 2h ago as 2h, or 2026-11-21T08:00.")
+    ] = "",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Up to then; the same forms.")] = "",
+    where: Annotated[
+        str, typer.Option(metavar="EXPRESSION", help="Only of devices as `devices --where` finds.")
+    ] = "",
     limit: Limit = 50,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:
     """What happened on devices, newest first: updates, strain, faults of their input.
 
+    Times are of this server, in UTC.
+
     Examples:
 
       edge-fleet events --device pump-17
 
+      edge-fleet events --since 2h --where "site=lyon and not alive"
+
       edge-fleet events --kind quality-fault --json
     """
-    with opened(db) as store, store.reading() as tx:
-        every = tx.events(EVENTS_READ if device or kind else limit)
-    found = [each for each in every if device in ("", each.device) and kind in ("", each.kind)]
-    found = found[:limit]
+    at_ms = now_ms()
+    bounds = moment(since, "--since", at_ms), moment(until, "--until", at_ms)
+    with opened(db) as store:
+        meant = device_commands.meant(store, where, at_ms) if where else None
+        with store.reading() as tx:
+            every = _events(tx, device, kind, bounds)
+            fits = (each for each in every if meant is None or each.device in meant)
+            found = list(islice(fits, limit))
     if as_json:
         terminal.print_json(found)
     elif found:
@@ -142,6 +159,39 @@ def events(
         )
     else:
         terminal.print_line("no such event")
+
+
+def _events(
+    tx: Transaction, device: str, kind: str, bounds: tuple[int | None, int | None]
+) -> Iterator[EventSeen]:
+    since, until = bounds
+    # Names of devices are below the last character there is.
+    key: tuple[int | str, ...] = () if until is None else (until, "\U0010ffff", 0, 0)
+    while some := tx.events_before(key, EVENTS_AT_ONCE, device=device, kind=kind):
+        for each in some:
+            if since is not None and each.received_ms < since:
+                return
+            yield each
+        last = some[-1]
+        key = (last.received_ms, last.device, last.boot, last.seq)
+
+
+def moment(text: str, option: str, at_ms: int) -> int | None:
+    """``2h`` ago, or a time of UTC, in milliseconds; None for "". Raises InputFault."""
+    if not text:
+        return None
+    ago = _AGO.fullmatch(text.strip())
+    if ago:
+        return at_ms - int(ago[1]) * _AGO_MS[ago[2]]
+    try:
+        when = datetime.datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise InputFault(
+            f"{option} {text[:40]!r} is no time",
+            advice="Write 90s, 15m, 2h, 7d or 2026-11-21T08:00.",
+        ) from error
+    zoned = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
+    return int(zoned.timestamp() * 1000)
 
 
 def _event(event: EventSeen) -> list[str]:

@@ -214,3 +214,32 @@ def test_what_the_broker_had_kept_says_nothing_of_a_clock(store: SqlStore) -> No
         tx.report(ReportSeen("pi", b"{}", 10 * HOUR, retained=False, at_ms=11 * HOUR))
         tx.report(ReportSeen("pi", b"{}", 20 * HOUR, retained=True, at_ms=1))
         assert tx.clocks(["pi", "po"])["pi"].ahead_ms == HOUR
+
+
+@pytest.mark.parametrize(
+    ("words", "seqs"),
+    [
+        ([], [4, 3, 2, 1, 0, 1]),
+        (["--since", "90m"], [1, 0, 1]),
+        (["--until", "90m"], [4, 3, 2]),
+        (["--since", "3h", "--until", "90m"], [2]),
+        (["--since", "150m", "--limit", "2"], [1, 0]),
+        (["--where", "site=oslo", "--kind", "refused"], [1]),
+        (["--where", "site=mars"], []),
+        (["--device", "m1", "--since", "1970-01-01"], [4, 3, 2, 1, 0]),
+    ],
+)
+def test_events_of_a_time_and_of_some_devices(
+    words: list[str], seqs: list[int], states: SqlStore, db: str
+) -> None:
+    now = now_ms() - 1_000
+    with states.transaction() as tx:
+        tx.add_events(
+            [EventSeen("m1", 2, n, now, "update", "pump", "1.0", "", now - n * HOUR)
+             for n in range(5)]
+        )  # fmt: skip
+    result = run("events", "--json", *words, db=db)
+    assert result.exit_code == 0, result.exception
+    assert sorted(e["seq"] for e in json.loads(result.output)) == sorted(seqs)
+    wrong = run("events", "--since", "tomorrow", db=db)
+    assert "--since 'tomorrow' is no time" in str(wrong.exception)
