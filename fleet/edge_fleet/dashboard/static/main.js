@@ -214,4 +214,6 @@ function App() {
   return inside ? html`<${Frame} />` : html`<${Login} />`;
 }
 
-render(html`<${App} />`, document.getElementById("app"));
+const root = document.getElementById("app");
+root.replaceChildren(); // what stood there until the modules came
+render(html`<${App} />`, root);
