@@ -32,7 +32,7 @@ waiting_index = Index(
 
 def create(connection: Connection) -> None:
     """The index, in a store that lacks it."""
-    waiting_index.create(connection)
+    waiting_index.create(connection, checkfirst=True)
 
 
 class SharingRows:
