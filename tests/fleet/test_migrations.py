@@ -180,6 +180,7 @@ def test_a_store_of_version_3_gets_the_tables_of_version_4_and_keeps_its_data(
                      "device_clocks", "releases"):  # fmt: skip
             tables.metadata.tables[name].drop(connection)
         connection.execute(sa.text("DROP INDEX alarms_opened"))
+        connection.execute(sa.text("DROP INDEX windows_waiting"))
         connection.execute(tables.schema_version.update().values(version=3))
     engine.dispose()
     store = open_store(any_db, create=True)
@@ -200,6 +201,7 @@ def test_a_store_of_version_4_gets_the_tables_of_version_5_and_keeps_its_data(
     with engine.begin() as connection:
         for name in ("audit", "device_clocks", "releases"):
             tables.metadata.tables[name].drop(connection)
+        connection.execute(sa.text("DROP INDEX windows_waiting"))
         connection.execute(tables.schema_version.update().values(version=4))
     engine.dispose()
     store = open_store(any_db, create=True)
