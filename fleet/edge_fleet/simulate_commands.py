@@ -84,6 +84,8 @@ def simulate(
       edge-fleet simulate --fleet try --broker mqtt://127.0.0.1 --devices 10000 --processes 2
       --bundle boiler-1.0.edgepack --bundle boiler-1.1.edgepack --failing 0.02
       --drift temperature=+1sigma@10% --seed 7
+
+    A bundle that was never published is unknown to the server: `edge-fleet fetch FILE`.
     """
     check_name(fleet, "fleet")
     check_name(f"{names}0", "device")

@@ -68,10 +68,8 @@ def _state(of: int) -> State:
 
 def cannot(name: str, gate: AnyGate, why: str) -> Finding:
     """There is nothing to judge by."""
-    return Finding(
-        name, "holds", None, float(gate.limit or 0), 0, gate.least, f"cannot judge: {why}",
-        "cannot judge",
-    )  # fmt: skip
+    limit = float(gate.limit or 0)
+    return Finding(name, "holds", None, limit, 0, gate.least, why, "cannot judge")
 
 
 def in_time(finding: Finding, gate: AnyGate, waited_ms: int) -> Finding:
