@@ -56,9 +56,9 @@ class Service:
         self._streams = threading.Semaphore(STREAMS_MAX)
         self.overview = overview.Kept(self.store, self.clock_ms, self.clock_s).overview
 
-    def admit(self, host: str) -> int:
+    def admit(self, host: str, cost: float = 1.0) -> int:
         """Step 1: 0, or the seconds after which this address may ask again."""
-        return self._addresses.take(of_address(host), self.clock_s())
+        return self._addresses.take(of_address(host), self.clock_s(), cost)
 
     def caller(self, request: HTTPConnection, needed: Role) -> ApiToken:
         """Steps 2 to 4: whose request it is. Raises HTTPException: 401, 403 or 429."""

@@ -10,6 +10,7 @@ import pytest
 from api_kit import EVIL, Client, token
 
 from edge_fleet.api import server
+from edge_fleet.dashboard import files
 from edge_fleet.options import now_ms
 from edge_fleet.store.sql import SqlStore
 
@@ -226,6 +227,14 @@ def test_who_asks_too_often_is_told_when_to_come_back(filled: SqlStore) -> None:
         is_problem(answer, 429)
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_page_is_many_files_and_costs_little(filled: SqlStore) -> None:
+    slow = server.Listen("127.0.0.1", 0, per_minute=60)
+    with server.running(filled, slow) as url, httpx.Client(base_url=url, timeout=60) as client:
+        for name in ("", *files.read()):
+            assert client.get(f"/dashboard/{name}").status_code == 200
+        assert client.get("/health").status_code == 200
 
 
 def test_guessing_tokens_costs_more_than_asking(filled: SqlStore) -> None:
