@@ -18,6 +18,7 @@ from edge_contract.messages import (
     Mismatch,
     ModelReport,
     Reported,
+    Room,
     Status,
     Strain,
 )
@@ -27,6 +28,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
 SENT = (
     Record, Resources, Shadow, Labelled, Status, Reported, Event,
     Calibrated, Hardware, ModelReport, Failure, Findings, Mismatch, Strain,
+    Room,
 )  # fmt: skip
 
 

@@ -21,9 +21,9 @@ from edge_fleet.api import server
 from edge_fleet.store.sql import SqlStore, open_store
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's, by Playwright."""
+    """Debian's, by Playwright; not a session's, for it holds this thread's event loop."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("no chromium installed (Debian: apt-get install chromium)")
