@@ -21,7 +21,7 @@ in_memory() {
 }
 
 folder=""
-options=(-n "${WORKERS:-$((2 * $(nproc)))}" --dist loadgroup)
+options=(-n "${WORKERS:-$((2 * $(nproc)))}" --dist loadgroup --durations 20 --durations-min 10)
 if in_memory; then
   trap 'rm -rf "$folder"' EXIT
   options+=(--basetemp "$folder/tests" -o tmp_path_retention_policy=failed)
