@@ -10,8 +10,8 @@ differ from one another. Every crossing of a threshold is a false alarm; the pro
 days over all devices, cohorts and the fleet. It does not cover devices that rest elsewhere than
 the reference unless the build allows for it: that row is shown, and is no goal. What crosses
 starts anew, so a device that differs alarms again and again here; a collector keeps its alarm open
-instead. A whole year of 1,000 devices is ``--devices 1000 --days 365``: hours of processor time
-for each kind of rows.
+instead. A whole year of 1,000 devices is ``--devices 1000 --days 365``: half an hour of
+processor time for each kind of rows.
 
 (b) One fault at a known hour, of each kind: hours until the first alarm on one device (median over
 200 that have it), on cohorts of 50, and over 1,000 devices, with the thresholds of 1,000 devices.
