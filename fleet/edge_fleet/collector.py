@@ -53,6 +53,34 @@ RESCAN_S = 30.0
 LOGGED_MAX = 10_000
 
 
+def until_kept(
+    keep: Callable[[], None],
+    stop: threading.Event,
+    retry_s: float,
+    failed: Callable[[MachineFault, float], None],
+) -> bool:
+    """Call ``keep`` until the store takes it; returns whether it first failed.
+
+    Args:
+        retry_s: the first pause after a failure; it doubles to ``RETRY_MAX_S``.
+        failed: is told of each, with the pause in seconds that follows.
+
+    Raises:
+        MachineFault: the last one, when ``stop`` was set in a pause.
+    """
+    pause_s = retry_s
+    while True:
+        try:
+            keep()
+        except MachineFault as error:
+            failed(error, pause_s)
+            if stop.wait(pause_s):
+                raise
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+        else:
+            return pause_s > retry_s
+
+
 @dataclass(frozen=True)
 class CollectorConfig:
     """What a collector is told.
@@ -235,20 +263,12 @@ class Collector:
         return batch
 
     def _until_kept(self, keep: Callable[[], None], stop: threading.Event) -> None:
-        pause_s = self._config.retry_s
-        while True:
-            try:
-                keep()
-            except MachineFault as error:
-                self._evidence.forget()
-                log.warning("%s; nothing is acknowledged; again in %.0f s", error.what, pause_s)
-                if stop.wait(pause_s):
-                    raise
-                pause_s = min(2 * pause_s, RETRY_MAX_S)
-            else:
-                if pause_s > self._config.retry_s:
-                    log.warning("the store takes records again")
-                return
+        def failed(error: MachineFault, pause_s: float) -> None:
+            self._evidence.forget()
+            log.warning("%s; nothing is acknowledged; again in %.0f s", error.what, pause_s)
+
+        if until_kept(keep, stop, self._config.retry_s, failed):
+            log.warning("the store takes records again")
 
     def _keep(self, batch: Sequence[_Arrived | _Profile | Fault]) -> None:
         with tracing.span("collect", messages=len(batch)), self._store.transaction() as tx:

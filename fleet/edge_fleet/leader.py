@@ -22,7 +22,7 @@ from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.ports.mqtt import Link, Message
 from edge_contract.topics import Topics
 from edge_fleet import intake, twins
-from edge_fleet.collector import CollectorConfig, now_ms
+from edge_fleet.collector import CollectorConfig, now_ms, until_kept
 from edge_fleet.evidence import Evidence
 from edge_fleet.fetcher import Fetcher
 from edge_fleet.library import Library
@@ -145,18 +145,11 @@ class Term:
             yield tx
 
     def _until_kept(self, keep: Callable[[], None], stop: threading.Event) -> None:
-        pause_s = self._config.retry_s
-        while True:
-            try:
-                keep()
-            except MachineFault as error:
-                self._evidence.forget()
-                log.warning("%s; nothing is counted; again in %.0f s", error.what, pause_s)
-                if stop.wait(pause_s):
-                    raise
-                pause_s = min(2 * pause_s, 30.0)
-            else:
-                return
+        def failed(error: MachineFault, pause_s: float) -> None:
+            self._evidence.forget()
+            log.warning("%s; nothing is counted; again in %.0f s", error.what, pause_s)
+
+        until_kept(keep, stop, self._config.retry_s, failed)
 
     def _take(self, wait_s: float) -> list[Message | _Profile]:
         """What arrived; where nothing did, what arrives within ``wait_s``."""

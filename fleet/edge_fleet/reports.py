@@ -70,6 +70,12 @@ def budget_of(settings: Mapping[str, str]) -> Budget:
     )
 
 
+def is_collecting(settings: Mapping[str, str], now_ms: int) -> bool:
+    """Whether a collector has said lately that it lives."""
+    beats = [int(value) for name, value in settings.items() if name.startswith("collector-")]
+    return any(now_ms - beat <= COLLECTOR_LATE_S * 1000 for beat in beats)
+
+
 def status(store: Store, now_ms: int) -> Status:
     """The fleet at a glance."""
     settings = store.settings()
@@ -80,8 +86,7 @@ def status(store: Store, now_ms: int) -> Status:
         faults = sorted(tx.faults(), key=lambda fault: -fault.last_ms)[:UNKNOWN_SHOWN]
     states = [liveness(device, now_ms, budget.window_s) for device in devices]
     lags = [d.lag_ms for d, s in zip(devices, states, strict=True) if s == "online" and d.windows]
-    beats = [int(value) for name, value in settings.items() if name.startswith("collector-")]
-    collecting = any(now_ms - beat <= COLLECTOR_LATE_S * 1000 for beat in beats)
+    collecting = is_collecting(settings, now_ms)
     return Status(
         fleet=settings.get("fleet", ""),
         collecting=collecting,

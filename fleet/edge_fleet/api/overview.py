@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from edge_fleet.api.inventory import Line, lines
 from edge_fleet.liveness import Liveness, liveness
-from edge_fleet.reports import COLLECTOR_LATE_S, budget_of, instant
+from edge_fleet.reports import budget_of, instant, is_collecting
 from edge_fleet.rollouts import state
 from edge_fleet.store.base import Store, Transaction
 
@@ -115,8 +115,7 @@ def read(tx: Transaction, settings: Mapping[str, str], now_ms: int) -> Overview:
     budget = budget_of(settings)
     seen, totals, alarmed = lines(tx), tx.totals(), tx.open_by_device()
     states = [liveness(one, now_ms, budget.window_s) for one in seen]
-    beats = [int(value) for name, value in settings.items() if name.startswith("collector-")]
-    collecting = any(now_ms - beat <= COLLECTOR_LATE_S * 1000 for beat in beats)
+    collecting = is_collecting(settings, now_ms)
     sites = _sites(seen, states, alarmed)
     places = list(_places(seen, states, alarmed))
     dropped = sum(one.dropped for one in seen)
