@@ -6,6 +6,10 @@
 # Tests wait more than they compute: for other processes, brokers, time-outs and above all for the
 # disk (two fsyncs a file, 5 ms and more on a quiet SSD, nothing in memory). Hence two workers a
 # processor, and /dev/shm. WORKERS says how many instead; a --basetemp of one's own says where.
+#
+# RERUNS=1 (CI sets it, `make test` does not) tries a test that failed once more. What a busy machine
+# did to one test of thousands then does not hide what the others say; the closing lines name each
+# such test (RERUN), and each is a fault to mend, in the test or in what it tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 NEEDED_KB=$((6 * 1024 * 1024)) # four times what a whole run leaves there
@@ -22,6 +26,7 @@ in_memory() {
 
 folder=""
 options=(-n "${WORKERS:-$((2 * $(nproc)))}" --dist loadgroup --durations 20 --durations-min 10)
+if [ "${RERUNS:-0}" -gt 0 ]; then options+=(--reruns "$RERUNS" -r fER); fi
 if in_memory; then
   trap 'rm -rf "$folder"' EXIT
   options+=(--basetemp "$folder/tests" -o tmp_path_retention_policy=failed)

@@ -125,14 +125,22 @@ class Desk:
         return list(self.until(there, f"{count} messages on {topic}"))
 
     def until_subscribed(self, name: str, topic: str, payload: object) -> None:
-        """Say something until the binding hears it: it then has its subscriptions."""
+        """Say something until the binding hears it, and the broker said yes to every filter.
+
+        Filters are asked for one by one: that the first is heard says nothing of the last.
+        """
+        assert self.bindings is not None and self.own is not None
+        bindings, own = self.bindings, self.own
 
         def heard() -> bool:
-            assert self.bindings is not None
             self.say(topic, payload)
-            return self.bindings.reports()[name].messages > 0
+            return bindings.reports()[name].messages > 0
 
         self.until(heard, f"a message for {name}")
+        self.until(
+            lambda: not any(kind == "subscribe" for kind, _ in list(own._tickets)),
+            "an answer to each subscription",
+        )
 
 
 @pytest.fixture
