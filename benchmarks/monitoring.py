@@ -2,6 +2,7 @@
 
     python benchmarks/monitoring.py [--quick] [--json FILE] [--markdown] [--write-readme]
                                     [--devices N] [--days N] [--jobs N] [--from FILE]
+                                    [--keep FOLDER]
 
 (a) Quiet fleets: so many devices of 20 features (15 numbers, 5 categories, and the directions
 through the numbers), a row a minute, a window an hour. Rows are independent, AR(1) with rho .9, on
@@ -11,7 +12,8 @@ days over all devices, cohorts and the fleet. It does not cover devices that res
 the reference unless the build allows for it: that row is shown, and is no goal. What crosses
 starts anew, so a device that differs alarms again and again here; a collector keeps its alarm open
 instead. A whole year of 1,000 devices is ``--devices 1000 --days 365``: half an hour of
-processor time for each kind of rows.
+processor time for each kind of rows. With ``--keep`` each part that ended is written to a folder
+and is not measured again by the next run that names it.
 
 (b) One fault at a known hour, of each kind: hours until the first alarm on one device (median over
 200 that have it), on cohorts of 50, and over 1,000 devices, with the thresholds of 1,000 devices.
@@ -27,6 +29,7 @@ import json
 import os
 import re
 from collections import Counter as Tally
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -192,12 +195,16 @@ def write_readme(table: str) -> None:
     README.write_text(made, encoding="utf-8")
 
 
-def measure(devices: int, days: int, sizes: tuple[int, int], jobs: int) -> dict[str, Any]:
-    """Everything, in ``jobs`` processes."""
+def measure(
+    devices: int, days: int, sizes: tuple[int, int], jobs: int, keep: Path | None
+) -> dict[str, Any]:
+    """Everything, in ``jobs`` processes; parts that ``keep`` has are taken from there."""
     with ProcessPoolExecutor(jobs) as pool:
-        fleets = {each.name: pool.submit(quiet, each, devices, days) for each in QUIET}
+        fleets = {each.name: pool.submit(kept, keep, quiet, each, devices, days) for each in QUIET}
         found = {
-            name: {fault.name: pool.submit(delays, name, fault, sizes) for fault in FAULTS}
+            name: {
+                fault.name: pool.submit(kept, keep, delays, name, fault, sizes) for fault in FAULTS
+            }
             for name in FAULT_SETTINGS
         }
         result: dict[str, Any] = {"quiet": {}, "delays": {name: {} for name in found}}
@@ -211,6 +218,20 @@ def measure(devices: int, days: int, sizes: tuple[int, int], jobs: int) -> dict[
     return result
 
 
+def kept(keep: Path | None, part: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """``part(*given)``, from the folder where an earlier run wrote it there."""
+    if keep is None:
+        return part(*given)
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{part.__name__} {given}").strip("-")
+    file = keep / f"{name}.json"
+    if not file.exists():
+        keep.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".part")
+        unfinished.write_text(json.dumps(part(*given)))
+        unfinished.replace(file)
+    return dict(json.loads(file.read_text()))
+
+
 def main() -> None:
     """Measure, print, write JSON and the README's tables where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -221,6 +242,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=DEVICES, help="of the quiet fleets")
     parser.add_argument("--days", type=int, default=DAYS, help="of the quiet fleets")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--keep", type=Path, help="a folder for the parts of a long run")
     parser.add_argument("--from", dest="measured", type=Path, help="figures of an earlier --json")
     options = parser.parse_args()
     if options.write_readme and options.quick:
@@ -230,7 +252,7 @@ def main() -> None:
     if options.measured:
         found = json.loads(options.measured.read_text())["figures"]
     else:
-        found = measure(devices, days, sizes, options.jobs)
+        found = measure(devices, days, sizes, options.jobs, options.keep)
     table = markdown(found)
     print(table)
     met = goals(found)
