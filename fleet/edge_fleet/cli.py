@@ -19,32 +19,34 @@ from edge_contract.ports import command
 from edge_contract.ports.accounts import Accounts
 from edge_contract.topics import DEFAULT_PREFIX
 from edge_fleet import (
-    api_commands,
-    aside_commands,
-    audit_commands,
-    backup_commands,
-    compact_commands,
-    device_commands,
-    doctor_commands,
-    drift_commands,
-    export_commands,
-    fetch_commands,
-    label_commands,
     logs,
-    quality_commands,
-    record_commands,
-    report_commands,
     reports,
-    rollout_commands,
-    sample_commands,
-    simulate_commands,
     terminal,
-    token_commands,
-    trigger_commands,
     views,
 )
 from edge_fleet import serve as serving
 from edge_fleet.collector import CollectorConfig
+from edge_fleet.commands import (
+    api,
+    aside,
+    audit,
+    backup,
+    compact,
+    device,
+    doctor,
+    drift,
+    export,
+    fetch,
+    label,
+    quality,
+    record,
+    report,
+    rollout,
+    sample,
+    simulate,
+    token,
+    trigger,
+)
 from edge_fleet.drift.budget import Budget
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
@@ -138,7 +140,7 @@ def serve(
     reload: Annotated[
         str,
         typer.Option(
-            envvar=token_commands.RELOAD_VARIABLE,
+            envvar=token.RELOAD_VARIABLE,
             help="Command that makes the broker read its accounts again.",
         ),
     ] = "",
@@ -150,16 +152,16 @@ def serve(
             help="What to set off when a model has drifted: see `edge-fleet triggers`.",
         ),
     ] = None,
-    keep_raw: compact_commands.KeepRaw = compact_commands.RAW_DEFAULT,
-    keep_hours: compact_commands.KeepHours = compact_commands.HOURS_DEFAULT,
+    keep_raw: compact.KeepRaw = compact.RAW_DEFAULT,
+    keep_hours: compact.KeepHours = compact.HOURS_DEFAULT,
     http: Annotated[
         str,
         typer.Option(metavar="HOST:PORT", help="Serve the store over HTTP too; see `api`."),
     ] = "",
-    http_cert: api_commands.Cert = None,
-    http_key: api_commands.CertKey = None,
-    http_insecure: api_commands.Insecure = False,
-    http_rate: api_commands.PerMinute = api_commands.RATE,
+    http_cert: api.Cert = None,
+    http_key: api.CertKey = None,
+    http_insecure: api.Insecure = False,
+    http_rate: api.PerMinute = api.RATE,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
     log_format: logs.LogFormat = "text",
 ) -> None:
@@ -184,7 +186,7 @@ def serve(
     if accounts is not None:
         Accounts(accounts).read()
     check_name(fleet, "fleet")
-    retention = compact_commands.retention_of(keep_raw, keep_hours)
+    retention = compact.retention_of(keep_raw, keep_hours)
     if not (0 < false_alarms_per_month < inf and 0 < window_s < inf):
         raise InputFault("--false-alarms-per-month and --window-s must be above 0 and finite")
     auto = broker == serving.AUTO
@@ -201,12 +203,12 @@ def serve(
         key_file=key_file,
     )
     where = (
-        api_commands.listen(http, http_cert, http_key, insecure=http_insecure, rate=http_rate)
+        api.listen(http, http_cert, http_key, insecure=http_insecure, rate=http_rate)
         if http
         else None
     )
     logs.log_to_stderr(verbose=verbose, form=log_format)
-    rules = None if triggers is None else trigger_commands.read(triggers)
+    rules = None if triggers is None else trigger.read(triggers)
     with opened(db, create=True) as store:
         store.put_settings({"keep_raw": keep_raw, "keep_hours": keep_hours})
         serving.serve(
@@ -283,32 +285,32 @@ def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     _print_status(found)
 
 
-app.command()(device_commands.devices)
-app.command()(device_commands.device)
-app.command()(audit_commands.audit)
-app.command()(drift_commands.drift)
-app.command()(drift_commands.resolve)
-app.command()(backup_commands.backup)
-app.command()(backup_commands.restore)
-app.command()(compact_commands.compact)
-app.command()(doctor_commands.doctor)
-app.command()(doctor_commands.alive)
-app.command()(fetch_commands.fetch)
-app.command()(report_commands.report)
-app.command()(quality_commands.quality)
-app.command()(api_commands.api)
-app.add_typer(api_commands.app, name="api-tokens")
-app.command()(aside_commands.accuracy)
-app.command()(aside_commands.shadow)
-app.add_typer(export_commands.app, name="export")
-app.command()(record_commands.events)
-app.add_typer(label_commands.app, name="labels")
-app.add_typer(record_commands.app, name="records")
-app.add_typer(rollout_commands.app, name="rollout")
-app.add_typer(sample_commands.app, name="samples")
-app.add_typer(token_commands.app, name="tokens")
-app.command()(simulate_commands.simulate)
-app.add_typer(trigger_commands.app, name="triggers")
+app.command()(device.devices)
+app.command()(device.device)
+app.command()(audit.audit)
+app.command()(drift.drift)
+app.command()(drift.resolve)
+app.command()(backup.backup)
+app.command()(backup.restore)
+app.command()(compact.compact)
+app.command()(doctor.doctor)
+app.command()(doctor.alive)
+app.command()(fetch.fetch)
+app.command()(report.report)
+app.command()(quality.quality)
+app.command()(api.api)
+app.add_typer(api.app, name="api-tokens")
+app.command()(aside.accuracy)
+app.command()(aside.shadow)
+app.add_typer(export.app, name="export")
+app.command()(record.events)
+app.add_typer(label.app, name="labels")
+app.add_typer(record.app, name="records")
+app.add_typer(rollout.app, name="rollout")
+app.add_typer(sample.app, name="samples")
+app.add_typer(token.app, name="tokens")
+app.command()(simulate.simulate)
+app.add_typer(trigger.app, name="triggers")
 
 
 def _print_status(found: views.Status) -> None:

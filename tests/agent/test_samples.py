@@ -25,7 +25,7 @@ from edge_contract import sealed
 from edge_contract.errors import InputFault
 from edge_contract.manifest import Feature, Manifest
 from edge_fleet.cli import app as fleet_app
-from edge_fleet.sample_commands import parcels_of, table
+from edge_fleet.commands.sample import parcels_of, table
 
 pytest.importorskip("cryptography", reason="pip install 'edge-pack[samples]'")
 BEGIN_S = 20_000 * DAY_S
@@ -248,7 +248,7 @@ def test_from_the_key_to_the_table_by_the_commands(
 
 
 def test_a_value_that_looks_like_a_formula_is_text() -> None:
-    from edge_fleet.sample_commands import Parcel, Row
+    from edge_fleet.commands.sample import Parcel, Row
 
     row = Row("random", "=1+1", None, {"site": "@cmd", "t": -2.0})
     text = table([Parcel("pi", "pump", "1.0", "ab" * 32, 0, [row])])

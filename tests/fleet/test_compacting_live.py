@@ -29,7 +29,7 @@ from edge_contract.telemetry import Record
 from edge_fleet import cli, compaction, kept
 from edge_fleet.broker import BrokerConfig, BrokerThread
 from edge_fleet.collector import now_ms
-from edge_fleet.compact_commands import retention_of
+from edge_fleet.commands.compact import retention_of
 from edge_fleet.compaction import Compacted, Retention
 from edge_fleet.drift.budget import Budget
 from edge_fleet.evidence import Evidence
@@ -245,9 +245,9 @@ def test_compact_says_what_it_would_do_and_does_it(
 @pytest.mark.parametrize(
     ("raw", "days", "words"),
     [
-        ("14", "90d", "--keep-raw '14' is no time"),
-        ("14d", "soon", "--keep-hours 'soon' is no time"),
-        ("-1d", "90d", "is no time"),
+        ("14", "90d", "--keep-raw '14' is no duration"),
+        ("14d", "soon", "--keep-hours 'soon' is no duration"),
+        ("-1d", "90d", "is no duration"),
         ("20d", "10d", "--keep-hours 10d is shorter than --keep-raw 20d"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from edge_agent.bindings import filters, pointer
+from edge_contract import durations
 from edge_contract.errors import InputFault
 from edge_contract.messages import Name
 
@@ -20,9 +21,6 @@ BINDINGS_MAX = 32
 INPUTS_MAX = 256
 SAMPLES_MAX = 10_000
 """Samples kept an input: 160 kB of times and values."""
-_UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(ms|s|min|h|d)")
-
 Format = Literal["json", "number", "text", "zigbee2mqtt", "tasmota", "sparkplug"]
 Aggregate = Literal[
     "last", "mean", "min", "max", "std", "rms", "slope", "count", "band"
@@ -166,16 +164,13 @@ class Binding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def seconds(text: str) -> float:
-    """The seconds that ``text`` says: a number and ms, s, min, h or d; "" is 0.
-
-    Raises InputFault where it is not of this form, or no time at all.
-    """
+    """The seconds that ``text`` says, over 0; "" is 0. Raises InputFault."""
     if not text:
         return 0.0
-    found = _DURATION.fullmatch(text)
-    if found is None or float(found[1]) <= 0:
-        raise InputFault(f"{text!r} is no time: expected such as '500ms', '10s', '5min' or '1h'")
-    return float(found[1]) * _UNITS[found[2]]
+    found = durations.seconds(text)
+    if found <= 0:
+        raise InputFault(f"{text!r} is no time: expected such as 500ms, 90s, 15m or 2h")
+    return found
 
 
 def faults_of(bindings: Iterable[Binding], brokers: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from edge_contract import durations
 from edge_contract.errors import InputFault
 from edge_contract.messages import Name
 from edge_contract.names import check_name
@@ -22,8 +23,6 @@ from edge_fleet.rollouts import selector
 
 ORDER_MAX_BYTES = 64 * 1024
 WAVES_MAX = 32
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -210,11 +209,8 @@ class Refused(InputFault):
 
 
 def seconds(text: str) -> float:
-    """``90``, ``90s``, ``15m``, ``2h``, ``1d`` in seconds. Raises InputFault."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise InputFault(f"{text[:80]!r} is no duration", advice="Write 90s, 15m, 2h or 1d.")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
+    """A duration in seconds; a number alone is seconds. Raises InputFault."""
+    return durations.seconds(f"{text}s" if text.strip().isdecimal() else text)
 
 
 def waves(text: str) -> tuple[Wave, ...]:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from edge_contract import durations
 from edge_contract.errors import InputFault
 from edge_contract.names import version_key
 
@@ -63,14 +64,13 @@ _KEY = re.compile(
 )
 _VALUE = re.compile(r"""\s*(?:(?P<op>!=|=|\(|\))""" + _QUOTED + r"""|(?P<word>[^\s()=!"']+))""")
 _LISTED = re.compile(r"""\s*(?:(?P<op>!=|=|\(|\)|,)""" + _QUOTED + r"""|(?P<word>[^\s()=!"',]+))""")
-_TIMES = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _SIZES = {
     "": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
     "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12,
     "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "tib": 2.0**40,
 }  # fmt: skip
 _UNITS: Mapping[Unit, tuple[Mapping[str, float], str]] = {
-    "time": (_TIMES, "a time such as 90s, 15m, 2h or 7d"),
+    "time": (durations.UNITS_S, "a time such as 90s, 15m, 2h or 7d"),
     "size": (_SIZES, "a size such as 500MB"),
     "number": ({"": 1.0}, "a number"),
 }

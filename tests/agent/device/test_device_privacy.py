@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.show import lines
 from edge_contract import aside, sealed, telemetry
-from edge_fleet.sample_commands import parcels_of
+from edge_fleet.commands.sample import parcels_of
 
 pytest.importorskip("cryptography", reason="pip install 'edge-pack[samples]'")
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}

@@ -7,7 +7,7 @@ from fleet_kit import FLEET
 from edge_contract import messages
 from edge_contract.messages import Desired, Failure, Hardware, ModelReport, Reported
 from edge_contract.topics import Topics
-from edge_fleet import rollout_commands
+from edge_fleet.commands import rollout
 from edge_fleet.rollouts import facts
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import Order
@@ -77,7 +77,7 @@ class Fleet:
             return facts.everything(tx)
 
     def begin(self, version: str = "2.0", **values: object) -> None:
-        rollout_commands.begin(self.store, order(version, **values), self.now_ms)
+        rollout.begin(self.store, order(version, **values), self.now_ms)
 
 
 def order(version: str = "2.0", **values: object) -> Order:

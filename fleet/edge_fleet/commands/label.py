@@ -17,7 +17,7 @@ from edge_contract.ports.disk import read_bounded
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import label_import, terminal
-from edge_fleet.audit_commands import AuditDb, noted
+from edge_fleet.commands.audit import AuditDb, noted
 from edge_fleet.options import Json, with_password
 from edge_fleet.quality import label_file
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_fleet import reports, terminal
-from edge_fleet.audit_commands import did
+from edge_fleet.commands.audit import did
 from edge_fleet.drift.explain import sparkline
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edge_contract import durations
 from edge_contract.access import registry
 from edge_contract.errors import InputFault
 from edge_contract.names import check_sha256
 from edge_contract.ports.accounts import Accounts
 from edge_fleet import terminal
-from edge_fleet.audit_commands import AuditDb, noted
+from edge_fleet.commands.audit import AuditDb, noted
 from edge_fleet.enrolment import TokenOrder, create_token, reload_broker
 
 RELOAD_VARIABLE = "EDGE_FLEET_RELOAD"
 EXPIRES_MAX_S = 365 * 86400
-_UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 _Folder = Annotated[
     Path,
@@ -101,7 +100,7 @@ def create(
         channel=channel,
         broker=broker,
         root=check_sha256(root.removeprefix("sha256:").lower(), "--root"),
-        expires_s=seconds(expires),
+        expires_s=lifetime_s(expires),
         mtls_port=mtls_port,
         public_ca=public_ca,
         insecure=insecure,
@@ -171,12 +170,11 @@ def revoke(
     terminal.print_line(f"revoked {', '.join(tokens)}")
 
 
-def seconds(text: str) -> int:
-    """``30m``, ``24h`` or ``7d`` in seconds. Raises InputFault."""
-    found = re.fullmatch(r"(\d{1,6})([mhd])", text.strip())
-    value = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not 0 < value <= EXPIRES_MAX_S:
-        raise InputFault(f"--expires {text[:20]!r}: expected 30m, 24h or 7d, at most 365d")
+def lifetime_s(text: str) -> int:
+    """Seconds that a token lives: a minute to a year. Raises InputFault."""
+    value = int(durations.seconds(text, "--expires"))
+    if not 60 <= value <= EXPIRES_MAX_S:
+        raise InputFault(f"--expires {text[:20]!r}: expected 1m to 365d, such as 30m, 24h or 7d")
     return value
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import time
-from math import isfinite
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from edge_contract import durations
 from edge_contract.errors import InputFault
 from edge_fleet import compaction, terminal
-from edge_fleet.audit_commands import did
+from edge_fleet.commands.audit import did
 from edge_fleet.compaction import Compacted, Retention
 from edge_fleet.opening import opened
-from edge_fleet.options import DEFAULT_DB, HOUR_MS, Db, Json, now_ms
+from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms
 from edge_fleet.store.base import Store
 
 RAW_DEFAULT, HOURS_DEFAULT = "14d", "90d"
 FOREVER = "forever"
-_UNITS_MS = {"h": HOUR_MS, "d": 24 * HOUR_MS}
 
 KeepRaw = Annotated[
     str,
@@ -95,12 +93,7 @@ def retention_of(keep_raw: str, keep_hours: str) -> Retention:
 def _time_ms(text: str, option: str) -> int | None:
     if text == FOREVER:
         return None
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([hd])", text.strip())
-    if found is None or not isfinite(span := float(found[1]) * _UNITS_MS[found[2]]):
-        raise InputFault(
-            f"{option} {text!r} is no time", advice="Write 36h for hours, 14d for days, or forever."
-        )
-    return int(span)
+    return int(durations.seconds(text, option) * 1000)
 
 
 def _compact(store: Store, retention: Retention, planned: Compacted) -> Compacted:

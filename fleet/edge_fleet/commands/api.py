@@ -12,8 +12,9 @@ from edge_contract import broker_url
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
-from edge_fleet import logs, terminal, token_commands, tracing
-from edge_fleet.audit_commands import did
+from edge_fleet import logs, terminal, tracing
+from edge_fleet.commands.audit import did
+from edge_fleet.commands.token import lifetime_s
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
 from edge_fleet.rollouts.publication import Channels
@@ -149,7 +150,7 @@ def create(
 
     now = now_ms()
     with opened(db) as store:
-        until = now + token_commands.seconds(expires) * 1000
+        until = now + lifetime_s(expires) * 1000
         token, text = tokens.mint(name, role, now, until, os.urandom)
         with store.transaction() as tx:
             if not tx.put_api_token(token):

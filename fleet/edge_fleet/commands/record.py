@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import re
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_contract import telemetry
+from edge_contract import durations, telemetry
 from edge_contract.errors import InputFault
 from edge_contract.ports import disk
-from edge_fleet import device_commands, terminal
+from edge_fleet import terminal
+from edge_fleet.commands.device import meant as devices_meant
 from edge_fleet.opening import lacking, opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
@@ -32,8 +33,6 @@ app = typer.Typer(
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, newest first.")]
 Model = Annotated[str, typer.Option(help="Only of this model.")]
 EVENTS_AT_ONCE = 1_000
-_AGO = re.compile(r"([0-9]{1,9})([smhd])")
-_AGO_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 @app.command()
@@ -146,7 +145,7 @@ def events(
     at_ms = now_ms()
     bounds = moment(since, "--since", at_ms), moment(until, "--until", at_ms)
     with opened(db) as store:
-        meant = device_commands.meant(store, where, at_ms) if where else None
+        meant = devices_meant(store, where, at_ms) if where else None
         with store.reading() as tx:
             every = _events(tx, device, kind, bounds)
             fits = (each for each in every if meant is None or each.device in meant)
@@ -180,9 +179,8 @@ def moment(text: str, option: str, at_ms: int) -> int | None:
     """``2h`` ago, or a time of UTC, in milliseconds; None for "". Raises InputFault."""
     if not text:
         return None
-    ago = _AGO.fullmatch(text.strip())
-    if ago:
-        return at_ms - int(ago[1]) * _AGO_MS[ago[2]]
+    with contextlib.suppress(InputFault):
+        return at_ms - int(durations.seconds(text) * 1000)
     try:
         when = datetime.datetime.fromisoformat(text.strip())
     except ValueError as error:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet import disclosure, export_commands, terminal
+from edge_fleet import disclosure, terminal
+from edge_fleet.commands.export import K
 from edge_fleet.opening import lacking, opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
@@ -42,7 +43,7 @@ def report(
             metavar="FILE", help="Write a page with before-and-after histograms; - is stdout."
         ),
     ] = None,
-    k: export_commands.K = disclosure.K,
+    k: K = disclosure.K,
     as_json: Json = False,
 ) -> None:
     """What changed against the reference, on which device, most certain first.
