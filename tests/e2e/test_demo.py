@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
-LIMIT_S = 240
+LIMIT_S = 900
 INTERRUPTS = [
     ("Start a broker", signal.SIGINT),
     ("Publish version 1.0", signal.SIGTERM),
@@ -82,7 +82,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(
     demo.send_signal(number)
     printed, _ = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 130, printed
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while processes_in(tmp_path) and time.monotonic() < deadline:
         os.sched_yield()
     assert processes_in(tmp_path) == []
