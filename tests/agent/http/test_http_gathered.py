@@ -24,9 +24,12 @@ class Wire:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.closed = False
+        self.broken = False
 
     def write(self, data: bytes) -> None:
         """One answer."""
+        if self.broken:
+            raise RuntimeError("the wire is broken")
         assert not self.closed
         self.written.append(data.partition(b"\r\n\r\n")[2])
 
@@ -43,6 +46,7 @@ class World:
     def __init__(self, connections: int) -> None:
         self.asked: list[bytes] = []
         self.refused: set[bytes] = set()
+        self.faulty: set[bytes] = set()
         self.server = Connections(
             Limits(), self.handle, lambda s, _: Response(s), lambda _: self.lane
         )
@@ -59,6 +63,8 @@ class World:
     def lane(self, body: bytes) -> bytes | None:
         """Answers at once."""
         self.asked.append(body)
+        if body in self.faulty:
+            raise ValueError("a lane that fails")
         return None if body in self.refused else b"lane " + body
 
     def learn(self) -> None:
@@ -129,6 +135,22 @@ def test_the_end_of_a_client_and_of_the_door_find_nothing_open(monkeypatch) -> N
     assert all(world.wires[at].closed for at in (0, 2, 3))
 
 
+@pytest.mark.parametrize("held_s", [protocol.HELD_S, -1.0])
+def test_what_goes_wrong_for_one_connection_ends_that_one_alone(monkeypatch, held_s) -> None:
+    monkeypatch.setattr(protocol, "HELD_S", held_s)
+
+    def story(world: World) -> None:
+        world.faulty, world.wires[2].broken = {b"1"}, True
+        for at, connection in enumerate(world.connections):
+            connection.data_received(HEAD + b"%d" % at)
+
+    world = run(monkeypatch, story)
+    assert [wire.written for wire in world.wires] == [[b"lane 0"], [], [], [b"lane 3"]]
+    assert [wire.closed for wire in world.wires] == [False, True, True, False]
+    world.connections[1].data_received(HEAD + b"9")  # what was on its way is not looked at
+    assert world.asked == [b"0", b"1", b"2", b"3"]
+
+
 def test_many_clients_at_once_get_what_one_gets(door, client, seats) -> None:
     path = b"/v2/models/pump/infer"
     bodies = [
@@ -141,7 +163,7 @@ def test_many_clients_at_once_get_what_one_gets(door, client, seats) -> None:
     wrong: list[bytes] = []
 
     def ask(shift: int) -> None:
-        with socket.create_connection(("127.0.0.1", door.port), timeout=30) as wire:
+        with socket.create_connection(("127.0.0.1", door.port), timeout=60) as wire:
             stream = wire.makefile("rb")
             for turn in range(60):
                 at = (turn * 3 + shift) % len(bodies)

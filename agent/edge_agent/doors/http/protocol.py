@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
 import zlib
 from collections import deque
@@ -23,6 +24,8 @@ from http import HTTPStatus
 from typing import NamedTuple, cast
 
 import httptools
+
+log = logging.getLogger(__name__)
 
 HEAD_MAX_BYTES = 16 * 1024
 NAME_KEPT_MAX = 64
@@ -129,18 +132,25 @@ class Connections:
         self._gathered.append((connection, lane, data, start))
 
     def answer_gathered(self) -> None:
-        """Answer all that was gathered: first the work, then the writes, which are the kernel's."""
+        """Answer all that was gathered: first the work, then the writes, which are the kernel's.
+
+        What goes wrong for one connection ends that one; the others get their answers.
+        """
         gathered, self._gathered = self._gathered, []
-        begun, answers = 0, []
+        ready: list[tuple[Connection, Answer, bytes]] = []
         since = time.perf_counter()
-        for at, (_, lane, data, start) in enumerate(gathered, 1):
-            answers.append(lane(data[start:]))
+        for at, (connection, lane, data, start) in enumerate(gathered, 1):
+            try:
+                ready.append((connection, lane(data[start:]), data))
+            except Exception as error:  # noqa: BLE001 - as the loop does for one connection
+                connection.fail(error)
             if at == len(gathered) or time.perf_counter() - since > HELD_S:
-                for (connection, _, whole, _), answer in zip(
-                    gathered[begun:at], answers, strict=True
-                ):
-                    connection.settle(answer, whole)
-                begun, answers = at, []
+                for each, answer, whole in ready:
+                    try:
+                        each.settle(answer, whole)
+                    except Exception as error:  # noqa: BLE001 - as above
+                        each.fail(error)
+                ready = []
                 since = time.perf_counter()
 
     def make(self, *, local: bool) -> Connection:
@@ -275,6 +285,14 @@ class Connection(asyncio.Protocol):
             self._write(cast("Response", answer), keep=True)
         elif self._transport is not None:
             self._read(data)
+
+    def fail(self, error: Exception) -> None:
+        """End at once: an answer that was gathered could not be made or written."""
+        log.error("a connection is closed for an error of the agent", exc_info=error)
+        self._gathered = False
+        self._ending = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def _remember(self, request: Request) -> None:
         """Open a lane for requests like this one, which was all that came in one piece."""
