@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from edge_contract.errors import EdgeError
-from edge_fleet.api import page_routes, problems, rollout_routes, routes, view_routes
+from edge_fleet.api import audit_routes, page_routes, problems, rollout_routes, routes, view_routes
 from edge_fleet.api.access_log import AccessLog
 from edge_fleet.api.changing import Absent, Conflict, Reused
 from edge_fleet.api.described import openapi
@@ -35,7 +35,7 @@ alarms and rollouts.
 
 Lists come in pages: hand back `next` as `cursor`. Writes take an `Idempotency-Key`. Problems are
 application/problem+json (RFC 9457). Roles: viewer reads, operator answers alarms and steers
-rollouts, admin sees and revokes tokens."""
+rollouts, admin sees the audit, and sees and revokes tokens."""
 
 
 class _Described(FastAPI):
@@ -59,6 +59,7 @@ def application(service: Service) -> ASGIApp:
     app.include_router(routes.router)
     app.include_router(rollout_routes.router)
     app.include_router(page_routes.router)
+    app.include_router(audit_routes.router)
     app.include_router(view_routes.router)
     app.router.routes.extend(files.routes())
     app.add_exception_handler(EdgeError, _fault)

@@ -25,9 +25,9 @@ _bearer = HTTPBearer(auto_error=False, description="A token of `edge-fleet api-t
 _SAID = json_decoder(Said)
 _LABEL = re.compile(r"([^:\x00-\x1f]{1,64}):([^\x00-\x1f]{0,256})")
 LABELS_MAX = 8
-_PLAIN = r"^[^\x00-\x1f\x7f]*$"
+PLAIN = r"^[^\x00-\x1f\x7f]*$"
 
-Text = Annotated[str, Query(max_length=64, pattern=_PLAIN)]
+Text = Annotated[str, Query(max_length=64, pattern=PLAIN)]
 Limit = Annotated[int, Query(ge=1, le=resources.LIMIT_MAX, description="Items in a page.")]
 Cursor = Annotated[
     str,
@@ -37,12 +37,12 @@ Where = Annotated[
     str,
     Query(
         max_length=CHARS_MAX,
-        pattern=_PLAIN,
+        pattern=PLAIN,
         description="An expression as of `edge-fleet devices --where`: site=lyon and not"
         " last_seen<1h.",
     ),
 ]
-DeviceName = Annotated[str, Path(max_length=64, pattern=_PLAIN)]
+DeviceName = Annotated[str, Path(max_length=64, pattern=PLAIN)]
 AlarmId = Annotated[int, Path(ge=1, le=cursors.INT_MAX)]
 TokenId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
 State = Annotated[Literal["online", "silent", "offline", ""], Query()]

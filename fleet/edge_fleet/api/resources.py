@@ -194,7 +194,7 @@ def _asked(
     return Page(tuple(found))
 
 
-def _following(kind: str, found: Sequence[T], limit: int, key: Callable[[T], Key]) -> str | None:
+def next_of(kind: str, found: Sequence[T], limit: int, key: Callable[[T], Key]) -> str | None:
     """The cursor of the page after this one, where one more than ``limit`` was found."""
     return cursors.encode(kind, key(found[limit - 1])) if len(found) > limit else None
 
@@ -226,7 +226,7 @@ def alarms(
     """Alarms, newest first. Raises InputFault for a cursor."""
     key = cursors.decode(cursor, "alarms", (int, int))
     found = tx.alarms_after(key, limit + 1, state=state, device=device, model=model)
-    following = _following("alarms", found, limit, lambda one: (one.opened_ms, one.id))
+    following = next_of("alarms", found, limit, lambda one: (one.opened_ms, one.id))
     return Page(_alarm_views(tx, found[:limit]), following)
 
 
@@ -262,7 +262,7 @@ def events(tx: Transaction, cursor: str, limit: int, *, device: str, kind: str) 
     """Events of devices, newest first. Raises InputFault for a cursor."""
     key = cursors.decode(cursor, "events", (int, str, int, int))
     found = tx.events_before(key, limit + 1, device=device, kind=kind)
-    following = _following("events", found, limit, key_of)
+    following = next_of("events", found, limit, key_of)
     return Page(tuple(map(event_view, found[:limit])), following)
 
 
@@ -290,7 +290,7 @@ def firings(tx: Transaction, cursor: str, limit: int, *, trigger: str) -> Page[F
     """What triggers set off, newest first. Raises InputFault for a cursor."""
     key = cursors.decode(cursor, "firings", (int, str))
     found = tx.firings_before(key, limit + 1, trigger=trigger)
-    following = _following("firings", found, limit, lambda one: (one.at_ms, one.key))
+    following = next_of("firings", found, limit, lambda one: (one.at_ms, one.key))
     return Page(tuple(map(_firing_view, found[:limit])), following)
 
 

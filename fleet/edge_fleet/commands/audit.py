@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from edge_contract.errors import InputFault
 from edge_fleet import terminal
+from edge_fleet.api.audits import audit_view
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, user
 from edge_fleet.reports import instant
@@ -90,13 +91,7 @@ def _verified(store: Store, head: str) -> chain.Checked:
 
 def _show(entries: list[Entry], *, as_json: bool) -> None:
     if as_json:
-        terminal.print_json(
-            [
-                {"id": e.id, "at": instant(e.at_ms), "actor": e.actor, "action": e.action,
-                 "subject": e.subject, "detail": e.detail}
-                for e in entries
-            ]
-        )  # fmt: skip
+        terminal.print_json([audit_view(each) for each in entries])
     elif entries:
         terminal.print_table(
             ["at (UTC)", "who", "did", "to", "detail"],

@@ -107,3 +107,46 @@ def test_a_mistake_is_said(words: list[str], fault: str, filled: SqlStore, db: s
     result = run("audit", *words, db=db)
     assert result.exit_code != 0
     assert fault in f"{result.output} {result.exception}"
+
+
+def test_the_audit_over_http_is_that_of_the_command_page_by_page(
+    client: Client, filled: SqlStore, db: str, user: str
+) -> None:
+    for name in ("a", "b", "c"):
+        assert run("api-tokens", "create", name, db=db).exit_code == 0
+    operator, admin = client("operator"), client("admin")
+    first = operator.get("/api/v1/alarms").json()["items"][0]["id"]
+    operator.post(f"/api/v1/alarms/{first}/comments", json={"comment": EVIL})
+    told = json.loads(run("audit", "--json", db=db).output)
+    paged, cursor, pages = [], "", 0
+    while cursor is not None:
+        page = admin.get("/api/v1/audit", params={"limit": 3, "cursor": cursor}).json()
+        paged, cursor, pages = paged + page["items"], page["next"], pages + 1
+    assert paged == told
+    assert (len(paged), pages) == (4, 2)
+    assert EVIL in paged[0]["detail"]
+
+    def found(**params: str) -> list[str]:
+        answer = admin.get("/api/v1/audit", params=params)
+        assert answer.status_code == 200, answer.text
+        return [one["action"] for one in answer.json()["items"]]
+
+    assert found(actor=user) == ["token.create"] * 3
+    assert found(action="alarm") == ["alarm.comment"]
+    assert found(action="alarm", actor=user) == []
+    assert found(subject=f"alarm {first}") == ["alarm.comment"]
+
+
+def test_the_audit_is_for_admins_and_its_cursors_are_its_own(client: Client) -> None:
+    for role, status in (("", 401), ("viewer", 403), ("operator", 403), ("admin", 200)):
+        assert client(role).get("/api/v1/audit").status_code == status
+    admin = client("admin")
+    foreign = admin.get("/api/v1/devices", params={"limit": 1}).json()["next"]
+    for params in ({"cursor": foreign}, {"cursor": "x"}, {"limit": 0}, {"actor": "a\nb"}):
+        answer = admin.get("/api/v1/audit", params=params)
+        assert answer.status_code in (400, 422)
+        assert answer.headers["content-type"] == "application/problem+json"
+    described = admin.get("/openapi.json").json()["paths"]["/api/v1/audit"]["get"]
+    assert {one["name"] for one in described["parameters"]} == {
+        "actor", "action", "subject", "limit", "cursor",
+    }  # fmt: skip
