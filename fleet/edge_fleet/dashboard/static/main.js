@@ -4,6 +4,7 @@ import { Component, html, render, useEffect, useRef, useState } from "./html.js"
 import { start, stop, useConnection } from "./live.js";
 import { Badge, Fault, Loading } from "./parts.js";
 import { views } from "./registry.js";
+import { may } from "./roles.js";
 import { link, useRoute } from "./router.js";
 
 function Login() {
@@ -95,10 +96,10 @@ function Banner() {
   </div>`;
 }
 
-function Navigation({ here, alarms }) {
+function Navigation({ here, alarms, me }) {
   return html`<nav class="menu" aria-label="Pages">
     ${Object.entries(views)
-      .filter(([, view]) => view.menu)
+      .filter(([, view]) => view.menu && may(me, view.role ?? "viewer"))
       .map(
         ([name, view]) => html`<a
           key=${name}
@@ -184,7 +185,7 @@ function Frame() {
     <header class="top">
       <a class="brand" href="#/"><img src="icon.svg" alt="" width="22" height="22" />
         <span class="brand-name">${overview.data?.fleet || "edge-fleet"}</span></a>
-      <${Navigation} here=${name} alarms=${overview.data?.unacknowledged ?? 0} />
+      <${Navigation} here=${name} alarms=${overview.data?.unacknowledged ?? 0} me=${me.data} />
       <div class="who">
         <${Line} />
         ${

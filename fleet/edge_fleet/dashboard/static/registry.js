@@ -17,7 +17,8 @@
 // No style attribute in text form, no innerHTML, no inline script: the page's policy refuses them.
 // Colours are the custom properties at the top of style.css; put a view's own rules at its end.
 //
-// `menu`: its name in the navigation; without one it is reached by links only.
+// `menu`: its name in the navigation; without one it is reached by links only. `role`: who sees it
+// there; everybody where there is none.
 export const views = {
   "": { menu: "Fleet", load: () => import("./views/overview.js") },
   devices: { menu: "Devices", load: () => import("./views/devices.js") },
@@ -27,4 +28,5 @@ export const views = {
   drift: { menu: "Drift", load: () => import("./views/drift.js") },
   quality: { menu: "Quality", load: () => import("./views/quality.js") },
   events: { menu: "Events", load: () => import("./views/events.js") },
+  audit: { menu: "Audit", role: "admin", load: () => import("./views/audit.js") },
 };
