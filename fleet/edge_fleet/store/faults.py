@@ -1,0 +1,29 @@
+"""Errors of a database as ours. Pure.
+
+Guards: that there is no room is told apart from that it cannot be reached: a person does something
+else about it, and what is there can still be read.
+"""
+
+from __future__ import annotations
+
+from sqlite3 import SQLITE_FULL
+
+from edge_contract.errors import MachineFault
+
+_DISK_FULL = "53100"
+"""https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+
+class Full(MachineFault):
+    """The store's disk, or what it may take of it, is used up; what is there can be read."""
+
+
+def fault_of(store: str, cause: BaseException) -> MachineFault:
+    """What ``cause``, an error of the database's driver, is to a person."""
+    said = f"the store {store} failed: {str(cause).strip().splitlines()[0]}"
+    code = getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorcode", None)
+    if code[0] == _DISK_FULL or code[1] == SQLITE_FULL:
+        return Full(said, advice="Make room on its disk; until then it is read and not written.")
+    return MachineFault(
+        said, advice="Check that it is reachable, writable and that its disk is not full."
+    )
