@@ -41,8 +41,8 @@ def open_door(
     try:
         from edge_agent.doors.http import HttpDoor  # noqa: PLC0415 - an extra
         from edge_agent.doors.http.door import HttpConfig  # noqa: PLC0415
+        from edge_agent.doors.http.exchange import Limits  # noqa: PLC0415
         from edge_agent.doors.http.families import families_of  # noqa: PLC0415
-        from edge_agent.doors.http.protocol import Limits  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise MachineFault(
             f"[http] needs the package {error.name}",

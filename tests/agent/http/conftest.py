@@ -16,14 +16,14 @@ pytest.importorskip("httptools", reason="the [http] extra is not installed")
 
 from edge_agent.doors.http import HttpDoor
 from edge_agent.doors.http.door import HttpConfig
-from edge_agent.doors.http.protocol import Limits
+from edge_agent.doors.http.exchange import Limits
 
 
 class Client:
     """One connection that sends bytes and reads whole answers."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._left = b""
 
     def send(self, data: bytes) -> None:

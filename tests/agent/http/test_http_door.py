@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent.doors.http import HttpDoor
-from edge_agent.doors.http.protocol import HEAD_MAX_BYTES
+from edge_agent.doors.http.reader import HEAD_MAX_BYTES
 from edge_contract.errors import MachineFault
 
 ROW = {"temp": 0.5, "hum": -1.0, "rpm": 2.0, "volt": 0.0}

@@ -12,8 +12,11 @@ import pytest
 
 pytest.importorskip("httptools", reason="the [http] extra is not installed")
 
-from edge_agent.doors.http import protocol
-from edge_agent.doors.http.protocol import Connection, Connections, Limits, Request, Response
+from edge_agent.doors.http import connection as connection_module
+from edge_agent.doors.http import connections as connections_module
+from edge_agent.doors.http.connection import Connection
+from edge_agent.doors.http.connections import Connections
+from edge_agent.doors.http.exchange import Limits, Request, Response
 
 HEAD = b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n"
 
@@ -75,7 +78,7 @@ class World:
 
 def run(monkeypatch: pytest.MonkeyPatch, story: Callable[[World], None]) -> World:
     """The story in a loop in which any two requests come close, then one turn of the loop."""
-    monkeypatch.setattr(protocol, "CROWD_S", math.inf)
+    monkeypatch.setattr(connection_module, "CROWD_S", math.inf)
 
     async def within() -> World:
         world = World(4)
@@ -135,9 +138,9 @@ def test_the_end_of_a_client_and_of_the_door_find_nothing_open(monkeypatch) -> N
     assert all(world.wires[at].closed for at in (0, 2, 3))
 
 
-@pytest.mark.parametrize("held_s", [protocol.HELD_S, -1.0])
+@pytest.mark.parametrize("held_s", [connections_module.HELD_S, -1.0])
 def test_what_goes_wrong_for_one_connection_ends_that_one_alone(monkeypatch, held_s) -> None:
-    monkeypatch.setattr(protocol, "HELD_S", held_s)
+    monkeypatch.setattr(connections_module, "HELD_S", held_s)
 
     def story(world: World) -> None:
         world.faulty, world.wires[2].broken = {b"1"}, True

@@ -13,9 +13,11 @@ import pytest
 
 from edge_agent import Model
 from edge_agent.doors import oip
-from edge_agent.doors.http import protocol
 from edge_agent.doors.http.api import Api
-from edge_agent.doors.http.protocol import Request, Response
+from edge_agent.doors.http.connections import Connections
+from edge_agent.doors.http.exchange import Lane, Limits, Request, Response
+from edge_agent.doors.http.heads import HEAD_KEPT_MAX_BYTES, HEADS_MAX
+from edge_agent.doors.http.reader import Reader
 from edge_agent.live import Live
 from edge_agent.telemetry.window import Window
 from edge_contract import bundle as bundles
@@ -31,13 +33,13 @@ BODIES = [json.dumps(row).encode() for row in ROWS]
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The path of every request that went through the parser."""
     paths: list[str] = []
-    real = protocol.Connection.on_url
+    real = Reader.on_url
 
-    def on_url(self: protocol.Connection, url: bytes) -> None:
+    def on_url(self: Reader, url: bytes) -> None:
         paths.append(url.decode())
         real(self, url)
 
-    monkeypatch.setattr(protocol.Connection, "on_url", on_url)
+    monkeypatch.setattr(Reader, "on_url", on_url)
     return paths
 
 
@@ -126,7 +128,7 @@ def test_a_compressed_body_has_no_lane(parsed, client) -> None:
 def test_lanes_are_bounded_in_number_and_size() -> None:
     opened: list[Request] = []
 
-    def lane_of(request: Request) -> protocol.Lane:
+    def lane_of(request: Request) -> Lane:
         opened.append(request)
         return lambda body: Response(200, body)
 
@@ -138,19 +140,19 @@ def test_lanes_are_bounded_in_number_and_size() -> None:
             pass
 
     async def ask(count: int, more: str = "") -> int:
-        server = protocol.Connections(
-            protocol.Limits(), lambda _: Response(200), lambda status, _: Response(status), lane_of
+        server = Connections(
+            Limits(), lambda _: Response(200), lambda status, _: Response(status), lane_of
         )
         connection = server.make(local=False)
         connection.connection_made(Transport())
         for number in range(count):
             head = f"POST /{number} HTTP/1.1\r\nhost: a\r\n{more}content-length: 1\r\n\r\n"
             connection.data_received(head.encode() + b"x")
-        return max(len(lanes) for lanes in server._lanes.values())
+        return max(len(known) for known in server._heads.values())
 
-    assert asyncio.run(ask(protocol.LANES_MAX + 5)) <= protocol.LANES_MAX
+    assert asyncio.run(ask(HEADS_MAX + 5)) <= HEADS_MAX
     assert opened
-    assert asyncio.run(ask(3, f"x-long: {'y' * protocol.LANE_HEAD_MAX_BYTES}\r\n")) == 0
+    assert asyncio.run(ask(3, f"x-long: {'y' * HEAD_KEPT_MAX_BYTES}\r\n")) == 0
     assert asyncio.run(ask(3, "expect: 100-continue\r\n")) == 0
     assert asyncio.run(ask(3, "connection: close\r\n")) == 0
 

@@ -19,7 +19,7 @@ from edge_agent.overload import Rules
 ROW = {"temp": 0.5, "hum": -1.0, "rpm": 2.0, "volt": 0.0}
 BODY = json.dumps(ROW).encode()
 TENSOR = {"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Held(Live):

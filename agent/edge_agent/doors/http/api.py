@@ -26,6 +26,7 @@ from edge_agent import overload, tap
 from edge_agent.desk import Desk
 from edge_agent.doors import oip, plain
 from edge_agent.doors.http import describe, metrics
+from edge_agent.doors.http.exchange import Lane, Request, Response
 from edge_agent.doors.http.lane import (
     ID_HEADER,
     INLINE_MAX_BYTES,
@@ -33,7 +34,6 @@ from edge_agent.doors.http.lane import (
     Known,
     RowLane,
 )
-from edge_agent.doors.http.protocol import Lane, Request, Response
 from edge_agent.live import Live, NoSuchVersion
 from edge_agent.model import Model
 from edge_agent.overload import Reason, Rules, Waiting

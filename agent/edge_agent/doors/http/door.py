@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.doors.http.api import Api, Config, TakeLabels
+from edge_agent.doors.http.connections import Connections
+from edge_agent.doors.http.exchange import Limits
 from edge_agent.doors.http.metrics import Family
-from edge_agent.doors.http.protocol import Connections, Limits
 from edge_agent.live import Live
 from edge_agent.overload import Rules
 from edge_contract.errors import MachineFault

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from edge_agent import tap
 from edge_agent.doors import oip
-from edge_agent.doors.http.protocol import Response
+from edge_agent.doors.http.exchange import Response
 from edge_agent.live import Live
 
 now_ns = time.perf_counter_ns
@@ -92,7 +92,7 @@ class RowLane:
         self._values_max = values_max
 
     def answer(self, body: bytes) -> bytes | Response | None:
-        """A ``protocol.Lane``."""
+        """An ``exchange.Lane``."""
         begin = now_ns()
         name, version = self._place
         known, seat = self._every.get(self._place), self._models.get(name)
