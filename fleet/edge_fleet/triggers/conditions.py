@@ -104,7 +104,7 @@ def decide(when: When, facts: Facts, past: Past, now_ms: int) -> Verdict:
     if hindrance:
         return Verdict(False, (*said, hindrance))
     if when.rows:
-        said.append(f"{facts.rows - past.rows} new rows, {when.rows} are wanted")
+        said.append(f"at least {when.rows} new rows")
     if when.loss is None:
         return Verdict(True, tuple(said), ids)
     lost, words = _lost(when, when.loss, facts.losses())

@@ -1,6 +1,7 @@
 """What triggers decide on, read from the store, and the evidence record made of it.
 
-Guards: reading only; what costs a day of counts is read where the rest of the conditions holds.
+Guards: reading only; what costs a day of counts is read where the rest of the conditions holds; no
+figure of the evidence is of fewer than the trigger's ``k`` rows, and none that is decides.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from edge_contract.errors import InputFault
 from edge_contract.manifest import Manifest
 from edge_contract.trigger import AlarmFound, CellShare, Evidence, Figure
 from edge_fleet import estimating
+from edge_fleet.alarm_disclosure import disclosed
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift.budget import Budget
 from edge_fleet.library import Library
 from edge_fleet.liveness import liveness
-from edge_fleet.quality.estimates import Estimate
+from edge_fleet.quality.estimates import Estimate, refuse
 from edge_fleet.reports import LN10, budget_of, instant
 from edge_fleet.store.base import Alarm, Store, Transaction
 from edge_fleet.store.firings import Firing
@@ -177,7 +179,11 @@ class _Reader:
             self._estimates = estimating.read(
                 self._tx, self._now_ms, self._budget, period_ms=QUALITY_MS, model=version.model
             )
-        return next((q for q in self._estimates if q.bundle == version.bundle), None)
+        found = next((q for q in self._estimates if q.bundle == version.bundle), None)
+        if found is None:
+            return None
+        told = tuple(of_enough(each, self._rule.k) for each in found.estimates)
+        return msgspec.structs.replace(found, estimates=told)
 
     def _losses(self, version: Version) -> Sequence[Loss]:
         found, known = self._quality(version), self._library.find(self._tx, version.bundle)
@@ -210,10 +216,13 @@ class _Reader:
             bundle=version.bundle,
             source_sha256=known.manifest.provenance.source_sha256 if known else "",
             why=verdict.said,
-            alarms=tuple(map(alarm_found, grounds[: trigger.ALARMS_MAX])),
+            alarms=tuple(
+                alarm_found(disclosed(alarm, known, self._rule.k))
+                for alarm in grounds[: trigger.ALARMS_MAX]
+            ),
             alarms_open=len(alarms),
-            rows=rows,
-            rows_new=rows - past.rows,
+            rows=_enough(rows, self._rule.k),
+            rows_new=_enough(rows - past.rows, self._rule.k),
             windows=windows,
             devices=devices,
             built_accuracy=accuracy[0],
@@ -296,6 +305,18 @@ def figure_of(estimate: Estimate) -> Figure:
         high=estimate.high, level=estimate.level, rows=estimate.rows, refused=estimate.refused,
         blind=estimate.blind,
     )  # fmt: skip
+
+
+def of_enough(estimate: Estimate, k: int) -> Estimate:
+    """The estimate, or without value and rows where it rests on some and fewer than ``k``."""
+    if not 0 < estimate.rows < k:
+        return estimate
+    return refuse(estimate.figure, estimate.method, f"fewer than {k} rows for it")
+
+
+def _enough(rows: int, k: int) -> int:
+    """``rows``, where they are ``k`` at least."""
+    return rows if rows >= k else 0
 
 
 def still_open(store: Store, ids: Iterable[int]) -> set[int]:

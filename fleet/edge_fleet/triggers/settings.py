@@ -1,6 +1,7 @@
 """The settings of triggers: a TOML file, read once, every fault in it named. Pure.
 
 every_s = 30
+k = 10
 
 [triggers.retrain]
 models = ["pump"]
@@ -19,6 +20,7 @@ from msgspec import Meta, Struct
 from edge_contract.errors import EdgeError, InputFault
 from edge_contract.names import check_name
 from edge_contract.typed import convert
+from edge_fleet import disclosure
 
 SETTINGS_MAX_BYTES = 1024 * 1024
 TRIGGERS_MAX = 32
@@ -29,6 +31,7 @@ Method = Literal["labels", "score"]
 Require = Literal["all", "any"]
 Seconds = Annotated[float, Meta(gt=0, le=30 * 86400)]
 Pause = Annotated[float, Meta(ge=0, le=366 * 86400)]
+Rows = Annotated[int, Meta(ge=0, le=1_000_000)]
 Patterns = tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...]
 
 
@@ -110,12 +113,19 @@ Action = Webhook | Command | Mqtt | Alertmanager
 
 
 class Trigger(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One trigger. ``models``, ``versions``, ``fleets``: ``fnmatch`` patterns; none: any."""
+    """One trigger.
+
+    Attributes:
+        models, versions, fleets: ``fnmatch`` patterns; none: any.
+        k: no figure of the evidence is of fewer rows (``disclosure``); 0: as it was counted. Where
+            a trigger says none, the file's.
+    """
 
     when: When = When()
     models: Patterns = ()
     versions: Patterns = ()
     fleets: Patterns = ()
+    k: Rows = disclosure.K
     dry_run: bool = False
     webhook: Webhook | None = None
     command: Command | None = None
@@ -140,10 +150,14 @@ class Trigger(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All triggers by name. ``every_s``: how often the conditions are looked at."""
+    """All triggers by name.
+
+    ``every_s``: how often the conditions are looked at. ``k``: of triggers that say none.
+    """
 
     triggers: dict[str, Trigger]
     every_s: Annotated[float, Meta(ge=0.05, le=86400)] = 30.0
+    k: Rows = disclosure.K
 
 
 def read(data: bytes) -> Settings:
@@ -160,25 +174,26 @@ def read(data: bytes) -> Settings:
             f"the file has no [triggers.NAME], or more than {TRIGGERS_MAX}",
             advice="See `edge-fleet triggers --help` for an example.",
         )
-    faults = []
-    triggers = {}
-    for name, table in tables.items():
-        try:
-            triggers[check_name(name, "trigger")] = _trigger(table)
-        except (EdgeError, msgspec.ValidationError) as error:
-            faults.append(f"triggers.{name}: {getattr(error, 'what', error)}")
-    if faults:
-        raise InputFault("; ".join(faults))
     rest = {key: value for key, value in found.items() if key != "triggers"}
     try:
         settings: Settings = convert({**rest, "triggers": {}}, Settings)
     except msgspec.ValidationError as error:
         raise InputFault(f"triggers: {error}") from error
+    faults = []
+    triggers = {}
+    for name, table in tables.items():
+        try:
+            triggers[check_name(name, "trigger")] = _trigger(table, settings.k)
+        except (EdgeError, msgspec.ValidationError) as error:
+            faults.append(f"triggers.{name}: {getattr(error, 'what', error)}")
+    if faults:
+        raise InputFault("; ".join(faults))
     return msgspec.structs.replace(settings, triggers=triggers)
 
 
-def _trigger(table: object) -> Trigger:
-    trigger: Trigger = convert(table, Trigger, strict=False)
+def _trigger(table: object, k: int) -> Trigger:
+    given = {"k": k, **table} if isinstance(table, dict) else table
+    trigger: Trigger = convert(given, Trigger, strict=False)
     if len(trigger.actions) != 1:
         raise InputFault(
             f"has {len(trigger.actions)} actions, expected one of webhook, command, mqtt,"
