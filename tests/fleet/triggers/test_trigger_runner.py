@@ -71,7 +71,7 @@ def clocked(place: Place, clock: Clock) -> tuple[Place, Clock]:
 def test_an_alarm_fires_once_with_its_evidence(
     watched: SqlStore, packed: Packed, receiver: Any, place: Place, clock: Clock
 ) -> None:
-    run = run_of(watched, place, hook(receiver.url, "when = { rows = 500 }"))
+    run = run_of(watched, place, hook(receiver.url, "k = 0\nwhen = { rows = 500 }"))
     assert run.step() == [] and not receiver.came
     number = raised(watched, packed)
     [done] = run.step()
