@@ -216,13 +216,13 @@ def test_too_many_are_turned_away_at_once_and_the_others_answered(pump, wire) ->
     class Held(Live):
         def use(self):
             entered.set()
-            assert go.wait(20)
+            assert go.wait(60)
             return super().use()
 
     door = MqttDoor(wire, TOPICS, "pi-1", {"pump": Held("pump", pump)}, rules=Rules(3))
     request = json.dumps(ROW).encode()
     door.handle(Message(IN, request, correlation=b"0"))
-    assert entered.wait(10)
+    assert entered.wait(60)
     for i in range(1, 9):
         door.handle(Message(IN, request, correlation=str(i).encode()))
     assert [correlation for _, _, correlation, _ in wire.sent] == [b"4", b"5", b"6", b"7", b"8"]
@@ -243,18 +243,18 @@ def test_stopping_answers_what_is_under_way_and_turns_the_rest_away(pump, wire) 
     class Held(Live):
         def use(self):
             entered.set()
-            assert go.wait(20)
+            assert go.wait(60)
             return super().use()
 
     door = MqttDoor(wire, TOPICS, "pi-1", {"pump": Held("pump", pump)})
     for _ in range(3):
         door.handle(Message(IN, json.dumps(ROW).encode()))
-    assert entered.wait(10)
+    assert entered.wait(60)
     stopper = threading.Thread(target=door.stop)
     stopper.start()
     until(lambda: len(wire.sent) == 2, "those in line are turned away at once")
     go.set()
-    stopper.join(20)
+    stopper.join(60)
     assert not stopper.is_alive()
     *rest, last = wire.answers
     assert last.predictions
@@ -327,12 +327,12 @@ def test_requests_over_a_real_broker(any_broker, pump) -> None:
         on_message=take,
     )
     doors.append(MqttDoor(device, TOPICS, "pi-1", {"pump": Live("pump", pump)}))
-    device.start(10)
-    device.subscribe(doors[0].filters).wait(10)
+    device.start(60)
+    device.subscribe(doors[0].filters).wait(60)
     got: list[Message] = []
     client = Link(LinkConfig(broker_url.parse(any_broker.url), "app"), on_message=got.append)
-    client.start(10)
-    client.subscribe([OUT, "app/answers"]).wait(10)
+    client.start(60)
+    client.subscribe([OUT, "app/answers"]).wait(60)
     rng = np.random.default_rng(3)
     rows = [dict(zip(ROW, rng.normal(size=4).tolist(), strict=True)) for _ in range(40)]
     for i, row in enumerate(rows):

@@ -145,12 +145,12 @@ def test_a_request_that_outlives_the_swap_is_counted_for_its_own_version(
     def slow_request() -> None:
         with live.use() as model:
             entered.set()
-            go.wait(10)
+            go.wait(60)
             model.predict(ROW)
 
     thread = threading.Thread(target=slow_request)
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     live.predict(ROW)
     recorder.swap(live, make("2.0", seed=8), at(10))
     live.predict(ROW)

@@ -229,7 +229,7 @@ class Collector:
             broker_url.parse(url), "collector", session_expiry_s=3600, reconnect_max_s=1
         )
         self.link = Link(config, on_message=self._take, on_up=lambda _: self._subscribe())
-        self.link.start(10)
+        self.link.start(60)
 
     def _subscribe(self) -> None:
         self.ready = self.link.subscribe([TOPIC])
@@ -262,7 +262,7 @@ def collect() -> Iterator[Callable[[str], Collector]]:
     def make(url: str) -> Collector:
         collectors.append(Collector(url))
         until(lambda: collectors[-1].ready is not None, "subscribed")
-        collectors[-1].ready.wait(10)
+        collectors[-1].ready.wait(60)
         return collectors[-1]
 
     yield make
@@ -276,7 +276,7 @@ def test_what_was_spooled_off_line_arrives_in_order(any_broker, spool, connect, 
     senders: list[Sender] = []
     link = connect(any_broker.url, senders)
     senders.append(Sender(link, spool, TOPIC))
-    link.start(10)
+    link.start(60)
     until(lambda: len(spool) == 0, "the spool is empty")
     until(lambda: len(collector.kept) == 50, "all arrived")
     assert collector.received == list(range(50))
@@ -292,7 +292,7 @@ def test_a_broker_that_goes_and_comes_back_costs_no_record(
     senders: list[Sender] = []
     link = connect(any_broker.url, senders)
     senders.append(Sender(link, spool, TOPIC))
-    link.start(10)
+    link.start(60)
     fill(spool, 5)
     senders[0].kick()
     until(lambda: len(spool) == 0, "the first five are home")
@@ -316,7 +316,7 @@ def test_a_lost_puback_is_healed_by_sending_again(spool, connect, collect) -> No
         senders: list[Sender] = []
         link = connect(broker.url, senders)
         senders.append(Sender(link, spool, TOPIC, clock_s=clock))
-        link.start(10)
+        link.start(60)
         fill(spool, 6)
         senders[0].kick()
         until(lambda: len(spool) == 3, "three answers were lost")
@@ -337,7 +337,7 @@ def test_cut_connections_lose_nothing_and_doubles_have_one_key(spool, connect, c
         senders: list[Sender] = []
         link = connect(broker.url, senders)
         senders.append(Sender(link, spool, TOPIC))
-        link.start(10)
+        link.start(60)
         fill(spool, 40)
         senders[0].kick()
         until(lambda: len(cut.hits) == 4, "answers were lost")
@@ -354,7 +354,7 @@ def test_a_new_process_goes_on_where_the_killed_one_was(spool, connect, collect)
         senders: list[Sender] = []
         first = connect(broker.url, senders)
         senders.append(Sender(first, spool, TOPIC))
-        first.start(10)
+        first.start(60)
         fill(spool, 4)
         senders[0].kick()
         until(lambda: len(spool) == 2, "two answers were lost")
@@ -364,7 +364,7 @@ def test_a_new_process_goes_on_where_the_killed_one_was(spool, connect, collect)
         later: list[Sender] = []
         second = connect(broker.url, later)
         later.append(Sender(second, again, TOPIC))
-        second.start(10)
+        second.start(60)
         until(lambda: len(again) == 0, "the rest is home")
         assert set(collector.kept) == {0, 1, 2, 3}
 
@@ -378,7 +378,7 @@ def test_the_limit_that_a_broker_names_is_kept(start_broker, spool, connect, col
     spool.append(record(0))
     spool.append(record(1, cells=5000))
     spool.append(record(2))
-    link.start(10)
+    link.start(60)
     assert link.peer_packet_max_bytes == 2000
     until(lambda: len(spool) == 0, "the spool is empty")
     until(lambda: set(collector.kept) == {0, 2}, "the small ones arrived")
@@ -398,7 +398,7 @@ def test_a_broker_that_refuses_a_size_by_puback(spool, connect, collect) -> None
         senders.append(Sender(link, spool, TOPIC))
         for seq, cells in enumerate((40, 3000, 40)):
             spool.append(record(seq, cells=cells))
-        link.start(10)
+        link.start(60)
         until(lambda: len(spool) == 0, "the spool is empty")
         until(lambda: set(collector.kept) == {0, 2}, "the small ones arrived")
         assert spool.dropped == 1
@@ -414,7 +414,7 @@ def test_a_collector_that_is_set_up_later_gets_what_came_before(
     link = connect(any_broker.url, senders)
     senders.append(Sender(link, spool, TOPIC, clock_s=clock))
     fill(spool, 3)
-    link.start(10)
+    link.start(60)
     senders[0].kick()
     until(lambda: senders[0].in_flight == 0, "the broker answered")
     assert len(spool) == 3

@@ -29,7 +29,7 @@ from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.ports.retained import SENTINEL, Retained
 from edge_contract.topics import SENTINEL_FILE, Topics
 
-_WAIT_S = 10.0
+_WAIT_S = 60.0
 _FILE_MAX_BYTES = 8 * 1024 * 1024
 
 

@@ -18,7 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-WAIT_S = 8.0
+WAIT_S = 60.0
 
 
 def poll(condition: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> Any:

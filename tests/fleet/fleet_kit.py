@@ -208,12 +208,12 @@ class Publisher:
     def __init__(self, url: str) -> None:
         self.topics = Topics(FLEET)
         self._link = Link(LinkConfig(broker_url.parse(url), client_id="test-publisher"))
-        self._link.start(10)
+        self._link.start(60)
 
     def bundle(self, packed: Packed) -> None:
         """Put a bundle's chunks on the broker, retained."""
         for sha256, part in packed.chunks.items():
-            self._link.publish(self.topics.chunk(sha256), part, retain=True).wait(10)
+            self._link.publish(self.topics.chunk(sha256), part, retain=True).wait(60)
 
     def record(self, one: telemetry.Record, *, device: str | None = None) -> None:
         """Send one record, on the topic of its device unless told otherwise."""
@@ -221,7 +221,7 @@ class Publisher:
 
     def payload(self, device: str, payload: bytes) -> None:
         """Send bytes as telemetry."""
-        self._link.publish(self.topics.telemetry(device), payload).wait(10)
+        self._link.publish(self.topics.telemetry(device), payload).wait(60)
 
     def records(self, many: list[telemetry.Record]) -> None:
         """Send many, then wait for all."""
@@ -230,7 +230,7 @@ class Publisher:
             for one in many
         ]
         for ticket in tickets:
-            ticket.wait(30)
+            ticket.wait(60)
 
     def message(
         self,
@@ -244,7 +244,7 @@ class Publisher:
 
     def raw(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send bytes."""
-        self._link.publish(topic, payload, retain=retain).wait(10)
+        self._link.publish(topic, payload, retain=retain).wait(60)
 
     def close(self) -> None:
         """Disconnect."""
@@ -276,13 +276,13 @@ def collecting(url: str, store: SqlStore) -> Iterator[None]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert started.wait(20)
+        assert started.wait(60)
         if errors:
             raise errors[0]
         yield
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
     if errors:
         raise errors[0]

@@ -380,7 +380,7 @@ def test_killed_again_and_again_every_record_counts_exactly_once(
             until(lambda least=least: totals(store).windows >= least, "part of it", 30)
             process.kill()
             process.wait()
-        sender.join(30)
+        sender.join(60)
         if turn < 3:
             process = serve(any_broker.url, db)
     until(settled(store, len(many)), "all of it", 30)

@@ -92,7 +92,7 @@ def test_channels_are_heard_as_the_broker_retains_them(
     publisher.raw(topics.target(f"fleet/{FLEET}/junk"), b"{no json", retain=True)
     naming = Naming(store, topics, now_ms)
     link = naming.link(LinkConfig(broker_url.parse(any_broker.url), client_id="test-naming"))
-    link.start(10)
+    link.start(60)
 
     def named() -> set[str]:
         naming.look()

@@ -266,9 +266,9 @@ def ask(url: str, fleet: str, model: str, kit: Any) -> messages.Answer:
     topics = Topics(fleet)
     settings = LinkConfig(broker=broker_url.parse(url), client_id="asker")
     link = Link(settings, on_message=heard.append)
-    link.start(30)
+    link.start(60)
     try:
-        link.subscribe([topics.answers("box", model)]).wait(30)
+        link.subscribe([topics.answers("box", model)]).wait(60)
         row = {f"pixel_{i}": 0.5 for i in range(64)}
         link.publish(topics.requests("box", model), json.dumps(row).encode())
         return messages.decode(kit.wait_for(lambda: heard, "an answer")[0].payload, messages.Answer)

@@ -103,7 +103,7 @@ class Talker:
             LinkConfig(broker=parsed, client_id=client_id, **tls),
             on_message=self.heard.append,
         )
-        self.link.start(20)
+        self.link.start(60)
 
     def may_write(self, topic: str) -> bool:
         """What the PUBACK says."""

@@ -184,7 +184,7 @@ def test_ctrl_c_stops_a_build_with_130_and_leaves_nothing(inputs: Inputs) -> Non
         while said is None:  # a signal between two system calls is not seen before the second ends
             build.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                _, said = build.communicate(timeout=20)
+                _, said = build.communicate(timeout=60)
     assert build.returncode == 130 and "Traceback" not in said
     assert {path.name for path in inputs.folder.iterdir()} == {"model.joblib", "rows.csv"}
 

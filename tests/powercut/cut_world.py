@@ -155,7 +155,7 @@ class Ear:
         self.clashes: list[str] = []
         config = LinkConfig(broker=broker_url.parse(url), client_id="ear")
         self.link = Link(config, on_message=self._hear)
-        self.link.start(10)
+        self.link.start(60)
         self.link.subscribe([f"{TOPICS.root}/d/+/ev", f"{TOPICS.root}/t/#"]).wait(10)
 
     def _hear(self, message: Message) -> None:

@@ -151,9 +151,9 @@ class World:
     def put(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         """What anybody with a broker password can do."""
         link = Link(self.link_config("mallory"))
-        link.start(5)
+        link.start(60)
         try:
-            link.publish(topic, payload, retain=retain).wait(5)
+            link.publish(topic, payload, retain=retain).wait(60)
         finally:
             link.stop()
 

@@ -357,12 +357,12 @@ def test_endless_data_fills_neither_memory_nor_time(world: Any, new_bundle: New)
         with pytest.raises(PeerFault):
             world.refresh(device)
     flood = Link(world.link_config("flood"))
-    flood.start(5)
+    flood.start(60)
     over = threading.Event()
 
     def pour() -> None:
         while not over.is_set():
-            flood.publish(topic, b"y" * 900_000, qos=1).wait(10)
+            flood.publish(topic, b"y" * 900_000, qos=1).wait(60)
 
     thread = threading.Thread(target=pour)
     thread.start()
@@ -641,10 +641,10 @@ def test_a_live_device_sees_the_doorbell(world: Any, new_bundle: New) -> None:
             rung.set()
 
     link = Link(world.link_config("listener"), on_message=heard)
-    link.start(5)
-    link.subscribe([world.topics.metadata("timestamp.json")]).wait(5)
+    link.start(60)
+    link.subscribe([world.topics.metadata("timestamp.json")]).wait(60)
     world.publish(new_bundle("2.0", seed=2))
-    assert rung.wait(5)
+    assert rung.wait(60)
     link.stop()
 
 

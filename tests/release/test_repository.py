@@ -192,11 +192,11 @@ def test_one_publisher_at_a_time(keys_dir: Path) -> None:
     def hold() -> None:
         with Repository(keys_dir).locked():
             inside.set()
-            leave.wait(20)
+            leave.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert inside.wait(5)
+    assert inside.wait(60)
     with (
         pytest.raises(MachineFault, match="another publisher"),
         Repository(keys_dir).locked(wait_s=0.2),

@@ -97,8 +97,8 @@ def test_one_field_as_bare_text_retained_where_the_user_wants_it(desk: Any) -> N
     other = Link(
         LinkConfig(broker=broker_url.parse(desk.url), client_id="late"), on_message=late.append
     )
-    other.start(30)
-    other.subscribe(["home/pi1/pump"]).wait(30)
+    other.start(60)
+    other.subscribe(["home/pi1/pump"]).wait(60)
     desk.until(lambda: late, "the retained answer")
     other.stop()
     assert late[0].retain and late[0].payload == message.payload
@@ -315,8 +315,8 @@ def test_a_local_broker_hears_whether_the_device_is_there(
     watcher = Link(
         LinkConfig(broker=broker_url.parse(local.url), client_id="ha"), on_message=seen.append
     )
-    watcher.start(30)
-    watcher.subscribe(["edge/1/home/d/pi1/status"]).wait(30)
+    watcher.start(60)
+    watcher.subscribe(["edge/1/home/d/pi1/status"]).wait(60)
     desk.start(
         f'[brokers.local]\nurl = "{local.url}"\n'
         + PLAIN.replace('model = "pump"', 'model = "pump"\nbroker = "local"')
@@ -368,16 +368,16 @@ def test_a_local_account_needs_rights_to_its_sensors_and_answers_only(
         LinkConfig(broker=broker_url.parse(url.format("house")), client_id="house"),
         on_message=heard.append,
     )
-    house.start(30)
-    house.subscribe([ANSWERS]).wait(30)
+    house.start(60)
+    house.subscribe([ANSWERS]).wait(60)
     bindings = desk.start(
         f'[brokers.local]\nurl = "{url.format("pi1")}"\n' + PLAIN.replace('model = "pump"', LOCAL)
     )
 
     def answered() -> bool:
-        house.publish("sensors/temp", b"1.5").wait(30)
-        house.publish("zigbee2mqtt/cellar", b'{"humidity": 20}').wait(30)
-        house.publish("tele/pump/SENSOR", b'{"Motor": {"Rpm": 0.1}}').wait(30)
+        house.publish("sensors/temp", b"1.5").wait(60)
+        house.publish("zigbee2mqtt/cellar", b'{"humidity": 20}').wait(60)
+        house.publish("tele/pump/SENSOR", b'{"Motor": {"Rpm": 0.1}}').wait(60)
         return bool(heard)
 
     desk.until(answered, "an answer")

@@ -188,8 +188,8 @@ class Client:
             LinkConfig(broker=broker_url.parse(url), client_id="client"),
             on_message=self._received,
         )
-        self.link.start(10)
-        self.link.subscribe([f"{TOPICS.root}/d/+/ev", f"{TOPICS.root}/t/+/+", "answers"]).wait(10)
+        self.link.start(60)
+        self.link.subscribe([f"{TOPICS.root}/d/+/ev", f"{TOPICS.root}/t/+/+", "answers"]).wait(60)
 
     def _received(self, message: Message) -> None:
         if message.topic == "answers":
@@ -225,7 +225,7 @@ class Client:
         """Say what the fleet wants of a device."""
         desired = Desired(revision=revision, models=models)
         topic = TOPICS.desired(device)
-        self.link.publish(topic, messages.encode(desired), retain=True).wait(10)
+        self.link.publish(topic, messages.encode(desired), retain=True).wait(60)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_an_agent_lives_its_whole_life_within_the_limits(
         world.until(lambda: any(message.topic.endswith("/ev") for message in heard), "an event")
         link = LinkConfig(broker=broker_url.parse(broker.url), client_id="reader")
         with Retained(link, sentinel=topics.metadata(SENTINEL_FILE)) as retained:
-            retained.start(20)
+            retained.start(60)
             wanted = [topics.status("pi1"), topics.reported("pi1")]
             found = retained.get(wanted, size_max=100_000)
         assert messages.decode(found[wanted[0]], Status).online
@@ -103,7 +103,7 @@ def test_what_is_absent_is_told_from_what_is_late_without_identifiers(
     topics = Topics("home")
     link = LinkConfig(broker=broker_url.parse(broker.url), client_id="reader")
     with Retained(link, sentinel=topics.metadata(SENTINEL_FILE), silence_s=20) as retained:
-        retained.start(20)
+        retained.start(60)
         assert not retained.link.identifiers
         for _ in range(3):
             asked = [topics.metadata(f"{number}.root.json") for number in (1, 77, 78)]

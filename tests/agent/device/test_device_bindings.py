@@ -27,13 +27,13 @@ def test_an_agent_answers_its_sensors_and_its_status_tells_of_it(world, tiny_bun
     device.path.write_text(device.path.read_text() + BINDING)
     world.publisher.publish(tiny_bundle("1.0"))
     heard = world.client.heard
-    world.client.link.subscribe([ANSWERS, "homeassistant/#"]).wait(30)
+    world.client.link.subscribe([ANSWERS, "homeassistant/#"]).wait(60)
     device.start()
     device.wait_at("1.0")
 
     def answered() -> bool:
         for reading in READINGS:
-            world.client.link.publish("cellar/pump", json.dumps(reading).encode()).wait(30)
+            world.client.link.publish("cellar/pump", json.dumps(reading).encode()).wait(60)
         return any(message.topic == ANSWERS for message in heard)
 
     world.until(answered, "an answer to the sensors")

@@ -46,7 +46,7 @@ def windows(world: Any) -> dict[str, int]:
 
 def want(world: Any, revision: int, **beside: Beside) -> None:
     desired = Desired(revision=revision, beside=beside)
-    world.client.link.publish(TOPICS.desired("pi1"), messages.encode(desired), retain=True).wait(10)
+    world.client.link.publish(TOPICS.desired("pi1"), messages.encode(desired), retain=True).wait(60)
 
 
 def began(world: Any, version: str) -> bool:
@@ -173,7 +173,7 @@ def test_what_a_device_compares_and_is_told_reaches_the_fleets_reports(
         )
     for message in list(world.client.heard):  # all of it once more
         if "/t/" in message.topic:
-            world.client.link.publish(message.topic, message.payload).wait(30)
+            world.client.link.publish(message.topic, message.payload).wait(60)
     world.until(lambda: reports.accuracy(store), "labels arrived")
     world.until(lambda: sum(s.rows for s in reports.shadow(store)) == 50, "shadows arrived")
     world.until(lambda: sum(a.labelled for a in reports.accuracy(store)) == 50, "50 labels")

@@ -77,7 +77,7 @@ def waits(device: Any, text: str) -> bool:
 def reported(world: Any) -> Callable[[], Reported | None]:
     """The newest report of pi1, as the fleet hears it."""
     heard: list[Reported] = []
-    world.client.link.subscribe([TOPICS.reported("pi1")]).wait(10)
+    world.client.link.subscribe([TOPICS.reported("pi1")]).wait(60)
 
     def newest() -> Reported | None:
         for message in world.client.heard:

@@ -12,7 +12,7 @@ from edge_contract.ports.mqtt import Link, LinkConfig
 
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 BODY = json.dumps(ROW).encode()
-JOIN_S = 30.0
+JOIN_S = 60.0
 
 
 def free_port() -> int:
@@ -33,7 +33,7 @@ def flood_http(port: int, stop: threading.Event) -> None:
 def flood_mqtt(url: str, topic: str, stop: threading.Event, sent: list[int]) -> None:
     """As many as the broker takes; nobody reads the answers."""
     link = Link(LinkConfig(broker=parse(url), client_id="flood"))
-    link.start(10)
+    link.start(60)
     pause = threading.Event()
     while not stop.is_set():
         for _ in range(40):

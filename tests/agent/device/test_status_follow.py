@@ -71,7 +71,7 @@ class Follower:
     def interrupt(self) -> tuple[int, str]:
         """Ctrl-C; the exit code and stderr."""
         self.process.send_signal(signal.SIGINT)
-        _, said = self.process.communicate(timeout=30)
+        _, said = self.process.communicate(timeout=60)
         return self.process.returncode, said.decode()
 
 

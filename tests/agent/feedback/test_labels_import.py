@@ -38,8 +38,8 @@ def device(desk, any_broker) -> Iterator[None]:
         on_message=lambda message: door.handle(message),  # noqa: PLW0108 - made after the link
     )
     door = LabelDoor(link, TOPICS, "pi1", desk.feedback)
-    link.start(20)
-    link.subscribe(list(door.filters)).wait(20)
+    link.start(60)
+    link.subscribe(list(door.filters)).wait(60)
     yield
     door.stop()
     link.stop()

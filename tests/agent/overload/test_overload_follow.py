@@ -67,9 +67,9 @@ def test_the_regular_look_comes_later_while_the_machine_is_strained(
     )  # fmt: skip
     try:
         follower.ring()
-        assert turns.noted.acquire(timeout=30)
+        assert turns.noted.acquire(timeout=60)
         follower._timer()  # the bell has settled
-        assert turns.noted.acquire(timeout=30)
+        assert turns.noted.acquire(timeout=60)
     finally:
         follower.stop()
     bell, look = turns.delays

@@ -21,7 +21,7 @@ from edge_contract.topics import Topics
 TOPICS = Topics("home")
 ROW = {"temp": 0.5, "hum": -1.0, "rpm": 2.0, "volt": 0.0}
 BODY = json.dumps(ROW).encode()
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def until(ready: Callable[[], bool], what: str) -> None:
@@ -127,9 +127,9 @@ def test_what_a_broker_left_of_the_expiry_interval_arrives() -> None:
         url = broker_url.parse(broker.url)
         device = Link(LinkConfig(url, "pi-1"), on_message=got.append)
         client = Link(LinkConfig(url, "app"))
-        device.start(10)
-        device.subscribe(["in"]).wait(10)
-        client.start(10)
+        device.start(60)
+        device.subscribe(["in"]).wait(60)
+        client.start(60)
         client.publish("in", b"", expiry_s=600)
         client.publish("in", b"")
         until(lambda: len(got) == 2, "both messages")

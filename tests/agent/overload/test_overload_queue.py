@@ -12,7 +12,7 @@ from edge_agent.desk import Desk
 from edge_agent.overload import Queue, Reason, Rules, Waiting, check_size
 from edge_contract.errors import InputFault
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Requests:

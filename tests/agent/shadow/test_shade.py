@@ -329,7 +329,7 @@ def test_a_candidate_that_never_ran_gives_its_memory_back(tiny_bundle) -> None:
     fresh.later(candidate.close)
     done = threading.Event()
     fresh.later(done.set)
-    assert done.wait(30)
+    assert done.wait(60)
     with pytest.raises(MachineFault):
         candidate.predict(ROW)
-    assert fresh.stop(30)
+    assert fresh.stop(60)

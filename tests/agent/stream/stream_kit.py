@@ -347,9 +347,9 @@ class World:
     def lose_chunks(self, names: Sequence[str] = ()) -> None:
         """As a broker that was killed before it saved; the manifest stays."""
         link = Link(LinkConfig(broker=broker_url.parse(self.url), client_id="loser"))
-        link.start(30)
+        link.start(60)
         for name in names or (*self.chunk_names, self.model.index):
-            link.publish(TOPICS.chunk(name), b"", retain=True).wait(30)
+            link.publish(TOPICS.chunk(name), b"", retain=True).wait(60)
         link.stop()
 
     def device(

@@ -190,7 +190,7 @@ def test_a_version_is_looked_up_on_the_broker_before_it_begins(fleet: Fleet) -> 
         headers = {"Authorization": f"Bearer {token(fleet.store, 'operator')}"}
         asking = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
         publisher = Link(LinkConfig(broker_url.parse(broker.url), "publisher"))
-        publisher.start(30)
+        publisher.start(60)
         stack.callback(publisher.stop)
         old, new = (messages.release("pump", v, v[0] * 64) for v in ("1.0", "2.0"))
         publish(publisher, messages.Track(stable=old, candidate=new))
@@ -213,7 +213,7 @@ def test_a_version_is_looked_up_on_the_broker_before_it_begins(fleet: Fleet) -> 
 def publish(link: Link, track: messages.Track) -> None:
     pointer = messages.Pointer(fleet=FLEET, channel="stable", models={"pump": track})
     topic = TOPICS.target(f"fleet/{FLEET}/{'a' * 64}.stable.json")
-    link.publish(topic, messages.encode(pointer), retain=True).wait(30)
+    link.publish(topic, messages.encode(pointer), retain=True).wait(60)
 
 
 def test_the_stream_tells_each_change_of_a_rollout_once_and_goes_on_where_it_was(

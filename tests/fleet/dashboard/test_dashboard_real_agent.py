@@ -93,8 +93,8 @@ class Asking:
         self.topics = Topics(FLEET)
         config = LinkConfig(broker_url.parse(broker), client_id="test-asking")
         self.link = Link(config, on_message=self._heard)
-        self.link.start(20)
-        self.link.subscribe(["test/answers"]).wait(20)
+        self.link.start(60)
+        self.link.subscribe(["test/answers"]).wait(60)
 
     def _heard(self, message: Message) -> None:
         self.answers[message.correlation] = json.loads(message.payload)

@@ -80,9 +80,9 @@ def needs_mosquitto() -> None:
 
 def publish(url: str, messages: dict[str, bytes], **account: str) -> None:
     link = Link(config(url, **account))
-    link.start(30)
+    link.start(60)
     for topic, payload in messages.items():
-        link.publish(topic, payload, retain=True).wait(30)
+        link.publish(topic, payload, retain=True).wait(60)
     link.stop()
 
 
@@ -174,8 +174,8 @@ def test_nothing_of_a_probe_is_left_or_believed(start_broker) -> None:  # type: 
         LinkConfig(broker_url.parse(broker.url), "watch"),
         on_message=lambda message: heard.append((message.topic, message.retain)),
     )
-    watch.start(30)
-    watch.subscribe(["#"]).wait(30)
+    watch.start(60)
+    watch.subscribe(["#"]).wait(60)
     asking_broker.ask(config(broker.url), TOPICS, [])
     publish(broker.url, {"the/end": b"1"})
     until(lambda: any(topic == "the/end" for topic, _ in heard), "the end", 30)
@@ -189,8 +189,8 @@ def test_nothing_of_a_probe_is_left_or_believed(start_broker) -> None:  # type: 
         LinkConfig(broker_url.parse(broker.url), "again"),
         on_message=lambda message: kept.append(message.topic),
     )
-    again.start(30)
-    again.subscribe(["#"]).wait(30)
+    again.start(60)
+    again.subscribe(["#"]).wait(60)
     until(lambda: bool(kept), "what is retained", 30)
     again.stop()
     assert kept == ["the/end"]

@@ -99,7 +99,7 @@ def test_each_request_has_a_line_and_an_id_and_neither_query_nor_token(
     with running(store, Listen("127.0.0.1", 0)) as url:
         address = url.removeprefix("http://")
         for given, path in (("abc-1", "/health"), ("no good\t", "/api/v1/devices?label=a:geheim")):
-            connection = http.client.HTTPConnection(address, timeout=30)
+            connection = http.client.HTTPConnection(address, timeout=60)
             connection.request(
                 "GET", path, headers={"X-Request-Id": given, "Authorization": "Bearer sesam1234"}
             )

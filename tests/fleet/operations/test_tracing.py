@@ -66,7 +66,7 @@ def test_a_request_is_a_span_of_its_route_under_the_callers_trace(store: SqlStor
             for path in ("/health", "/api/v1/devices/pi-geheim?x=geheim"):
                 asked = urllib.request.Request(url + path, headers={"traceparent": PARENT})
                 try:
-                    urllib.request.urlopen(asked, timeout=30).read()
+                    urllib.request.urlopen(asked, timeout=60).read()
                 except urllib.error.HTTPError as refused:
                     assert refused.code == 401
                     refused.close()
@@ -121,8 +121,8 @@ def test_serve_sends_its_batches_and_rounds_to_a_receiver(
     from edge_contract.topics import Topics
 
     link = Link(LinkConfig(broker_url.parse(broker), "pi-1"))
-    link.start(30)
-    link.publish(Topics("plant").telemetry("pi-1"), b"no record").wait(30)
+    link.start(60)
+    link.publish(Topics("plant").telemetry("pi-1"), b"no record").wait(60)
     until(lambda: {"collect", "rollouts"} <= {each.name for each in spans}, "spans", 60)
     link.stop()
     process.terminate()

@@ -77,7 +77,7 @@ def test_what_was_not_heard_is_sent_again_when_the_broker_lost_all_it_retained(
         heard: dict[str, Message] = {}
         with BrokerThread() as broker:
             link = Link(LinkConfig(broker_url.parse(broker.url), "planner"))
-            link.start(30)
+            link.start(60)
             run.step()
             run.broker_is_back()
             assert run.send(link) == 2
@@ -86,8 +86,8 @@ def test_what_was_not_heard_is_sent_again_when_the_broker_lost_all_it_retained(
                 LinkConfig(broker_url.parse(broker.url), "device"),
                 on_message=lambda m, heard=heard: heard.update({m.topic: m}),
             )
-            late.start(30)
-            late.subscribe([f"{TOPICS.root}/d/+/desired"]).wait(30)
+            late.start(60)
+            late.subscribe([f"{TOPICS.root}/d/+/desired"]).wait(60)
             until(lambda heard=heard: len(heard) == 2, "both are retained")
             late.stop()
             link.stop()
@@ -140,12 +140,12 @@ def test_what_no_signed_channel_names_is_refused(tmp_path: Path) -> None:
     pointer = messages.Pointer(fleet=FLEET, channel="stable", models={"pump": track})
     with BrokerThread() as broker:
         link = Link(LinkConfig(broker_url.parse(broker.url), "publisher"))
-        link.start(30)
+        link.start(60)
         config = LinkConfig(broker_url.parse(broker.url), "asks")
         with pytest.raises(InputFault, match="the broker retains no signed channel"):
             publication.check(config, TOPICS, order(), 0.5)
         topic = TOPICS.target(f"fleet/{FLEET}/{'a' * 64}.stable.json")
-        link.publish(topic, messages.encode(pointer), retain=True).wait(30)
+        link.publish(topic, messages.encode(pointer), retain=True).wait(60)
         found = publication.check(config, TOPICS, order(), 60)
         assert found == publication.Found("2" * 64), "and no manifest is there"
         assert not publication.promoted(config, TOPICS, order(), 1.0), "a candidate only"
@@ -166,10 +166,10 @@ def test_what_a_version_needs_comes_from_its_manifest_on_the_broker(packed: Pack
     )
     with BrokerThread() as broker:
         link = Link(LinkConfig(broker_url.parse(broker.url), "publisher"))
-        link.start(30)
+        link.start(60)
         topic = TOPICS.target(f"fleet/{FLEET}/{'a' * 64}.stable.json")
-        link.publish(topic, messages.encode(pointer), retain=True).wait(30)
-        link.publish(TOPICS.chunk(packed.digest), packed.manifest_bytes, retain=True).wait(30)
+        link.publish(topic, messages.encode(pointer), retain=True).wait(60)
+        link.publish(TOPICS.chunk(packed.digest), packed.manifest_bytes, retain=True).wait(60)
         config = LinkConfig(broker_url.parse(broker.url), "asks")
         found = publication.check(config, TOPICS, order(), 60)
         link.stop()

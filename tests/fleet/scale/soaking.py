@@ -117,7 +117,7 @@ class Device:
         self._topics = Topics(FLEET)
         config = LinkConfig(broker_url.parse(url), client_id="soak-devices", reconnect_max_s=1)
         self._link = Link(config)
-        self._link.start(30)
+        self._link.start(60)
         self._waiting: list[tuple[Ticket, float, telemetry.Record]] = []
 
     def send(self, one: telemetry.Record) -> None:

@@ -255,13 +255,13 @@ def test_mqtt_carries_the_evidence(any_broker: Any, place: Place) -> None:
     came: queue.SimpleQueue[Message] = queue.SimpleQueue()
     url = broker_url.parse(any_broker.url)
     listener = Link(LinkConfig(url, client_id="listener"), on_message=came.put)
-    listener.start(10)
-    listener.subscribe(["edge/1/test/trigger/+", "own/topic"]).wait(10)
+    listener.start(60)
+    listener.subscribe(["edge/1/test/trigger/+", "own/topic"]).wait(60)
     here = replace(place, link=LinkConfig(url, client_id=""))
     for text, topic in (("", "edge/1/test/trigger/retrain"), ('topic = "own/topic"', "own/topic")):
         told = deliver(rule(f"mqtt = {{ {text} }}"), FIRING, (7,), here)
         assert told.done, told.detail
-        message = came.get(timeout=30)
+        message = came.get(timeout=60)
         assert (message.topic, message.qos) == (topic, 1)
         assert message.correlation == FIRING.key.encode()
         assert trigger.decode(message.payload) == EVIDENCE
@@ -312,7 +312,7 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
 
 
 def told_alerts(url: str) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(url + "/api/v2/alerts?active=true", timeout=30) as answer:
+    with urllib.request.urlopen(url + "/api/v2/alerts?active=true", timeout=60) as answer:
         found: list[dict[str, Any]] = json.load(answer)
         return found
 

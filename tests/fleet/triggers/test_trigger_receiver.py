@@ -33,7 +33,7 @@ def test_it_believes_a_test_of_a_trigger_and_refuses_a_stranger(tmp_path: Path) 
             assert "delivered: HTTP 204" in told.output, told
             assert server.stdout.readline().startswith("retrain none 0: ")
             try:
-                urllib.request.urlopen(url, data=b"{}", timeout=30)
+                urllib.request.urlopen(url, data=b"{}", timeout=60)
             except urllib.error.HTTPError as error:
                 assert error.code == 401
             else:

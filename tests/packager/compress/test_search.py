@@ -344,7 +344,7 @@ def test_an_interrupted_measurement_leaves_no_process_and_no_file(
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.stdout.close()
-    assert process.wait(timeout=30) != 0
+    assert process.wait(timeout=60) != 0
     while _children(scratch):  # killed, and gone as soon as the system has taken it down
         pass
     assert not list(scratch.iterdir()) and not out.exists()
