@@ -7,7 +7,6 @@ secrets do not belong into a file that is copied from device to device.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -329,6 +328,8 @@ def _unknown(table: Mapping[str, object], known: tuple[str, ...], prefix: str) -
     faults = []
     for key in table:
         if key not in known:
+            import difflib  # noqa: PLC0415 - a fault is rare, and a process that serves is long
+
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             faults.append(f"{prefix}unknown setting {key!r}{hint}")

@@ -6,7 +6,6 @@ touched; what was counted is on disk before the connection goes. No rule of its 
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import random
@@ -40,6 +39,7 @@ from edge_agent.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.voice import Facts, Voice
 from edge_agent.watchdog import Watchdog
+from edge_contract import __version__
 from edge_contract.errors import InputFault, PeerFault
 from edge_contract.ports.mqtt import Message
 
@@ -50,11 +50,6 @@ TICK_S = 1.0
 KICK_S = 15.0
 """The sender is asked this often, though nothing happened."""
 SEND_ON_STOP_S = 2.0
-
-
-def version() -> str:
-    """Of the installed distribution."""
-    return importlib.metadata.version("edge-pack")
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ class Parts:
         self.uplink = Uplink(
             config,
             boot=boot,
-            version=version(),
+            version=__version__,
             outbox=self.outbox,
             on_message=self._received,
             on_up=lambda: self.loop.post(self._came),
@@ -148,7 +143,7 @@ class Parts:
             config,
             self.folder,
             boot=boot,
-            version=version(),
+            version=__version__,
             hardware=machine,
             facts=self._facts,
             ears=self.uplink,
@@ -223,7 +218,7 @@ class Parts:
             self.feedback,
             now=clocks.now,
             boot=boot,
-            version=version(),
+            version=__version__,
             strain=lambda: self.strain.said,
         )
         self._desired = config.topics.desired(device)

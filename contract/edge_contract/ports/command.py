@@ -6,7 +6,6 @@ machine cannot; 5 the other side failed; 130 interrupted; 141 the reader of the 
 A command that stays in memory does without Typer, hence only ``add_version`` imports it.
 """
 
-import importlib.metadata
 import io
 import os
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
+from edge_contract import __version__
 from edge_contract.errors import EdgeError
 from edge_contract.ports.start import INTERRUPTED
 
@@ -67,7 +67,7 @@ def add_version(app: "typer.Typer", name: str) -> None:
 
     def show(wanted: bool) -> None:
         if wanted:
-            typer.echo(f"{name} {importlib.metadata.version('edge-pack')}")
+            typer.echo(f"{name} {__version__}")
             raise typer.Exit
 
     @app.callback()
