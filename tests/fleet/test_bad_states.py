@@ -10,7 +10,6 @@ from fleet_kit import FLEET, Packed, draw, record
 from typer.testing import CliRunner
 
 from edge_contract import messages, telemetry
-from edge_contract.errors import MachineFault
 from edge_contract.topics import Topics
 from edge_fleet import intake
 from edge_fleet.api import problems
@@ -20,6 +19,7 @@ from edge_fleet.rollouts import gates
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.state import Member, Seen
 from edge_fleet.store.base import Device, Fault, ReportSeen, Window
+from edge_fleet.store.faults import Full
 from edge_fleet.store.sql import SqlStore
 
 TOPICS = Topics(FLEET)
@@ -122,11 +122,11 @@ def test_a_store_that_is_full_is_our_fault_and_is_still_read(
 ) -> None:
     store.claim(FLEET)
     full(store, db)
-    with pytest.raises(MachineFault, match="full") as caught, store.transaction() as tx:
+    with pytest.raises(Full, match="full") as caught, store.transaction() as tx:
         for number in range(200):
             tx.add_faults([Fault(f"d{number}", "kind", "x" * 400, NOW)])
-    assert caught.value.advice.endswith("its disk is not full.")
-    assert problems.of_error(caught.value).status == 503
+    assert "Make room on its disk" in caught.value.advice
+    assert problems.of_error(caught.value).status == 507
     with store.reading() as tx:
         assert tx.faults() == [], "all of it or none"
     result = CliRunner().invoke(app, ["devices", "--db", db])

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from edge_contract.errors import EdgeError, InputFault, MachineFault, PeerFault
+from edge_fleet.store.faults import Full
 
 CONTENT_TYPE = "application/problem+json"
 DETAIL_MAX_CHARS = 1000
@@ -37,6 +38,11 @@ def of_error(error: EdgeError) -> Problem:
     match error:
         case InputFault():
             return problem(400, error.what, error.advice)
+        case Full():
+            return problem(
+                507, "the store is full: nothing is changed, what is there can be read",
+                "Make room on its disk, then send the request again.",
+            )  # fmt: skip
         case MachineFault():
             return problem(503, "this server cannot at the moment; its log says why")
         case PeerFault():

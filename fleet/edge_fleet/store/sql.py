@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from edge_contract.errors import InputFault, MachineFault
-from edge_fleet.store import migrations
+from edge_fleet.store import faults, migrations
 from edge_fleet.store.tables import settings
 from edge_fleet.store.transaction import SqlTransaction
 
@@ -165,10 +165,7 @@ class SqlStore:
                     yield connection
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
-            raise MachineFault(
-                f"the store {self} failed: {str(cause).strip().splitlines()[0]}",
-                advice="Check that it is reachable, writable and that its disk is not full.",
-            ) from error
+            raise faults.fault_of(str(self), cause) from error
 
     @contextlib.contextmanager
     def _lock_file(self, name: str, taken: InputFault) -> Iterator[None]:
