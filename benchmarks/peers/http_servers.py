@@ -60,7 +60,7 @@ class Peer:
     path: str = INFER
 
 
-OURS, NOTHING = Peer("edge-pack"), Peer("nothing")
+OURS, NOTHING, BARE = Peer("edge-pack"), Peer("nothing"), Peer("bare")
 _RUNTIME = f"onnxruntime=={onnxruntime.__version__}"
 PEERS = (
     Peer("MLServer", ("mlserver==1.7.1", _RUNTIME)),
