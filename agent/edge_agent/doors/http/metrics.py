@@ -11,7 +11,6 @@ from typing import NamedTuple
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = 20
 """Latencies by powers of two from 2^-15 s (31 us) on."""
-_LEAST_EXPONENT = -15
 
 
 class Sample(NamedTuple):
