@@ -4,14 +4,14 @@ Guards: a process that serves keeps its memory. ``tuf.ngclient`` imports urllib3
 an agent never makes: its bytes come over MQTT, or from a mirror by ``delivery.http``. What verifies
 is untouched; only the class that would fetch is missing, and says so when it is asked for.
 
-Imports nothing but the standard library at its top.
+Imports nothing but the standard library and ``lean`` at its top.
 """
 
 from __future__ import annotations
 
-import sys
-import threading
 from types import ModuleType
+
+from edge_contract import lean
 
 FETCHER = "tuf.ngclient.urllib3_fetcher"
 
@@ -28,12 +28,9 @@ def load_tuf() -> None:
 
     Whoever imports that fetcher's module afterwards gets TUF's own.
     """
-    if "tuf.ngclient" in sys.modules or "urllib3" in sys.modules or threading.active_count() > 1:
+    if not lean.may_hide("tuf.ngclient", "urllib3"):
         return
     stand_in = ModuleType(FETCHER)
     stand_in.__dict__["Urllib3Fetcher"] = Urllib3Fetcher
-    sys.modules[FETCHER] = stand_in
-    try:
+    with lean.hidden(FETCHER, stand_in):
         import tuf.ngclient  # noqa: F401, PLC0415 - the very point
-    finally:
-        del sys.modules[FETCHER]

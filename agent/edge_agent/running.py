@@ -62,6 +62,8 @@ def run(line: Line) -> None:
     )
     from edge_agent import lean_tuf  # noqa: PLC0415
 
+    lean.load_paho()
+    lean.load_zoneinfo()
     lean_tuf.load_tuf()
     from edge_agent.agent import Agent  # noqa: PLC0415 - faulty settings are said at once
     from edge_agent.notify import Notifier  # noqa: PLC0415

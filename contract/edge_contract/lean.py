@@ -1,26 +1,74 @@
-"""Loads msgspec without what it would only look into.
+"""Loads libraries without what they would only look into.
 
-Guards: a process with other work keeps its memory. msgspec 0.22 takes three names from
-typing_extensions where that is installed (Typer's pydantic brings it), 4 MB and 20 ms at each
-start, and from ``typing`` where it is not; from Python 3.11 on, they are the same three.
+Guards: a process with other work keeps its memory, and nobody misses what was left out: whoever
+asks for it afterwards gets it. Each function says what it spares, and must be called before any
+other thread runs; otherwise it does nothing, and the library loads as it always does.
 
 Imports nothing but the standard library at its top.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
+from collections.abc import Iterator
+from importlib.util import find_spec
+from types import ModuleType
 
 EXTENSIONS = "typing_extensions"
+REQUEST = "urllib.request"
+ZONES_VARIABLE = "PYTHONTZPATH"
+ZONES = "/usr/share/zoneinfo:/usr/lib/zoneinfo:/usr/share/lib/zoneinfo:/etc/zoneinfo"
+"""Where CPython looks for zones by default (its ``configure --with-tzpath``)."""
 
 
 def load_msgspec() -> None:
-    """Import msgspec with typing_extensions out of its sight, where nobody else could miss it."""
-    if "msgspec" in sys.modules or EXTENSIONS in sys.modules or threading.active_count() > 1:
-        return
-    sys.modules[EXTENSIONS] = None  # type: ignore[assignment]  # importlib: it is not there
+    """Import msgspec without typing_extensions.
+
+    msgspec 0.22 takes three names from there where it is installed (Typer's pydantic brings it),
+    4 MB and 20 ms at each start, and from ``typing`` where it is not; from Python 3.11 on, they
+    are the same three.
+    """
+    if may_hide("msgspec", EXTENSIONS):
+        with hidden(EXTENSIONS, None):
+            import msgspec  # noqa: F401, PLC0415 - the very point
+
+
+def load_paho() -> None:
+    """Import paho's client without ``urllib.request``, which brings http.client and email: 1.8 MB.
+
+    It asks that for a proxy, by PySocks; where PySocks is installed nothing is left out.
+    """
+    if may_hide("paho.mqtt.client", REQUEST) and find_spec("socks") is None:
+        with hidden(REQUEST, ModuleType(REQUEST)):
+            import paho.mqtt.client  # noqa: F401, PLC0415
+
+
+def load_zoneinfo() -> None:
+    """Import zoneinfo without Python's table of how it was built, 0.7 MB: it looks up one path.
+
+    A process that is given a zone by its name looks where this Python was built to.
+    """
+    if may_hide("zoneinfo", "sysconfig") and not {ZONES_VARIABLE, "TZ"} & os.environ.keys():
+        os.environ[ZONES_VARIABLE] = ZONES
+        try:
+            import zoneinfo  # noqa: F401, PLC0415
+        finally:
+            del os.environ[ZONES_VARIABLE]
+
+
+@contextlib.contextmanager
+def hidden(name: str, stand_in: ModuleType | None) -> Iterator[None]:
+    """Whoever imports the module ``name`` meanwhile gets ``stand_in``; None: it is not there."""
+    sys.modules[name] = stand_in  # type: ignore[assignment]  # None: importlib knows it
     try:
-        import msgspec  # noqa: F401, PLC0415 - the very point
+        yield
     finally:
-        del sys.modules[EXTENSIONS]
+        del sys.modules[name]
+
+
+def may_hide(*names: str) -> bool:
+    """Nobody has one of them yet, and no other thread could miss it."""
+    return not sys.modules.keys() & set(names) and threading.active_count() == 1

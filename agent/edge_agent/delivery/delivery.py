@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from tuf.api.exceptions import DownloadError
 
@@ -21,7 +22,6 @@ from edge_agent.delivery import slot as slots
 from edge_agent.delivery.download import Download, Progress
 from edge_agent.delivery.fetcher import METADATA, MqttFetcher
 from edge_agent.delivery.freshness import Profile
-from edge_agent.delivery.mirror import Mirror, Rest
 from edge_agent.delivery.pace import Pace, Unlimited
 from edge_agent.delivery.pull import Broker
 from edge_agent.delivery.roots import ROOT_MAX_BYTES, fingerprint
@@ -39,6 +39,9 @@ from edge_contract.names import check_sha256
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.ports.retained import SILENCE_S, Retained
 from edge_contract.topics import SENTINEL_FILE, Topics
+
+if TYPE_CHECKING:
+    from edge_agent.delivery.mirror import Rest
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ class Delivery:
             profile=config.profile,
         )
         self._store = ChunkStore(config.folder / "chunks")
-        self._rest = Rest()
+        self._rest: Rest | None = None
         self._lock = threading.Lock()
 
     # -- trust -----------------------------------------------------------------------------
@@ -237,8 +240,7 @@ class Delivery:
             except InputFault as fault:  # a newer publisher may sign other addresses
                 log.warning("%s", fault.what)
                 continue
-            ca_file = config.mirror_ca_file
-            found.append(Mirror(checked, rest=self._rest, pace=self._pace, ca_file=ca_file))
+            found.append(self._mirror(checked))
         if not found:
             raise InputFault(
                 "no source of chunks is left: [download] sources allows mirrors only, and none"
@@ -246,6 +248,14 @@ class Delivery:
                 advice='Add "mqtt" to the sources, or have `edge-pack mirror set` name a mirror.',
             )
         return found
+
+    def _mirror(self, base: str) -> Source:
+        """Imports what asks over HTTP: most devices never do, and http.client brings email."""
+        from edge_agent.delivery.mirror import Mirror, Rest  # noqa: PLC0415
+
+        self._rest = self._rest or Rest()
+        ca_file = self.config.mirror_ca_file
+        return Mirror(base, rest=self._rest, pace=self._pace, ca_file=ca_file)
 
     def _build(
         self, download: Download, manifest: Manifest, manifest_bytes: bytes, into: Path
