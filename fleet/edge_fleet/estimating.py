@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from edge_fleet import error_watch, kept
 from edge_fleet.drift.budget import Budget
 from edge_fleet.evidence import streams
 from edge_fleet.library import Known, Library
-from edge_fleet.quality import cbpe, late, raking, reference_file
+from edge_fleet.quality import cbpe, estimates, late, raking, reference_file
 from edge_fleet.quality.estimates import Estimate
 from edge_fleet.reports import LN10, budget_of, instant
 from edge_fleet.store.base import AsideKind, Store, Transaction
@@ -134,6 +135,19 @@ def read(
     )  # fmt: skip
 
 
+def of_enough(found: VersionQuality, k: int) -> VersionQuality:
+    """The same to hand out: no count of fewer than ``k`` rows, no figure that rests on fewer."""
+    few = 0 < found.labelled < k
+    return msgspec.structs.replace(
+        found,
+        rows=found.rows if found.rows >= k else 0,
+        labelled=0 if few else found.labelled,
+        calibration="few labels" if few else found.calibration,
+        estimates=tuple(estimates.of_enough(each, k) for each in found.estimates),
+        errors=None if few else found.errors,
+    )
+
+
 def scores_at(known: Known) -> int | None:
     """Which monitor counts labels and scores."""
     kinds = [monitor.kind for monitor in known.profile.monitors]
@@ -166,16 +180,16 @@ def _version(
     held: Held | None,
 ) -> VersionQuality:  # fmt: skip
     rng = np.random.default_rng(SEED)
-    estimates: list[Estimate] = []
+    figures: list[Estimate] = []
     answers, whose = np.zeros(1, dtype=np.int64), "nobody: it says no labels"
     if at is not None:
         monitor = known.profile.monitors[at]
         answers = _fitting(monitor, labelled).counts.sum(axis=0)
         calibration, whose = calibration_of(monitor, answers)
         own = _own(known, at, counts)
-        estimates += [*cbpe.estimate(monitor, own, calibration, rng), *late.estimate(answers)]
+        figures += [*cbpe.estimate(monitor, own, calibration, rng), *late.estimate(answers)]
     if held is not None:
-        estimates += _raked(known, counts, held, rng)
+        figures += _raked(known, counts, held, rng)
     return VersionQuality(
         model=known.manifest.name,
         version=known.manifest.version,
@@ -184,7 +198,7 @@ def _version(
         rows=int(_own(known, 0 if at is None else at, counts).sum()),
         labelled=int(answers.sum()),
         calibration=whose,
-        estimates=tuple(estimates),
+        estimates=tuple(figures),
         errors=errors,
     )
 

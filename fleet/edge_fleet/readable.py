@@ -22,6 +22,7 @@ from edge_contract.profile import Profile
 from edge_contract.residuals import Residuals
 from edge_contract.telemetry import Record, Resources
 from edge_contract.typed import convert
+from edge_fleet import disclosure
 
 Readable = dict[str, Any]
 _CODED = ("counts", "moments", "latency", "bundle")
@@ -67,6 +68,22 @@ def readable(record: Record, reference: Residuals | None) -> Readable:
         [code, names[monitor - 1] if monitor else ""] for code, monitor in record.quality
     ]
     return found
+
+
+def merged(found: Readable, profile: Profile, k: int) -> Readable:
+    """A record of ``k`` rows or more that says no figure of fewer: for others to read.
+
+    Counts are spread over merged cells (``disclosure.safe_counts``), moments and findings are left
+    out, refused and failed rows told where they are ``k`` or more, by reason likewise; 0 stands for
+    none and for fewer.
+    """
+    told: Readable = {}
+    for name, monitor in zip(monitor_names(profile), profile.monitors, strict=True):
+        counts = np.array(found["counts"][name], dtype=np.int64)
+        told[name] = disclosure.safe_counts(monitor, counts, k).tolist()
+    few = {name: found[name] if found[name] >= k else 0 for name in ("refused", "failed")}
+    errors = {why: count for why, count in found["errors"].items() if count >= k}
+    return found | few | {"counts": told, "errors": errors, "moments": {}, "quality": []}
 
 
 def record_of(found: Mapping[str, Any], reference: Residuals | None) -> Record:

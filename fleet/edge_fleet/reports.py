@@ -15,6 +15,7 @@ import numpy as np
 from edge_contract import aside
 from edge_contract.errors import InputFault
 from edge_fleet import asides, device_reports
+from edge_fleet.alarm_disclosure import disclosed
 from edge_fleet.device_reports import device_report, instant, reported_of, states_of
 from edge_fleet.drift import explain as explanations
 from edge_fleet.drift import groups
@@ -123,15 +124,21 @@ def devices(store: Store, now_ms: int) -> tuple[DeviceReport, ...]:
     return device_reports.every(store, now_ms, budget_of(store.settings()))
 
 
-def drift(store: Store, now_ms: int, *, closed: bool = False) -> Drift:
-    """Alarms, and the evidence now on each monitor of the newest bundle of devices and groups."""
-    budget = budget_of(store.settings())
+def drift(store: Store, now_ms: int, *, closed: bool = False, k: int = 0) -> Drift:
+    """Alarms, and the evidence now on each monitor of the newest bundle of devices and groups.
+
+    ``k``: alarms are told from cells of at least so many rows, and no level of fewer
+    (``alarm_disclosure``).
+    """
+    budget, library = budget_of(store.settings()), Library()
     with store.reading() as tx:
         nats = budget.log_thresholds(streams(tx, now_ms))
         thresholds = {scope: value / LN10 for scope, value in nats.items()}
         alarms = tx.alarms(open_only=not closed)
+        if k > 1:
+            alarms = [disclosed(each, library.find(tx, each.bundle), k) for each in alarms]
         levels = [*_levels(tx, thresholds["device"]), *_group_levels(tx, thresholds, budget)]
-    levels = _ranked(levels)
+    levels = [each for each in _ranked(levels) if each.rows >= k]
     now = {(x.device, x.model, x.version, x.source, x.feature): x for x in levels}
     opened = {alarm.id for alarm in alarms if alarm.resolved_ms is None}
     under = Counter(alarm.parent for alarm in alarms if alarm.id in opened)

@@ -2,7 +2,8 @@
 
 Guards: what is held in memory is a batch, however large the fleet; a file is there whole or not at
 all; no text is a formula to a spreadsheet. Rows of a device are told in lines of at least ``k``, or
-not at all (``disclosure``): where a device is a person's, fewer would say when that one was there.
+not at all (``disclosure``): where a device is a person's, fewer would say when that one was there;
+what an alarm says is computed from cells of ``k`` rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import msgspec
 from edge_contract.errors import MachineFault
 from edge_contract.ports import disk
 from edge_fleet import reports
+from edge_fleet.alarm_disclosure import disclosed
 from edge_fleet.drift.budget import Budget
+from edge_fleet.library import Library
 from edge_fleet.spreadsheet import plain
 from edge_fleet.store.base import Transaction, Window
 
@@ -70,7 +73,7 @@ def lines(tx: Transaction, kind: Kind, now_ms: int, budget: Budget, k: int) -> I
         case "events":
             return _events(tx)
         case "alarms":
-            return _alarms(tx)
+            return _alarms(tx, k)
         case "audit":
             return _audit(tx)
         case "windows":
@@ -107,12 +110,13 @@ def _events(tx: Transaction) -> Iterator[Line]:
             yield (at, e.device, e.boot, e.seq, e.kind, e.model, e.version, e.detail)
 
 
-def _alarms(tx: Transaction) -> Iterator[Line]:
+def _alarms(tx: Transaction, k: int) -> Iterator[Line]:
     key: tuple[int | str, ...] = ()
+    library = Library()
     while some := tx.alarms_after(key, BATCH):
         key = (some[-1].opened_ms, some[-1].id)
         for alarm in some:
-            a = reports.alarm_report(alarm, {})
+            a = reports.alarm_report(disclosed(alarm, library.find(tx, alarm.bundle), k), {})
             yield (
                 a.id, a.scope, a.device, a.model, a.version, a.source, a.feature, a.what, a.since,
                 a.opened, a.resolved, a.comment, a.evidence, a.threshold,

@@ -18,7 +18,7 @@ from edge_contract.errors import InputFault
 from edge_contract.moments import Moments
 from edge_contract.residuals import Residuals
 from edge_contract.telemetry import Record, Resources
-from edge_fleet import readable
+from edge_fleet import disclosure, readable
 from edge_fleet.cli import app
 from edge_fleet.collector import now_ms
 from edge_fleet.store.base import EventSeen
@@ -145,12 +145,47 @@ def test_records_are_exported_and_read_back(
     db: str, filled: list[Record], packed: Packed, tmp_path: Path
 ) -> None:
     out = tmp_path / "day.cbor"
-    assert run("records", "export", "--out", str(out), db=db).exit_code == 0
+    assert run("records", "export", "--out", str(out), "--k", "0", db=db).exit_code == 0
     reference = Residuals(packed.profile)
     found = [readable.record_of(each, reference) for each in readable.from_cbor(out.read_bytes())]
     assert sorted(found, key=lambda each: (each.device, each.seq)) == filled
-    one = run("records", "export", "--out", "-", "--device", "pi-2", db=db)
+    one = run("records", "export", "--out", "-", "--k", "0", "--device", "pi-2", db=db)
     assert cbor2.loads(one.stdout_bytes)["device"] == "pi-2"
+
+
+def test_records_for_others_say_no_figure_of_few_rows(
+    db: str, filled: list[Record], store: SqlStore, packed: Packed, rng: np.random.Generator,
+    *, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Windows of 200 rows, 4 of them of an unseen colour, and one of 6 rows."""
+    rows = draw(rng, 200)
+    rows.colour[:4] = ["violet"] * 4
+    counts = packed.counts(rows)
+    made = [
+        replace(record(packed, counts, seq=7), refused=14, errors=(11, 3)),
+        record(packed, packed.counts(draw(rng, 6)), seq=8),
+    ]
+    unknown = replace(record(packed, counts, seq=9), bundle=bytes(32))
+    with store.transaction() as tx:
+        tx.add_windows([window_of(telemetry.encode(each), now_ms()) for each in (*made, unknown)])
+    out = tmp_path / "out.cbor"
+    result = run("records", "export", "--out", str(out), db=db)
+    assert result.exit_code == 0, result.output
+    found = {(one["device"], one["seq"]): one for one in readable.from_cbor(out.read_bytes())}
+    assert set(found) == {("pi-1", 1), ("pi-1", 2), ("pi-2", 1), ("pi-1", 7)}
+    assert all((one["moments"], one["quality"]) == ({}, []) for one in found.values())
+    assert {one["refused"] for key, one in found.items() if key[1] != 7} == {0}, "7 of few"
+    one = found["pi-1", 7]
+    assert (one["rows"], one["refused"], one["errors"]) == (200, 14, {"input": 11})
+    start = 0
+    for monitor in packed.profile.monitors:
+        own = counts[start : start + monitor.cells]
+        start += monitor.cells
+        assert one["counts"][monitor.name] == disclosure.safe_counts(monitor, own, 10).tolist()
+        assert sum(one["counts"][monitor.name]) == own.sum()
+    assert 4 not in one["counts"]["colour"][3:], "merged with a colour that more rows have"
+    again = readable.record_of(one, Residuals(packed.profile))
+    assert again.rows == 200, "a record still"
 
 
 def test_events_are_listed_and_chosen(db: str, filled: list[Record]) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from edge_fleet import reports, terminal
 from edge_fleet.commands.audit import did
+from edge_fleet.commands.export import K
 from edge_fleet.drift.explain import sparkline
 from edge_fleet.opening import opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms
@@ -28,6 +29,7 @@ def drift(
             " monitor.",
         ),
     ] = False,
+    k: K = 0,
     as_json: Json = False,
 ) -> None:
     """Open drift alarms: which device or group, which feature, what changed, since when (UTC).
@@ -36,15 +38,18 @@ def drift(
     small histograms are shares of rows before and since the change, in order of values. Evidence
     is log10 of the detector's value; an alarm is raised where it reaches the threshold. q: of the
     monitors with this q or less at most such a share is expected to be false, looked at once.
+    All of this is of single rows too, for you; give --k for what you hand out.
 
     Examples:
 
       edge-fleet drift
 
       edge-fleet drift --all --json
+
+      edge-fleet drift --k 10 --json > for-others.json
     """
     with opened(db) as store:
-        found = reports.drift(store, now_ms(), closed=everything)
+        found = reports.drift(store, now_ms(), closed=everything, k=k)
     if as_json:
         terminal.print_json(found)
         return

@@ -10,6 +10,7 @@ import typer
 from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded
 from edge_fleet import terminal
+from edge_fleet.commands.export import K
 from edge_fleet.opening import lacking, opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
@@ -35,6 +36,7 @@ def quality(
         typer.Option(metavar="FILE", help="What the version answers to them, CSV; see below."),
     ] = None,
     target: Annotated[str, typer.Option(help="Their column with the true answer.")] = "",
+    k: K = 0,
     as_json: Json = False,
 ) -> None:
     """How good each version still is: by its scores, without labels, and by labels that came late.
@@ -46,6 +48,8 @@ def quality(
     count: the figures of kind raked. Their answers come from
     `edge-agent predict BUNDLE ROWS.csv --output ANSWERS.csv`; both files stay on this machine. Too
     few rows that resemble today's, and the estimate is refused.
+
+    For what you hand out, --k leaves out figures that rest on fewer rows or labels.
 
     Examples:
 
@@ -70,6 +74,7 @@ def quality(
         found = estimating.qualities(
             store, now_ms(), period_ms=period, model=model, version=version, held=held
         )
+    found = tuple(estimating.of_enough(each, k) for each in found)
     if as_json:
         terminal.print_json(found)
         return

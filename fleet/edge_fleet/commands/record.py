@@ -15,8 +15,9 @@ import typer
 from edge_contract import durations, telemetry
 from edge_contract.errors import InputFault
 from edge_contract.ports import disk
-from edge_fleet import terminal
+from edge_fleet import disclosure, terminal
 from edge_fleet.commands.device import meant as devices_meant
+from edge_fleet.commands.export import K
 from edge_fleet.opening import lacking, opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
@@ -86,16 +87,20 @@ def export(
     model: Model = "",
     hours: Annotated[float, typer.Option(help="How far back.")] = 24.0,
     limit: Limit = 100_000,
+    k: K = disclosure.K,
     db: Db = DEFAULT_DB,
 ) -> None:
     """Write records as a CBOR sequence (RFC 8742) of maps, deterministically encoded (RFC 8949).
 
-    docs/formats/record.md says what is in a map. Counts of devices are personal data where devices
-    are: `edge-fleet export counts` merges small cells, this does not.
+    docs/formats/record.md says what is in a map. No figure is of fewer than --k rows: cells are
+    merged, windows of fewer rows and those of an unknown profile are left out, means and findings
+    too. --k 0 writes records as they came, for yourself.
 
     Examples:
 
       edge-fleet records export --out day.cbor
+
+      edge-fleet records export --out all.cbor --k 0
 
       edge-fleet records export --out - --device pump-17 | cbor2 --sequence --pretty
     """
@@ -105,7 +110,7 @@ def export(
     except ModuleNotFoundError as error:
         raise lacking(error) from error
     with opened(db) as store, store.reading() as tx:
-        each = _found(tx, device=device, model=model, since_ms=since_ms, limit=limit)
+        each = _found(tx, device=device, model=model, since_ms=since_ms, limit=limit, k=k)
         maps = [readable.to_cbor(one) for one in each]
     if str(out) == "-":
         sys.stdout.buffer.write(b"".join(maps))
@@ -198,9 +203,12 @@ def _event(event: EventSeen) -> list[str]:
 
 
 def _found(
-    tx: Transaction, *, device: str, model: str, limit: int, since_ms: int = 0
+    tx: Transaction, *, device: str, model: str, limit: int, since_ms: int = 0, k: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Records in readable form; one that does not fit its profile keeps its bytes."""
+    """Records in readable form; one that does not fit its profile keeps its bytes.
+
+    ``k``: no figure of fewer rows; what cannot be merged so is left out.
+    """
     from edge_fleet import readable  # noqa: PLC0415 (its library is an extra)
     from edge_fleet.library import Library  # noqa: PLC0415 (as above)
 
@@ -211,9 +219,13 @@ def _found(
         record = telemetry.decode(window.record)
         known = library.find(tx, window.bundle)
         try:
-            yield readable.readable(record, known.reference if known else None)
+            found = readable.readable(record, known.reference if known else None)
         except InputFault:
-            yield readable.readable(record, None)
+            known, found = None, readable.readable(record, None)
+        if k <= 1:
+            yield found
+        elif known is not None and record.rows >= k:
+            yield readable.merged(found, known.profile, k)
 
 
 def _as_hex(found: dict[str, Any]) -> dict[str, str]:

@@ -44,6 +44,13 @@ class Estimate(Struct, frozen=True, kw_only=True):
     blind: str = ""
 
 
+def of_enough(estimate: Estimate, k: int) -> Estimate:
+    """The estimate, or without value and rows where it rests on some and fewer than ``k``."""
+    if not 0 < estimate.rows < k:
+        return estimate
+    return refuse(estimate.figure, estimate.method, f"fewer than {k} rows for it")
+
+
 def refuse(figure: str, method: str, why: str, rows: float = 0.0) -> Estimate:
     """An estimate without a value."""
     return Estimate(

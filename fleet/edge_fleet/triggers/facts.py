@@ -22,7 +22,7 @@ from edge_fleet.drift import explain as explanations
 from edge_fleet.drift.budget import Budget
 from edge_fleet.library import Library
 from edge_fleet.liveness import liveness
-from edge_fleet.quality.estimates import Estimate, refuse
+from edge_fleet.quality.estimates import Estimate
 from edge_fleet.reports import LN10, budget_of, instant
 from edge_fleet.store.base import Alarm, Store, Transaction
 from edge_fleet.store.firings import Firing
@@ -182,8 +182,7 @@ class _Reader:
         found = next((q for q in self._estimates if q.bundle == version.bundle), None)
         if found is None:
             return None
-        told = tuple(of_enough(each, self._rule.k) for each in found.estimates)
-        return msgspec.structs.replace(found, estimates=told)
+        return estimating.of_enough(found, self._rule.k)
 
     def _losses(self, version: Version) -> Sequence[Loss]:
         found, known = self._quality(version), self._library.find(self._tx, version.bundle)
@@ -305,13 +304,6 @@ def figure_of(estimate: Estimate) -> Figure:
         high=estimate.high, level=estimate.level, rows=estimate.rows, refused=estimate.refused,
         blind=estimate.blind,
     )  # fmt: skip
-
-
-def of_enough(estimate: Estimate, k: int) -> Estimate:
-    """The estimate, or without value and rows where it rests on some and fewer than ``k``."""
-    if not 0 < estimate.rows < k:
-        return estimate
-    return refuse(estimate.figure, estimate.method, f"fewer than {k} rows for it")
 
 
 def _enough(rows: int, k: int) -> int:

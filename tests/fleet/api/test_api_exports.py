@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fleet_kit import Packed, draw, record
+from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from edge_contract import manifest as manifests
 from edge_contract import telemetry
 from edge_fleet import table_export
 from edge_fleet.cli import app
+from edge_fleet.drift import explain
 from edge_fleet.options import now_ms
 from edge_fleet.store.audit import audit
-from edge_fleet.store.base import EventSeen, Window
+from edge_fleet.store.base import Alarm, EventSeen, Window
 from edge_fleet.store.sql import SqlStore
 from edge_fleet.windows import window_of
 
@@ -123,3 +126,28 @@ def test_a_large_table_is_never_held_whole(store: SqlStore, tmp_path: Path) -> N
         rest = sum(1 for _ in found)
     assert (rest, len(first)) == (9_999, 8)
     assert max(asked) == table_export.BATCH
+
+
+def test_alarms_are_told_from_cells_of_enough_rows(
+    store: SqlStore, db: str, packed: Packed, tmp_path: Path
+) -> None:
+    """Three rows of an unseen category raised one: which kind it is, and nothing of three rows."""
+    monitor = packed.profile.monitors[2]
+    names = explain.cell_names(monitor)
+    counts = dict.fromkeys(names, 0) | {"blue": 47, "green": 150, "red": 300, "unseen": 3}
+    bars = tuple(explain.CellChange(name, 0.0, count / 500) for name, count in counts.items())
+    said = explain.Explanation("unseen", "unseen categories: 0.6 % of rows", 500, bars[-3:], bars)
+    entry = manifests.decode(packed.manifest_bytes).file(manifests.PROFILE_FILE)
+    with store.transaction() as tx:
+        tx.put_blob(packed.digest, packed.manifest_bytes, 1)
+        tx.put_blob(entry.sha256, packed.stored, 1)
+        for each in (said, replace(said, text="no other")):
+            tx.add_alarm(
+                Alarm("pi-1", "boiler", "1.0", packed.digest, 2, "feature", "colour", 1, 1, 20.0,
+                      15.0, explain.encode(each))
+            )  # fmt: skip
+    path = tmp_path / "alarms.jsonl"
+    assert run("export", "alarms", "--out", str(path), db=db).exit_code == 0
+    assert [one["what"] for one in read(path)] == ["unseen", "unseen"]
+    assert run("export", "alarms", "--out", str(path), "--k", "0", db=db).exit_code == 0
+    assert [one["what"] for one in read(path)] == ["no other", "unseen categories: 0.6 % of rows"]

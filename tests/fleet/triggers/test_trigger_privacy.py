@@ -11,21 +11,22 @@ import pytest
 from fleet_kit import FLEET, Packed, draw, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trigger_kit import alarm
+from trigger_kit import NOW_MS, alarm
+from typer.testing import CliRunner
 
 from edge_contract import broker_url, trigger
 from edge_contract import manifest as manifests
 from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.topics import Topics
-from edge_fleet import disclosure
+from edge_fleet import disclosure, estimating
 from edge_fleet.alarm_disclosure import disclosed, safe
+from edge_fleet.cli import app
 from edge_fleet.drift import explain
 from edge_fleet.drift.explain import Explanation
 from edge_fleet.library import Known
-from edge_fleet.quality.estimates import Estimate
+from edge_fleet.quality.estimates import Estimate, of_enough
 from edge_fleet.store.base import Alarm
 from edge_fleet.store.sql import SqlStore
-from edge_fleet.triggers import facts
 from edge_fleet.triggers import settings as trigger_settings
 from edge_fleet.triggers.delivery import Place
 from edge_fleet.triggers.runner import TriggerRun
@@ -111,6 +112,33 @@ def test_bytes_that_leave_hold_no_few_rows(
         assert b"0.6 %" in data and FEW in [round(rows, 2) for rows in shares(found)]
 
 
+def test_drift_is_printed_for_others_where_a_k_is_given(
+    watched: SqlStore, packed: Packed, db: str
+) -> None:
+    raised(watched, packed)
+    plain, merged = (
+        json.loads(CliRunner().invoke(app, ["drift", "--json", "--db", db, *words]).output)
+        for words in ([], ["--k", "10"])
+    )
+    assert plain["alarms"][0]["what"] == "unseen categories: 0.6 % of rows, was 0 %"
+    assert merged["alarms"][0]["what"] == "unseen"
+    bars = [bar["after"] * merged["alarms"][0]["rows"] for bar in merged["alarms"][0]["bars"]]
+    assert bars and all(rows == 0 or rows >= K - 0.01 for rows in bars)
+    assert len(plain["levels"]) == len(merged["levels"]) == 2 * len(packed.profile.monitors)
+    none = json.loads(CliRunner().invoke(app, ["drift", "--json", "--db", db, "--k", "501"]).output)
+    assert none["levels"] == [] and none["alarms"][0]["rows"] == 0
+
+
+def test_quality_is_printed_for_others_where_a_k_is_given(watched: SqlStore) -> None:
+    """500 rows came, in one window."""
+    [plain] = estimating.qualities(watched, NOW_MS, period_ms=86_400_000)
+    merged = estimating.of_enough(plain, 501)
+    assert (plain.rows, merged.rows, estimating.of_enough(plain, 500)) == (500, 0, plain)
+    by_score = [each for each in merged.estimates if each.method == "score"]
+    assert by_score and all(each.refused == "fewer than 501 rows for it" for each in by_score)
+    assert any(each.value is not None for each in plain.estimates)
+
+
 def test_neither_do_alerts(watched: SqlStore, packed: Packed, receiver: Any, place: Place) -> None:
     raised(watched, packed)
     fire(watched, place, f'[triggers.page]\nalertmanager = {{ url = "{receiver.url}" }}')
@@ -145,13 +173,13 @@ def test_the_file_s_k_is_that_of_triggers_without_their_own() -> None:
 
 def test_a_figure_of_few_rows_is_neither_told_nor_grounds() -> None:
     some = Estimate(figure="accuracy", method="labels", value=0.5, low=0.4, high=0.6, rows=24)
-    told = facts.of_enough(some, 25)
+    told = of_enough(some, 25)
     assert (told.value, told.low, told.rows, told.refused) == (
         None, None, 0.0, "fewer than 25 rows for it"
     )  # fmt: skip
-    assert facts.of_enough(some, 24) is some
+    assert of_enough(some, 24) is some
     none = Estimate(figure="auc", method="score", value=None, refused="the model gives no scores")
-    assert facts.of_enough(none, 24) is none
+    assert of_enough(none, 24) is none
 
 
 @pytest.mark.parametrize("why", ["few rows", "unknown bundle", "an old store"])
