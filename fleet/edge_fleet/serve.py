@@ -113,7 +113,7 @@ def serve(
             link = config.link("-triggers", durable=False)
             store.claim(config.fleet)
             place = Place(folder, link, topics, now_ms, threading.Event())
-            stack.enter_context(running(rules, store, place))
+            stack.enter_context(running(rules, store, place, announce))
         if leads:
             stack.enter_context(_planning(config, store, stop))
             naming = Naming(store, Topics(config.fleet, config.prefix), now_ms)

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 LOCK_ORDINAL = 1_000_000_009
 """No collector's: who holds it plans."""
+ELECTION_S = 1.0
+"""Who does not plan asks this often whether it may."""
 EVERY_S = 15.0
 """Each round reads every device's report, and the records since the rollout began."""
 LOOK_MS = 600_000
@@ -255,20 +257,27 @@ def _lead(
     """Become the one that plans, as soon as no other one does."""
     while not stop.is_set():
         try:
-            with store.lock(LOCK_ORDINAL):
-                _loop(run, config, stop, every_s)
+            with store.lock(LOCK_ORDINAL) as held:
+                _loop(run, config, stop, every_s, held)
         except InputFault:
-            stop.wait(every_s)
+            stop.wait(min(every_s, ELECTION_S))
         except EdgeError as error:
             log.warning("rollouts: %s; again in %.0f s", error.what, every_s)
             stop.wait(every_s)
 
 
-def _loop(run: RolloutRun, config: LinkConfig, stop: threading.Event, every_s: float) -> None:
-    """Connected only once there is something to roll out."""
+def _loop(
+    run: RolloutRun,
+    config: LinkConfig,
+    stop: threading.Event,
+    every_s: float,
+    held: Callable[[], None],
+) -> None:
+    """Connected only once there is something to roll out. MachineFault when another may plan."""
     link: Link | None = None
     try:
         while not stop.is_set():
+            held()
             try:
                 with tracing.span("rollouts"):
                     busy = run.step()

@@ -9,7 +9,7 @@ PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -403,8 +403,11 @@ class Store(Protocol):
         """Read one consistent state."""
         ...
 
-    def lock(self, ordinal: int) -> AbstractContextManager[None]:
-        """Be the one collector of this ordinal. Raises InputFault when another one is."""
+    def lock(self, ordinal: int) -> AbstractContextManager[Callable[[], None]]:
+        """Be the one collector of this ordinal. Raises InputFault when another one is.
+
+        What it gives raises MachineFault once another one may be: call it now and then.
+        """
         ...
 
     def compacting(self) -> AbstractContextManager[None]:

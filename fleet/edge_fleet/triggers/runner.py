@@ -2,8 +2,9 @@
 
 Guards: a firing is kept in the store before anything is sent, and what became of each attempt is
 kept after it; so whatever kills this process, what waited is delivered afterwards under the same
-key: at least once, and known again by who has seen it. One process a store does this. A trigger
-that hangs holds up no other, nor the collector.
+key: at least once, and known again by who has seen it. One process a store does this; others stand
+by, and one of them takes over when it ends, however it ends. A trigger that hangs holds up no
+other, nor the collector.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LOCK_ORDINAL = 1_000_000_007
 """No collector's: who holds it delivers."""
+ELECTION_S = 1.0
+"""Who stands by asks this often; who delivers looks this often whether it still may."""
 JOIN_S = 30.0
 
 
@@ -110,29 +113,65 @@ def moved(firing: Firing, told: Delivered, attempts_max: int, now_ms: int, chanc
 
 
 @contextmanager
-def running(settings: Settings, store: Store, place: Place) -> Iterator[None]:
-    """All triggers at work within the ``with`` block, until ``place.stop`` is set at its end.
+def running(
+    settings: Settings, store: Store, place: Place, say: Callable[[str], None] = log.info
+) -> Iterator[None]:
+    """All triggers at work within the ``with`` block, as soon as no other process does this.
 
-    Raises InputFault when another process does this for the store.
+    ``say`` is told when this process stands by, and when it delivers.
     """
-    with _only_one(store):
-        threads = [
-            threading.Thread(
-                target=_loop,
-                args=(TriggerRun(name, rule, store, place), settings.every_s, place.stop, name),
-                name=f"edge-trigger-{name}",
-                daemon=True,
-            )
-            for name, rule in settings.triggers.items()
-        ]
-        for thread in threads:
-            thread.start()
+    thread = threading.Thread(
+        target=_stand, args=(settings, store, place, say), name="edge-triggers", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        place.stop.set()
+        thread.join(JOIN_S)
+
+
+def _stand(settings: Settings, store: Store, place: Place, say: Callable[[str], None]) -> None:
+    """Become the one that delivers, whenever no other one does, until ``place.stop`` is set."""
+    waits = False
+    while not place.stop.is_set():
         try:
-            yield
-        finally:
-            place.stop.set()
-            for thread in threads:
-                thread.join(JOIN_S)
+            with store.lock(LOCK_ORDINAL) as held:
+                waits = False
+                say(f"delivering triggers from {store}")
+                _deliver(settings, store, place, held)
+        except InputFault:
+            if not waits:
+                say(f"another edge-fleet delivers triggers from {store}: standing by")
+            waits = True
+        except EdgeError as error:
+            log.warning("triggers: %s; again in %.0f s", error.what, ELECTION_S)
+        except Exception:
+            log.exception("triggers failed; again in %.0f s", ELECTION_S)
+        place.stop.wait(ELECTION_S)
+
+
+def _deliver(settings: Settings, store: Store, place: Place, held: Callable[[], None]) -> None:
+    """A thread a trigger, until ``place.stop`` is set; MachineFault when the lock is lost."""
+    ours = replace(place, stop=threading.Event())
+    threads = [
+        threading.Thread(
+            target=_loop,
+            args=(TriggerRun(name, rule, store, ours), settings.every_s, ours.stop, name),
+            name=f"edge-trigger-{name}",
+            daemon=True,
+        )
+        for name, rule in settings.triggers.items()
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        while not place.stop.wait(ELECTION_S):
+            held()
+    finally:
+        ours.stop.set()
+        for thread in threads:
+            thread.join(JOIN_S)
 
 
 def _loop(run: TriggerRun, every_s: float, stop: threading.Event, name: str) -> None:
@@ -148,19 +187,3 @@ def _loop(run: TriggerRun, every_s: float, stop: threading.Event, name: str) -> 
                 stop.wait(min(every_s, 1.0))  # a retry may be due sooner
                 continue
         stop.wait(every_s)
-
-
-@contextmanager
-def _only_one(store: Store) -> Iterator[None]:
-    lock = store.lock(LOCK_ORDINAL)
-    try:
-        lock.__enter__()
-    except InputFault as error:
-        raise InputFault(
-            "another edge-fleet delivers triggers from this database",
-            advice="Give --triggers to one of its collectors only.",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)

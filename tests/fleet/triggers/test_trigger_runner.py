@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from fleet_kit import FLEET, Packed
+import sqlalchemy
+from fleet_kit import FLEET, Packed, until
 from trigger_kit import NOW_MS, Clock, count, learn, raised
 from typer.testing import CliRunner, Result
 
 from edge_contract import manifest, messages, trigger
-from edge_contract.errors import InputFault, MachineFault
+from edge_contract.errors import MachineFault
 from edge_fleet.cli import app
 from edge_fleet.store.base import ReportSeen, StatusSeen
 from edge_fleet.store.firings import Firing
@@ -24,7 +26,7 @@ from edge_fleet.store.sql import SqlStore, open_store
 from edge_fleet.triggers import facts
 from edge_fleet.triggers import settings as trigger_settings
 from edge_fleet.triggers.delivery import Delivered, Place
-from edge_fleet.triggers.runner import TriggerRun, moved, running
+from edge_fleet.triggers.runner import LOCK_ORDINAL, TriggerRun, moved, running
 from edge_fleet.triggers.settings import Settings
 
 
@@ -204,18 +206,49 @@ def test_an_attempt_that_a_stop_ends_does_not_count(
     assert (waiting.state, waiting.attempts) == ("waiting", 0)
 
 
-def test_one_process_a_store_delivers(watched: SqlStore, db: str, place: Place) -> None:
-    found = settings("[triggers.a]\ncommand = { run = ['true'] }")
+def test_one_process_a_store_delivers_and_another_takes_over(
+    watched: SqlStore, db: str, place: Place, packed: Packed, receiver: Any
+) -> None:
+    found = settings(f"every_s = 1\n{hook(receiver.url)}")
+    heard: list[str] = []
+    stood: list[str] = []
     other = open_store(db, create=False)
-    with (
-        running(found, watched, place),
-        pytest.raises(InputFault, match="another edge-fleet delivers triggers"),
-        running(found, other, place),
-    ):
-        pass
-    with running(found, other, replace(place, stop=type(place.stop)())):
-        pass
+    behind = replace(place, stop=threading.Event())
+    with running(found, watched, place, heard.append):
+        until(lambda: heard, "the first delivers")
+        with running(found, other, behind, stood.append):
+            until(lambda: stood, "the second stands by")
+            assert "delivering triggers" in heard[0]
+            assert "standing by" in stood[0]
+            place.stop.set()
+            until(lambda: len(stood) == 2, "the second takes over")
+            raised(watched, packed)
+            until(lambda: receiver.came, "it delivers")
+    assert (len(heard), "delivering triggers" in stood[1]) == (1, True)
     other.close()
+
+
+@pytest.mark.parametrize("any_db", ["postgresql"], indirect=True)
+def test_who_lost_the_connection_that_holds_the_lock_takes_it_anew(
+    any_db: str, place: Place
+) -> None:
+    """PostgreSQL was restarted: by now another one may deliver, so this one asks again."""
+    heard: list[str] = []
+    there = open_store(any_db, create=True)
+    found = settings("[triggers.a]\ncommand = { run = ['true'] }")
+    with running(found, there, place, heard.append):
+        until(lambda: heard, "it delivers")
+        with there.connection(reading=False) as admin:
+            admin.execute(
+                sqlalchemy.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                    " AND objid = :number AND database ="
+                    " (SELECT oid FROM pg_database WHERE datname = current_database())"
+                ),
+                {"number": LOCK_ORDINAL},
+            )
+        until(lambda: len(heard) > 1, "it delivers again")
+    there.close()
 
 
 # -- conditions as they stand in the store ---------------------------------------------------
