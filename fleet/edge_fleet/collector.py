@@ -125,6 +125,7 @@ class CollectorConfig:
             client_id=self.client_id + suffix,
             session_expiry_s=SESSION_EXPIRY_S if durable else 0,
             manual_ack=durable,
+            bulk=durable,
             receive_maximum=RECEIVE_MAXIMUM if durable else 64,
             ca_file=self.ca_file,
             cert_file=self.cert_file,
@@ -148,6 +149,9 @@ class _Profile:
     blobs: Mapping[str, bytes]
 
 
+_Item = _Arrived | _Profile | Fault
+
+
 def now_ms() -> int:
     """Milliseconds since 1970 UTC."""
     return time.time_ns() // 1_000_000
@@ -163,7 +167,7 @@ class Collector:
         self._store = store
         self._clock_ms = clock_ms
         self._topics = Topics(config.fleet, config.prefix)
-        self._arrived: queue.SimpleQueue[_Arrived | _Profile | Fault] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[list[_Item]] = queue.SimpleQueue()
         self._connection = 0
         self._subscribed: queue.SimpleQueue[list[Ticket]] = queue.SimpleQueue()
         self._counts = config.part is None
@@ -173,11 +177,11 @@ class Collector:
         self._twins = twins.Twins()
         self._logged: set[tuple[str, str]] = set()
         self._heartbeat_s = self._rescan_s = float("-inf")
-        self._link = Link(config.link(durable=True), on_message=self._received, on_up=self._up)
+        self._link = Link(config.link(durable=True), on_messages=self._received, on_up=self._up)
         self._fetcher = Fetcher(
             config.link("-profiles", durable=False),
             self._topics,
-            lambda bundle, blobs: self._arrived.put(_Profile(bundle, blobs)),
+            lambda bundle, blobs: self._arrived.put([_Profile(bundle, blobs)]),
             time.monotonic,
         )
 
@@ -205,7 +209,7 @@ class Collector:
 
     def note(self, fault: Fault) -> None:
         """Count a fault that another part of this process saw. From any thread."""
-        self._arrived.put(fault)
+        self._arrived.put([fault])
 
     # -- network thread --------------------------------------------------------------------
 
@@ -238,8 +242,9 @@ class Collector:
         if not accepted:
             log.error("the broker refused the subscription to the fleet's topics")
 
-    def _received(self, message: Message) -> None:
-        self._arrived.put(_Arrived(message, self._connection))
+    def _received(self, messages: list[Message]) -> None:
+        connection = self._connection
+        self._arrived.put([_Arrived(message, connection) for message in messages])
 
     # -- main thread -----------------------------------------------------------------------
 
@@ -251,13 +256,13 @@ class Collector:
                 self._acknowledge(batch)
             self._housekeep(stop)
 
-    def _take(self) -> list[_Arrived | _Profile | Fault]:
-        """What arrives within ``BATCH_S`` of the first, at most ``BATCH_MAX``."""
-        batch: list[_Arrived | _Profile | Fault] = []
+    def _take(self) -> list[_Item]:
+        """What arrives within ``BATCH_S`` of the first; no more once it is ``BATCH_MAX``."""
+        batch: list[_Item] = []
         deadline_s = time.monotonic() + BATCH_S
         while len(batch) < BATCH_MAX:
             try:
-                batch.append(self._arrived.get(timeout=max(deadline_s - time.monotonic(), 0.0)))
+                batch += self._arrived.get(timeout=max(deadline_s - time.monotonic(), 0.0))
             except queue.Empty:
                 break
         return batch
@@ -270,7 +275,7 @@ class Collector:
         if until_kept(keep, stop, self._config.retry_s, failed):
             log.warning("the store takes records again")
 
-    def _keep(self, batch: Sequence[_Arrived | _Profile | Fault]) -> None:
+    def _keep(self, batch: Sequence[_Item]) -> None:
         with tracing.span("collect", messages=len(batch)), self._store.transaction() as tx:
             outcome = self._keep_items(tx, self._read(batch))
         unknown = set(outcome.unknown)
@@ -279,7 +284,7 @@ class Collector:
                 self._learn(profile)
         self._fetcher.want(unknown)
 
-    def _read(self, batch: Sequence[_Arrived | _Profile | Fault]) -> list[intake.Item]:
+    def _read(self, batch: Sequence[_Item]) -> list[intake.Item]:
         now = self._clock_ms()
         noted: list[intake.Item] = [each for each in batch if isinstance(each, Fault)]
         return noted + [
@@ -348,11 +353,13 @@ class Collector:
             if not windows or outcome.unknown:
                 return
 
-    def _acknowledge(self, batch: Sequence[_Arrived | _Profile | Fault]) -> None:
+    def _acknowledge(self, batch: Sequence[_Item]) -> None:
         """What came over a former connection is not ours to acknowledge: it comes again."""
-        for arrived in batch:
-            if isinstance(arrived, _Arrived) and arrived.connection == self._connection:
-                self._link.acknowledge(arrived.message)
+        self._link.acknowledge(
+            arrived.message
+            for arrived in batch
+            if isinstance(arrived, _Arrived) and arrived.connection == self._connection
+        )
 
     def _housekeep(self, stop: threading.Event) -> None:
         if self._counts:

@@ -18,8 +18,9 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -31,6 +32,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import InputFault, PeerFault
+from edge_contract.ports.bulk import BulkClient, Publish
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,7 @@ class LinkConfig:
         will, will_delay_s: published by the broker when this side dies.
         manual_ack: QoS 1 messages are acknowledged by ``Link.acknowledge`` only.
         receive_maximum: unacknowledged messages that the broker may send at once.
+        bulk: expect thousands of messages a second (``ports.bulk``); with ``manual_ack``.
         quick_ack: acknowledge at TCP level without delay, for questions and answers: brokers
             that leave Nagle's algorithm on (mosquitto's default) otherwise hold each answer back
             for 40 ms (Linux only).
@@ -95,6 +98,7 @@ class LinkConfig:
     packet_max_bytes: int = PACKET_MAX_BYTES
     receive_maximum: int = 64
     manual_ack: bool = False
+    bulk: bool = False
     quick_ack: bool = False
     will: Message | None = None
     will_delay_s: int = 0
@@ -166,6 +170,7 @@ class Link:
 
     Args:
         on_message: called for each message, in the network thread.
+        on_messages: called instead, with those that were read at once.
         on_up: called after each CONNACK with whether the broker kept the session.
         on_down: called with the reason after each loss.
         on_refused: called with the reason of each CONNACK that said no.
@@ -176,12 +181,15 @@ class Link:
         config: LinkConfig,
         *,
         on_message: Callable[[Message], None] | None = None,
+        on_messages: Callable[[list[Message]], None] | None = None,
         on_up: Callable[[bool], None] | None = None,
         on_down: Callable[[str], None] | None = None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
-        self._on_message = on_message
+        self._on_messages = on_messages
+        if on_messages is None and on_message is not None:
+            self._on_messages = partial(_each, on_message)
         self._on_up = on_up
         self._on_down = on_down
         self._on_refused = on_refused
@@ -350,16 +358,21 @@ class Link:
         """Stop receiving; nobody waits for the answer."""
         self._client.unsubscribe(list(filters))
 
-    def acknowledge(self, message: Message) -> None:
-        """Acknowledge a QoS 1 message (with ``manual_ack``)."""
-        self._client.ack(message.mid, message.qos)
+    def acknowledge(self, messages: Iterable[Message]) -> None:
+        """Acknowledge QoS 1 messages (with ``manual_ack``); others need none."""
+        mids = [message.mid for message in messages if message.qos == 1]
+        if isinstance(self._client, BulkClient):
+            self._client.acknowledge(mids)
+            return
+        for mid in mids:
+            self._client.ack(mid, 1)
 
     # -- paho ------------------------------------------------------------------------------
 
     def _make_client(self) -> paho.Client:
         config = self.config
         _accept_size_refusal()
-        client = paho.Client(
+        client = (BulkClient if config.bulk else paho.Client)(
             CallbackAPIVersion.VERSION2,
             client_id=config.client_id,
             protocol=paho.MQTTv5,
@@ -381,6 +394,8 @@ class Link:
                 retain=config.will.retain,
                 properties=properties,
             )
+        if isinstance(client, BulkClient):
+            client.on_publishes = self._taken
         client.on_socket_open = _no_delay
         client.on_connect = self._connected
         client.on_connect_fail = self._unreached
@@ -477,22 +492,32 @@ class Link:
 
     def _received(self, client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
         self._hurry(client)
-        if self._on_message is None:
+        if self._on_messages is None:
             return
         properties = message.properties
-        self._on_message(
-            Message(
-                topic=message.topic,
-                payload=bytes(message.payload),
-                qos=message.qos,
-                retain=message.retain,
-                response_topic=getattr(properties, "ResponseTopic", ""),
-                correlation=getattr(properties, "CorrelationData", b""),
-                subscriptions=tuple(getattr(properties, "SubscriptionIdentifier", ())),
-                mid=message.mid,
-                expiry_s=getattr(properties, "MessageExpiryInterval", None),
-            )
+        received = Message(
+            topic=message.topic,
+            payload=bytes(message.payload),
+            qos=message.qos,
+            retain=message.retain,
+            response_topic=getattr(properties, "ResponseTopic", ""),
+            correlation=getattr(properties, "CorrelationData", b""),
+            subscriptions=tuple(getattr(properties, "SubscriptionIdentifier", ())),
+            mid=message.mid,
+            expiry_s=getattr(properties, "MessageExpiryInterval", None),
         )
+        self._on_messages([received])
+
+    def _taken(self, found: list[Publish]) -> None:
+        """From a ``BulkClient``."""
+        if self._on_messages is not None:
+            self._on_messages(
+                [
+                    Message(one.topic, one.payload, one.qos, one.retain,
+                            mid=one.mid, expiry_s=one.expiry_s)
+                    for one in found
+                ]
+            )  # fmt: skip
 
     def _published(self, _client: Any, _user: Any, mid: int, code: ReasonCode, _props: Any) -> None:
         unheard = code.value == NO_MATCHING_SUBSCRIBERS
@@ -511,6 +536,11 @@ class Link:
         if self.config.quick_ack and connection is not None and hasattr(socket, "TCP_QUICKACK"):
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _each(on_message: Callable[[Message], None], messages: list[Message]) -> None:
+    for message in messages:
+        on_message(message)
 
 
 def _tls_context(config: LinkConfig) -> ssl.SSLContext:

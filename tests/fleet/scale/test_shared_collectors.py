@@ -22,6 +22,7 @@ from fleet_kit import (
 
 from edge_contract import broker_url, messages
 from edge_contract.errors import InputFault
+from edge_contract.ports.mqtt import Message
 from edge_contract.topics import Topics
 from edge_fleet.collector import Collector, CollectorConfig
 from edge_fleet.leader import LOCK_ORDINAL, Deposed, Leader, Term
@@ -157,9 +158,9 @@ def test_a_collector_of_another_part_leaves_its_former_subscriptions(
     seen: list[str] = []
 
     class Counting(Collector):
-        def _received(self, message: Any) -> None:
-            seen.append(message.topic)
-            super()._received(message)
+        def _received(self, messages: list[Message]) -> None:
+            seen.extend(one.topic for one in messages)
+            super()._received(messages)
 
     stop, started = threading.Event(), threading.Event()
     collector = Counting(config_of(any_broker.url, 0), store)
