@@ -10,6 +10,7 @@ the parity budget, or be refused by name with a way out; anything else is a faul
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 import warnings
@@ -162,9 +163,15 @@ def _on_note(vectorizer: Any) -> Any:
     return compose.ColumnTransformer([("note", vectorizer, "note")])
 
 
+@functools.cache
+def _classes() -> dict[str, Any]:
+    """Every estimator by name; scikit-learn walks through all of its modules to list them."""
+    return dict(all_estimators())
+
+
 def _made(name: str) -> Any:
     """An estimator by name, small and with a fixed seed."""
-    cls = dict(all_estimators())[name]
+    cls = _classes()[name]
     inner = LinearRegression() if "Regress" in name else LogisticRegression(max_iter=300)
     made = None
     for arguments in ((), (inner,)):
@@ -188,7 +195,7 @@ def _made(name: str) -> Any:
 
 def case(name: str) -> tuple[Case, str]:
     """The unfitted model around an estimator, its table's kind, and the role it plays."""
-    cls = dict(all_estimators())[name]
+    cls = _classes()[name]
     found = special(cls)
     if found is not None:
         model, kind = found
@@ -322,7 +329,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="only these estimators")
     options = parser.parse_args()
     found = []
-    for name in options.names or [name for name, _ in all_estimators()]:
+    for name in options.names or _classes():
         found += survey([name])
         print(f"{found[-1].verdict:9} {name:30} {found[-1].role:18} {found[-1].detail[:150]}")
         sys.stdout.flush()

@@ -5,6 +5,7 @@ Guards: what is recorded depends on the model, not on what else was imported or 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
@@ -63,7 +64,9 @@ def _parts(model: object, depth: int) -> Iterator[object]:
                 yield from _parts(inner, depth + 1)
 
 
+@functools.cache
 def _version_of(distribution: str) -> str:
+    """As installed, or ""; looked up once: each look reads every folder of the import path."""
     try:
         return version(distribution)
     except PackageNotFoundError:
