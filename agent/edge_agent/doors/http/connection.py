@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
+from edge_agent.doors.http.dates import http_date
 from edge_agent.doors.http.exchange import Answer, Lane, Request, Response
 from edge_agent.doors.http.heads import END, KnownHeads
 from edge_agent.doors.http.reader import Reader, Refused
@@ -296,6 +297,6 @@ def _head(_second: int, status: int, content_type: str) -> bytes:
     """An answer's first lines up to its length's value; made once a second, for its date."""
     return (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
-        f"date: {formatdate(usegmt=True)}\r\n"
+        f"date: {http_date(int(time.time()))}\r\n"
         f"content-type: {content_type}\r\ncontent-length: "
     ).encode("latin-1")
