@@ -159,6 +159,7 @@ class Live:
         *,
         on_left: Callable[[Model], None] | None = None,
         keep: bool = False,
+        warm: bool = False,
     ) -> Model | None:
         """Put ``new`` in the old one's place, once ``new`` has answered one of its golden inputs.
 
@@ -167,13 +168,15 @@ class Live:
             on_left: called with the old model when its last request returned and it was closed;
                 by this thread, or by the one that was the last to leave.
             keep: the old one stays loaded, beside.
+            warm: ``new`` has answered already, see ``warm``.
 
         Returns the old model, or None. Raises MachineFault when ``new`` cannot answer; then
         nothing changed.
         """
-        place = self._beside.get(new.digest) if new is not None else None
-        if new is not None and (place is None or place.model is not new):
-            self._warm_up(new)
+        if new is not None and not warm:
+            self.warm(new)
+        place = self._place_beside(new) if new is not None else None
+        if new is not None and place is None:
             place = _Place(new)
         with self._lock:
             old, self._place = self._place, place
@@ -192,12 +195,27 @@ class Live:
             self._retire(old)
         return old.model
 
-    def put_beside(self, model: Model) -> None:
+    def warm(self, model: Model) -> None:
+        """Have ``model`` answer one of its golden inputs, unless it is beside and has done so.
+
+        It takes as long as the model does; requests that are answered meanwhile come first.
+        Raises MachineFault when it cannot answer.
+        """
+        if self._place_beside(model) is not None:
+            return
+        if self._place is not None:
+            loading.gently(lambda: warm_up(model))
+        else:
+            warm_up(model)
+
+    def put_beside(self, model: Model, *, warm: bool = False) -> None:
         """Let ``model`` be asked by its version, once it has answered one of its golden inputs.
 
-        Raises MachineFault when it cannot answer; InputFault when it is loaded already.
+        ``warm``: as for ``swap``. Raises MachineFault when it cannot answer; InputFault when it is
+        loaded already.
         """
-        self._warm_up(model)
+        if not warm:
+            self.warm(model)
         with self._lock:
             if self.loaded_as(model.digest) is not None:
                 raise InputFault(f"{self.name} {model.manifest.version} is loaded already")
@@ -251,12 +269,10 @@ class Live:
         place = self._place
         return place.stalled if place is not None else 0
 
-    def _warm_up(self, model: Model) -> None:
-        """Requests that are answered meanwhile come first."""
-        if self._place is not None:
-            loading.gently(lambda: warm_up(model))
-        else:
-            warm_up(model)
+    def _place_beside(self, model: Model) -> _Place | None:
+        """Of this very model."""
+        place = self._beside.get(model.digest)
+        return place if place is not None and place.model is model else None
 
     def _askable(self) -> list[_Place]:
         """What answers, then what is beside, the newest first."""

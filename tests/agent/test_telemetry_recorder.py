@@ -175,6 +175,30 @@ def test_a_swap_to_a_broken_model_changes_nothing(recorder, spool, make) -> None
     assert [(r.version, r.rows) for r in records(spool)] == [("1.0", 1)]
 
 
+@pytest.mark.parametrize("act", ["swap", "put_beside"])
+def test_while_a_model_warms_up_windows_end_as_ever(recorder, spool, make, act) -> None:
+    class Slow(Model):
+        """Comes back once a window of another model has ended."""
+
+        def probe(self) -> None:
+            ticking = threading.Thread(target=recorder.tick, args=(at(60),), daemon=True)
+            ticking.start()
+            ticking.join(60)
+            if ticking.is_alive():
+                raise MachineFault("the recorder waits for this model")
+            super().probe()
+
+    live = Live("pump")
+    recorder.swap(live, make(), at(0))
+    live.predict(ROW)
+    slow = make("2.0", seed=8)
+    slow.__class__ = Slow
+    getattr(recorder, act)(live, slow, at(60))
+    (record,) = records(spool)
+    assert (record.version, record.rows) == ("1.0", 1)
+    assert live.predict(ROW, "2.0")
+
+
 def test_models_have_windows_of_their_own_and_one_sequence(recorder, spool, make) -> None:
     pump, fan = Live("pump"), Live("fan")
     recorder.swap(pump, make(), at(0))

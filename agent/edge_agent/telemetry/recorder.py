@@ -148,6 +148,8 @@ class Recorder:
         when the last has returned. With ``keep`` it stays loaded, beside, and is counted on.
         Returns the old model. Raises as ``Live.swap``; then nothing changed.
         """
+        if model is not None:
+            live.warm(model)  # however long it takes, others record meanwhile
         with self._lock:
             watch, known = None, False
             if model is not None:
@@ -156,7 +158,7 @@ class Recorder:
                 if watch is None or not known:
                     watch = self._watch(model, now)
             past = self._current.get(live.name)
-            old = live.swap(model, on_left=lambda _: _mark_left(past), keep=keep)
+            old = live.swap(model, on_left=lambda _: _mark_left(past), keep=keep, warm=True)
             if watch is not None and known:
                 del self._beside[live.name, watch.model.digest]
                 self._close(watch, now)
@@ -180,9 +182,10 @@ class Recorder:
 
         Raises as ``Live.put_beside``; then nothing changed.
         """
+        live.warm(model)
         with self._lock:
             watch = self._watch(model, now)
-            live.put_beside(model)
+            live.put_beside(model, warm=True)
             self._beside[live.name, model.digest] = watch
 
     def take_away(self, live: Live, sha256: str, now: Instant) -> Model | None:
