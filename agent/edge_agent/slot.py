@@ -39,13 +39,18 @@ def verify(folder: Path, sha256: str) -> Manifest:
     for file in manifest.files:
         path = folder / file.name
         try:
-            with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = digest_of(path)
         except OSError as error:
             raise InputFault(f"cannot read {path}: {error.strerror or error}") from error
         if found != file.raw_sha256:
             raise InputFault(f"{path} is damaged: its digest is not the manifest's")
     return manifest
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex; read in blocks. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def held(slots: Path) -> frozenset[str]:

@@ -7,19 +7,17 @@ in the same memory.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from edge_agent.slot import digest_of
 from edge_contract import manifest as manifests
 from edge_contract.bundle import MANIFEST_MEMBER, decode_pieces
 from edge_contract.errors import InputFault, MachineFault, PeerFault
 from edge_contract.manifest import MANIFEST_MAX_BYTES, File, Manifest
 from edge_contract.ports.disk import make_folder, read_bounded, sync_directory
-
-_BLOCK_BYTES = 256 * 1024
 
 
 def complete(slot: Path, manifest: Manifest, manifest_bytes: bytes) -> bool:
@@ -33,17 +31,11 @@ def complete(slot: Path, manifest: Manifest, manifest_bytes: bytes) -> bool:
 
 
 def sound(path: Path, file: File) -> bool:
-    """Whether ``path`` holds the decoded bytes of ``file``; read in blocks."""
-    digest = hashlib.sha256()
+    """Whether ``path`` holds the decoded bytes of ``file``."""
     try:
-        if path.stat().st_size != file.raw_size:
-            return False
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                digest.update(block)
+        return path.stat().st_size == file.raw_size and digest_of(path) == file.raw_sha256
     except OSError:
         return False
-    return digest.hexdigest() == file.raw_sha256
 
 
 def reusable(slots: Path, files: Iterable[File]) -> dict[str, Path]:
