@@ -1,6 +1,8 @@
 """Brokers for tests of anything that speaks MQTT: ours in a thread, and a real mosquitto.
 
-An example of hypothesis may take as long as the machine needs.
+An example of hypothesis may take as long as the machine needs. Libraries that compute get one
+thread a process: the workers fill every processor already, and threads that wait for each other
+spin meanwhile (a survey of scikit-learn took a third of the time so).
 """
 
 import os
@@ -27,6 +29,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("unhurried")
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy, torch and scikit-learn load
 AnyBroker = BrokerThread | MosquittoProcess
 
 

@@ -72,7 +72,7 @@ def test_same_bytes_twice_elsewhere_and_under_another_hash_seed(
         [sys.executable, "-c", _BUILD, str(first.config.model), str(first.config.data),
          str(out), name],
         check=True, cwd="/",
-        env={**os.environ, "PYTHONHASHSEED": "4711", "LC_ALL": "C", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONHASHSEED": "4711", "LC_ALL": "C", "OMP_NUM_THREADS": "3"},
     )  # fmt: skip
     assert out.read_bytes() == whole
 
