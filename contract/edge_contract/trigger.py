@@ -92,7 +92,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
         alarms: at most ``ALARMS_MAX``; alarms_open: how many there are.
         rows, windows, devices: that were counted of the version. rows_new: since this trigger's
             last firing for it.
-        built_accuracy: of the build on rows kept back; low, high: its interval.
+        built_accuracy, built_mae: of the build on rows kept back, the second of a model of values;
+            low, high: its interval.
         quality: estimates of today. source_sha256: digest of the model file of the build.
     """
 
@@ -116,6 +117,9 @@ class Evidence(Struct, frozen=True, kw_only=True):
     built_accuracy: float | None = None
     built_accuracy_low: float | None = None
     built_accuracy_high: float | None = None
+    built_mae: float | None = None
+    built_mae_low: float | None = None
+    built_mae_high: float | None = None
     quality: Annotated[tuple[Figure, ...], Meta(max_length=64)] = ()
 
 

@@ -6,8 +6,10 @@ up over versions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -21,7 +23,7 @@ from edge_fleet import error_watch, kept
 from edge_fleet.drift.budget import Budget
 from edge_fleet.evidence import streams
 from edge_fleet.library import Known, Library
-from edge_fleet.quality import cbpe, estimates, late, raking, reference_file
+from edge_fleet.quality import cbpe, estimates, late, raking, reference_file, values
 from edge_fleet.quality.estimates import Estimate
 from edge_fleet.reports import LN10, budget_of, instant
 from edge_fleet.store.base import AsideKind, Store, Transaction
@@ -91,6 +93,8 @@ def qualities(
 ) -> tuple[VersionQuality, ...]:  # fmt: skip
     """Every version that answered in the last ``period_ms`` and says labels; () for none.
 
+    Of values those that have late labels.
+
     ``held``: of the one version that is left; then values are estimated too. Raises InputFault when
     several are, or when its files cannot be read.
     """
@@ -107,13 +111,14 @@ def read(
 ) -> tuple[VersionQuality, ...]:  # fmt: skip
     """As ``qualities``, within a reading."""
     library, since_ms = Library(), now_ms - period_ms
-    labelled, found = _labelled(tx), []
+    labelled, found = _labelled(tx, "label"), []
+    of_values = _labelled(tx, "value")
     for bundle in sorted({d.bundle for d in tx.all_detectors() if model in ("", d.model)}):
         known = library.find(tx, bundle)
         if known is None or version not in ("", known.manifest.version):
             continue
         at = scores_at(known)
-        if at is None and held is None:
+        if at is None and held is None and bundle not in of_values:
             continue
         counts = np.zeros(known.profile.cells, dtype=np.int64)
         for some in kept.batches(tx, known, since_ms):
@@ -128,7 +133,8 @@ def read(
         )
     return tuple(
         _version(
-            known=known, at=at, counts=counts, labelled=labelled.get(known.bundle, ()),
+            known=known, at=at, counts=counts,
+            labelled=(of_values if at is None else labelled).get(known.bundle, ()),
             since_ms=since_ms, errors=_errors(tx, known, budget, now_ms), held=held,
         )
         for known, at, counts in found
@@ -154,12 +160,14 @@ def scores_at(known: Known) -> int | None:
     return kinds.index("score") if "score" in kinds else None
 
 
-def _labelled(tx: Transaction) -> dict[str, list[tuple[int, aside.Labelled]]]:
-    """Label records by bundle, each with the time of its arrival."""
+def _labelled(
+    tx: Transaction, kind: Literal["label", "value"]
+) -> dict[str, list[tuple[int, aside.Labelled]]]:
+    """Records of labels of one kind by bundle, each with the time of its arrival."""
     found: dict[str, list[tuple[int, aside.Labelled]]] = {}
     for seen in tx.asides(AsideKind.LABELLED):
         record = aside.decode(seen.record)
-        if isinstance(record, aside.Labelled) and record.kind == "label":
+        if isinstance(record, aside.Labelled) and record.kind == kind:
             found.setdefault(seen.bundle, []).append((seen.received_ms, record))
     return found
 
@@ -172,6 +180,13 @@ def _fitting(monitor: Monitor, records: Sequence[tuple[int, aside.Labelled]]) ->
     counts = [aside.counts_of(record) for _, record in fit]
     empty = np.zeros((0, 2, monitor.labels, bins), dtype=np.int64)
     return _Labels(np.stack(counts) if counts else empty)
+
+
+def _errors_of(known: Known, records: Sequence[tuple[int, aside.Labelled]]) -> NDArray[np.int64]:
+    """Errors of values ``[2, buckets]``; a device that counts in another unit is left out."""
+    unit = aside.unit_of(known.profile)
+    fit = [aside.counts_of(record)[0] for _, record in records if math.isclose(record.unit, unit)]
+    return np.sum(fit, axis=0) if fit else np.zeros((2, aside.DIFFERENCE_BUCKETS), dtype=np.int64)
 
 
 def _version(
@@ -188,6 +203,9 @@ def _version(
         calibration, whose = calibration_of(monitor, answers)
         own = _own(known, at, counts)
         figures += [*cbpe.estimate(monitor, own, calibration, rng), *late.estimate(answers)]
+    elif labelled:
+        answers = _errors_of(known, labelled)
+        figures += values.estimate(answers, aside.unit_of(known.profile))
     if held is not None:
         figures += _raked(known, counts, held, rng)
     return VersionQuality(

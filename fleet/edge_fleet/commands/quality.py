@@ -80,8 +80,8 @@ def quality(
         return
     if not found:
         terminal.print_line(
-            f"no version that says labels answered in the last {hours:g} h: a longer period is"
-            " --hours; of values, `edge-fleet accuracy` knows errors"
+            f"no version that says labels answered in the last {hours:g} h, nor one of values that"
+            " got late labels: a longer period is --hours"
         )
     for each in found:
         _print(each)

@@ -270,6 +270,8 @@ def _when(rule: Trigger) -> str:
         parts.append(f"{when.alarms} alarms" + (f" of {', '.join(of)}" if of else ""))
     if when.loss is not None:
         parts.append(f"accuracy lost {when.loss:g} by {' or '.join(when.loss_by)}")
+    if when.growth is not None:
+        parts.append(f"error grown {when.growth:.0%} by {' or '.join(when.loss_by)}")
     said = [f" {'and' if when.require == 'all' else 'or'} ".join(parts)]
     said += [f"{when.rows} new rows"] if when.rows else []
     said += [f"not within {when.cooldown_s:g} s"] if when.cooldown_s else []

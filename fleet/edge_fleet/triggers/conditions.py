@@ -28,12 +28,16 @@ class AlarmSeen:
 
 @dataclass(frozen=True)
 class Loss:
-    """Accuracy lost since the build by one method: the estimate, and the interval's ends."""
+    """What was lost since the build by one method: the estimate, and the interval's ends.
+
+    ``figure``: ``accuracy``: points of it; ``mae``: by which share the mean absolute error grew.
+    """
 
     method: str
     value: float
     low: float | None
     high: float | None
+    figure: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def decide(when: When, facts: Facts, past: Past, now_ms: int) -> Verdict:
     ids = tuple(sorted(alarm.id for alarm in grounds))
     enough = bool(when.alarms) and len(grounds) >= when.alarms
     said = [_alarms(when, len(grounds))] if when.alarms else []
-    alone = when.require == "all" or when.loss is None
+    alone = when.require == "all" or not when.measured
     if when.alarms and not enough and alone:
         return Verdict(False, tuple(said))
     hindrance = _hindrance(when, facts, past, now_ms)
@@ -105,9 +109,9 @@ def decide(when: When, facts: Facts, past: Past, now_ms: int) -> Verdict:
         return Verdict(False, (*said, hindrance))
     if when.rows:
         said.append(f"at least {when.rows} new rows")
-    if when.loss is None:
+    if not when.measured:
         return Verdict(True, tuple(said), ids)
-    lost, words = _lost(when, when.loss, facts.losses())
+    lost, words = _lost(when, facts.losses())
     said += words
     both = lost and (enough or not when.alarms)
     fires = both if when.require == "all" else (lost or enough)
@@ -134,20 +138,25 @@ def _hindrance(when: When, facts: Facts, past: Past, now_ms: int) -> str:
     return ""
 
 
-def _lost(when: When, least: float, losses: Sequence[Loss]) -> tuple[bool, list[str]]:
-    asked = [loss for loss in losses if loss.method in when.loss_by]
-    words = []
-    for loss in asked:
-        if loss.low is None or loss.high is None:
-            words.append(
-                f"accuracy lost by {loss.method}: {loss.value:.4f} without an interval, which is"
-                " never grounds"
-            )
+_WORDS = {"accuracy": "accuracy lost", "mae": "mean absolute error grown"}
+
+
+def _lost(when: When, losses: Sequence[Loss]) -> tuple[bool, list[str]]:
+    wanted = {"accuracy": when.loss, "mae": when.growth}
+    words, lost, asked = [], False, False
+    for loss in losses:
+        least = wanted[loss.figure]
+        if least is None or loss.method not in when.loss_by:
             continue
-        words.append(
-            f"accuracy lost by {loss.method}: {loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f}),"
-            f" at least {least:g} is wanted"
-        )
+        asked, what = True, f"{_WORDS[loss.figure]} by {loss.method}: {loss.value:.4f}"
+        if loss.low is None or loss.high is None:
+            words.append(f"{what} without an interval, which is never grounds")
+            continue
+        lost = lost or loss.low >= least
+        words.append(f"{what} ({loss.low:.4f} to {loss.high:.4f}), at least {least:g} is wanted")
     if not asked:
-        words.append(f"no estimate of accuracy by {' or '.join(when.loss_by)}")
-    return any(loss.low is not None and loss.low >= least for loss in asked), words
+        of = " or ".join(
+            name for name, least in (("accuracy", when.loss), ("errors", when.growth)) if least
+        )
+        words.append(f"no estimate of {of} by {' or '.join(when.loss_by)}")
+    return lost, words

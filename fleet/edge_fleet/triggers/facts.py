@@ -100,7 +100,7 @@ class _Reader:
         """Those that the trigger selects, and where alarms are a condition that have any."""
         of_alarms = {Version(a.bundle, a.model, a.version) for a in self._alarms}
         when = self._rule.when
-        if when.loss is None or (when.alarms and when.require == "all"):
+        if not when.measured or (when.alarms and when.require == "all"):
             found = of_alarms
         else:
             found = of_alarms | {
@@ -123,7 +123,7 @@ class _Reader:
         rows, windows, devices = self._tx.rows_of([version.bundle])[version.bundle]
         seen = [alarm_seen(alarm) for alarm in ours]
         rollout = ""
-        if self._rule.when.loss is not None or wanted(self._rule.when, seen, past):
+        if self._rule.when.measured or wanted(self._rule.when, seen, past):
             rollout = self._rollout(version.model)
         facts = Facts(rows, seen, lambda: self._losses(version), rollout)
         verdict = decide(self._rule.when, facts, past, self._now_ms)
@@ -186,10 +186,11 @@ class _Reader:
 
     def _losses(self, version: Version) -> Sequence[Loss]:
         found, known = self._quality(version), self._library.find(self._tx, version.bundle)
-        built = built_accuracy(known.manifest)[0] if known else None
-        if found is None or built is None:
+        if found is None or known is None:
             return ()
-        return tuple(loss_of(built, e) for e in found.estimates if _says_accuracy(e))
+        built = {name: built_figure(known.manifest, name)[0] for name in ("accuracy", "mae")}
+        losses = (loss_of(built.get(e.figure), e) for e in found.estimates)
+        return tuple(loss for loss in losses if loss is not None)
 
     # -- evidence --------------------------------------------------------------------------
 
@@ -203,7 +204,10 @@ class _Reader:
         known = self._library.find(self._tx, version.bundle)
         quality = self._quality(version)
         rows, windows, devices = counted
-        accuracy = built_accuracy(known.manifest) if known else (None, None, None)
+        accuracy, error = (
+            built_figure(known.manifest, name) if known else (None, None, None)
+            for name in ("accuracy", "mae")
+        )
         evidence = Evidence(
             key=key,
             trigger=self._name,
@@ -227,6 +231,9 @@ class _Reader:
             built_accuracy=accuracy[0],
             built_accuracy_low=accuracy[1],
             built_accuracy_high=accuracy[2],
+            built_mae=error[0],
+            built_mae_low=error[1],
+            built_mae_high=error[2],
             quality=tuple(map(figure_of, quality.estimates)) if quality else (),
         )
         return Firing(
@@ -281,20 +288,32 @@ def fitted(evidence: Evidence) -> bytes:
     return trigger.encode(msgspec.structs.replace(evidence, alarms=bare))
 
 
-def built_accuracy(manifest: Manifest) -> tuple[float | None, float | None, float | None]:
-    """Accuracy of the build on rows kept back, and its interval; None where it was not judged."""
+def built_figure(manifest: Manifest, name: str) -> tuple[float | None, float | None, float | None]:
+    """A figure of the build on rows kept back, and its interval; None where it was not judged."""
     for metric in manifest.metrics:
-        if metric.name == "accuracy" and not metric.slice:
+        if metric.name == name and not metric.slice:
             return metric.bundle, metric.low, metric.high
     return None, None, None
 
 
-def loss_of(built: float, estimate: Estimate) -> Loss:
-    """Accuracy lost since the build, by one estimate of today's."""
-    value = built - (estimate.value or 0.0)
-    if estimate.low is None or estimate.high is None:
-        return Loss(estimate.method, value, None, None)
-    return Loss(estimate.method, value, built - estimate.high, built - estimate.low)
+def loss_of(built: float | None, estimate: Estimate) -> Loss | None:
+    """Accuracy lost, or mean absolute error grown, since the build, by one estimate of today's.
+
+    None where the build or today has no such figure.
+    """
+    if built is None or estimate.value is None:
+        return None
+
+    def lost(now: float | None) -> float | None:
+        if now is None:
+            return None
+        return built - now if estimate.figure == "accuracy" else now / built - 1
+
+    if estimate.figure == "mae" and built <= 0:
+        return None
+    ends = (lost(estimate.low), lost(estimate.high))
+    low, high = ends if estimate.figure == "mae" else ends[::-1]
+    return Loss(estimate.method, lost(estimate.value) or 0.0, low, high, estimate.figure)
 
 
 def figure_of(estimate: Estimate) -> Figure:
@@ -318,7 +337,3 @@ def still_open(store: Store, ids: Iterable[int]) -> set[int]:
         return set()
     with store.reading() as tx:
         return asked - tx.resolved(asked)
-
-
-def _says_accuracy(estimate: Estimate) -> bool:
-    return estimate.figure == "accuracy" and estimate.value is not None

@@ -42,8 +42,10 @@ class When(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         alarms: open alarms that no earlier firing named, at least; 0: alarms are no condition.
         levels, kinds, features: only such alarms, by ``fnmatch`` pattern; none: any.
         loss: accuracy lost since the build, at least, at the near end of the estimate's interval.
+        growth: of a model of values: share by which its mean absolute error grew since the build,
+            at least, at the near end of the estimate's interval; 0.2: a fifth.
         loss_by: which estimates may say so.
-        require: ``all``: alarms and loss; ``any``: one of them.
+        require: ``all``: alarms and what was lost; ``any``: one of them.
         rows: answered since this trigger last fired for the version, at least.
         cooldown_s: after it fired for the model; a day, of alerts 0: Alertmanager groups them.
         during_rollout: also while devices of the model change versions; alerts do by default.
@@ -54,11 +56,17 @@ class When(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kinds: Patterns = ()
     features: Patterns = ()
     loss: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    growth: Annotated[float, Meta(gt=0, le=1000)] | None = None
     loss_by: tuple[Method, ...] = ("labels", "score")
     require: Require = "all"
     rows: Annotated[int, Meta(ge=0)] = 0
     cooldown_s: Pause | None = None
     during_rollout: bool | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Figures of quality are a condition."""
+        return self.loss is not None or self.growth is not None
 
 
 class Webhook(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -200,10 +208,10 @@ def _trigger(table: object, k: int) -> Trigger:
             " alertmanager"
         )
     when = trigger.when
-    if not when.alarms and when.loss is None:
-        raise InputFault("when: without alarms and loss there is no condition")
-    if when.loss is not None and not when.loss_by:
-        raise InputFault("when: loss without loss_by")
+    if not when.alarms and not when.measured:
+        raise InputFault("when: without alarms, loss and growth there is no condition")
+    if when.measured and not when.loss_by:
+        raise InputFault("when: loss or growth without loss_by")
     action = trigger.action
     if isinstance(action, Alertmanager) and not when.alarms:
         raise InputFault("when: an alert lasts as long as its alarms, so it needs alarms")
