@@ -11,6 +11,7 @@ is 0.01. The seed is printed. Exit code 1 when a goal is missed.
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import math
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_contract.telemetry import LATENCY_BUCKETS
-from edge_fleet.rollouts import comparing, finding, slower
+from edge_fleet.rollouts import comparing, finding, matching, slower
 from edge_fleet.rollouts.tallies import Arms, Tally
 
 ALPHA = 0.05
@@ -108,6 +109,56 @@ def devices(change: float, limit: float, count: int = LOOKS, controls: int = 60)
     return run
 
 
+SITES = (0.55, 0.45, 0.35, 0.2, 0.15, 0.1)
+"""A share of answers, by site; the version comes to the first ones first."""
+SITE_DEVICES = 24
+
+
+def sites(change: float, limit: float, *, like: bool = True) -> Run:
+    """As ``devices``, where sites differ and a site's time slot comes before the next one's.
+
+    ``like``: controls are weighed as the gates do it; else all devices on the old version count.
+    """
+
+    def run(rng: np.random.Generator) -> int | None:
+        fleet = [(site, i) for site in range(len(SITES)) for i in range(SITE_DEVICES)]
+        joining = [device for device in fleet if device[1] < SITE_DEVICES // 3][:LOOKS]
+        old, new = (
+            {
+                d: float(rng.beta(20 * (SITES[d[0]] + by), 20 * (1 - SITES[d[0]] - by)))
+                for d in fleet
+            }
+            for by in (0.0, change)
+        )
+        return first(
+            against(
+                {d: new[d] for d in joining[: at + 1]},
+                {d: old[d] for d in fleet if d not in joining[: at + 1]},
+                limit,
+                like=like,
+            )
+            for at in range(LOOKS)
+        )
+
+    return run
+
+
+def against(
+    new: dict[tuple[int, int], float], old: dict[tuple[int, int], float], limit: float, *,
+    like: bool,
+) -> float:  # fmt: skip
+    """Evidence of outcomes by (site, device)."""
+    kinds = [[("", str(site)) for site, _ in some] for some in (new, old)]
+    weights = matching.weights(*(collections.Counter(some) for some in kinds))
+    sides = [
+        comparing.outcomes(
+            list(some.values()), [weight.get(kind, 0.0) if like else 1.0 for kind in of]
+        )
+        for some, of, weight in zip((new, old), kinds, weights, strict=True)
+    ]
+    return comparing.worse(sides[0], sides[1], comparing.more_by(limit))
+
+
 def promoted(differ: float, limit: float = 0.05, rows: int = 100) -> Run:
     """A candidate in the shadow: looks until it is let on."""
 
@@ -141,6 +192,7 @@ FALSE: dict[str, Run] = {
     "latency unchanged, 4 devices": latency(1.0, 4),
     "latency at its limit, a canary": latency(1.5),
     "scores and estimate unchanged": devices(0.0, 0.0),
+    "the same at sites that differ": sites(0.0, 0.0),
     "let on from the shadow at its limit": promoted(0.05),
 }
 DELAY: dict[str, tuple[Run, str, float]] = {
@@ -151,8 +203,12 @@ DELAY: dict[str, tuple[Run, str, float]] = {
     "5 % less accuracy (600 labels a look)": (labels(0.15, 0.1, 0.02, 600), "looks", LOOKS),
     "10 % less accuracy (200 labels a look)": (labels(0.2, 0.1, 0.02), "looks", 12),
     "a share moved by 0.4, limit 0.2": (devices(0.4, 0.2, 60), "devices", 40),
+    "the same at sites that differ": (sites(0.4, 0.2), "devices", LOOKS),
     "let on from the shadow, 1 % differ": (promoted(0.01), "looks", 6),
 }
+
+
+UNLIKE = "the same at sites that differ, all other devices as controls (no goal: what it is for)"
 
 
 def main() -> None:
@@ -185,6 +241,9 @@ def main() -> None:
         goals[f"delay: {name}"] = (median, goal, median <= goal)
         print(f"{median:6g} {unit} (median), {100 * missed / len(some):.0f} % missed: {name}",
               flush=True)  # fmt: skip
+    if options.only in UNLIKE:
+        share = sum(sites(0.0, 0.0, like=False)(rng) is not None for _ in range(runs // 10)) * 10
+        print(f"{100 * share / runs:6.2f} % stopped falsely: {UNLIKE}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"seed": options.seed, "runs": runs, "goals": goals}))
     sys.exit(0 if all(met for _, _, met in goals.values()) else 1)

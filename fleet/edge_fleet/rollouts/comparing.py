@@ -63,15 +63,16 @@ class Outcomes:
         return Outcomes(values, np.asarray(np.bincount(where, self.times, len(values)), np.float64))
 
 
-def outcomes(values: ArrayLike) -> Outcomes:
-    """Each seen once. Values outside of [0, 1] are a fault of the caller."""
+def outcomes(values: ArrayLike, times: ArrayLike | None = None) -> Outcomes:
+    """Each seen once, or ``times``. Values outside of [0, 1] are a fault of the caller."""
     found = np.asarray(values, dtype=np.float64).reshape(-1)
     if found.size and not (found.min() >= 0 and found.max() <= 1):
         raise ValueError(f"outcomes from {found.min()} to {found.max()}, expected 0 to 1")
-    return Outcomes(found, np.ones(len(found)))
+    seen = np.ones(len(found)) if times is None else np.asarray(times, dtype=np.float64)
+    return Outcomes(found, seen)
 
 
-def counted(some: int, of: int) -> Outcomes:
+def counted(some: float, of: float) -> Outcomes:
     """``some`` of ``of`` rows: so many ones and zeros."""
     return Outcomes(np.array([1.0, 0.0]), np.array([float(some), float(of - some)]))
 

@@ -18,7 +18,8 @@ from edge_contract.errors import InputFault
 from edge_contract.telemetry import Record
 from edge_fleet import kept, merging
 from edge_fleet.library import Known, Library
-from edge_fleet.rollouts import choosing
+from edge_fleet.rollouts import choosing, matching
+from edge_fleet.rollouts.matching import Stratum
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.otherwise import BLOCK_ROWS
 from edge_fleet.rollouts.tallies import Arms, Grounds, Tally, tally
@@ -58,18 +59,22 @@ def counted(
     since_ms: int,
     digests: Sequence[str],
     selected: Mapping[str, str],
+    *,
+    strata: Mapping[str, Stratum] | None = None,
 ) -> Counted:
     """Everything that the gates compare.
 
     Args:
         since_ms: when the rollout began. digests: of the new version's bundle.
-        selected: the hardware of each device that the order means.
+        selected: the hardware of each device that the order means. strata: see ``matching``.
     """
     reader = _Reader(tx, order, since_ms)
     rows, failed = reader.read_new(digests)
     new = {device for device, _ in reader.new}
     chosen = set(_lot(order, new, NEW_MAX))
-    others = set(_lot(order, selected.keys() - new, OTHERS_MAX))
+    strata = strata or {}
+    free = selected.keys() - new
+    others = set(matching.controls(free, new, strata, OTHERS_MAX, _drawn(order)))
     if new:
         reader.read_former([d for d in tx.bundles_counted() if d not in digests], chosen, others)
     known = reader.known(digests[0]) if digests else None
@@ -80,6 +85,7 @@ def counted(
         grounds=reader.grounds,
         bundle=digests[0] if digests else "",
         hw=dict(selected),
+        strata=strata,
         latency_budget_ms=known.manifest.runtime.latency_ms_max if known else 0.0,
         ram_budget_bytes=known.manifest.runtime.ram_bytes_max if known else 0,
     )
@@ -187,4 +193,8 @@ def _tallies(
 def _lot(order: Order, devices: set[str], most: int) -> list[str]:
     if len(devices) <= most:
         return sorted(devices)
-    return sorted(devices, key=lambda device: choosing.lot(f"{order.version}/look", device))[:most]
+    return sorted(devices, key=lambda device: choosing.lot(_drawn(order), device))[:most]
+
+
+def _drawn(order: Order) -> str:
+    return f"{order.version}/look"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -19,7 +20,8 @@ from edge_contract.messages import Beside, Desired, ModelReport, Reported
 from edge_fleet import error_watch
 from edge_fleet.cohorts import cohort_name
 from edge_fleet.following import Named
-from edge_fleet.rollouts import counting, trying, whom
+from edge_fleet.rollouts import counting, matching, trying, whom
+from edge_fleet.rollouts.matching import ALL, Stratum
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import ACTIVE, Reports, Rollout, Seen, decode
 from edge_fleet.rollouts.tallies import ShadowTally
@@ -79,13 +81,17 @@ def reports(
     digests = {one.digest for one in devices.values() if one.active == order.version}
     digests = {order.digest} if order.digest else digests
     selected = whom.selected(order, found)
+    kinds = {
+        d: (one.traits.get("hw", ""), one.traits.get(order.site, "")) for d, one in devices.items()
+    }
+    strata = matching.strata(kinds)
     counted = counting.counted(
         tx, order, since_ms, sorted(digests - {""}),
-        {device: devices[device].traits.get("hw", "") for device in selected},
+        {device: kinds[device][0] for device in selected}, strata=strata,
     )  # fmt: skip
     return msgspec.structs.replace(
         found, rows=counted.rows, failed=counted.failed, arms=counted.arms,
-        **_labels(tx, order, since_ms), shadows=_shadows(tx, order, since_ms, digests),
+        **_labels(tx, order, since_ms, strata), shadows=_shadows(tx, order, since_ms, digests),
     )  # fmt: skip
 
 
@@ -187,8 +193,11 @@ def _shadows(
     )
 
 
-def _labels(tx: Transaction, order: Order, since_ms: int) -> dict[str, int]:
+def _labels(
+    tx: Transaction, order: Order, since_ms: int, strata: Mapping[str, Stratum]
+) -> dict[str, Any]:
     sums: Counter[str] = Counter()
+    new_of, beside_of = matching.Counts(), matching.Counts()
     for seen in tx.asides(AsideKind.LABELLED, since_ms - FORMER_MS):
         model, version = error_watch.version_of(seen)
         new = version == order.version
@@ -197,7 +206,9 @@ def _labels(tx: Transaction, order: Order, since_ms: int) -> dict[str, int]:
         wrong, labels = error_watch.counted(seen)
         sums["wrong" if new else "former_wrong"] += wrong
         sums["labels" if new else "former_labels"] += labels
-        if not new and seen.received_ms >= since_ms:
-            sums["beside_wrong"] += wrong
-            sums["beside_labels"] += labels
-    return dict(sums)
+        if seen.received_ms >= since_ms:
+            (new_of if new else beside_of).add(strata.get(seen.device, ALL), wrong, labels)
+            if not new:
+                sums["beside_wrong"] += wrong
+                sums["beside_labels"] += labels
+    return {**sums, "alike": matching.alike(new_of, beside_of)}

@@ -146,14 +146,12 @@ def _installed(rollout: Rollout, gate: AnyGate, standing_of: dict[str, Standing]
 def _quality(rollout: Rollout, gate: AnyGate, reports: Reports) -> Finding:
     """Half of alpha each: against other versions' labels of the same time, or of former times."""
     alpha, limit = rollout.order.gates.alpha / 2, float(gate.limit or 0)
-    if reports.labels and reports.beside_labels >= CONTROL_LABELS:
-        judged = otherwise.counted_worse(
-            (reports.wrong, reports.labels), (reports.beside_wrong, reports.beside_labels), limit,
-            alpha,
-        )  # fmt: skip
+    mine, theirs = reports.alike
+    if mine[1] and theirs[1] >= CONTROL_LABELS:
+        judged = otherwise.counted_worse(mine, theirs, limit, alpha)
         said = (
-            f"{reports.wrong} of {reports.labels} labels say wrong,"
-            f" {reports.beside_wrong} of {reports.beside_labels} of other versions meanwhile"
+            f"{mine[0]:.0f} of {mine[1]:.0f} labels say wrong, {theirs[0]:.0f} of {theirs[1]:.0f}"
+            " of other versions on like devices meanwhile"
         )
         return _judged("quality", gate, judged, alpha, said, sample=reports.labels)
     if rollout.rate is None:

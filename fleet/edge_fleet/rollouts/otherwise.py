@@ -3,20 +3,23 @@
 Guards: a device is one outcome, taken once, from its first rows on the version: rows of one device
 are alike, so that a single odd device, or a chatty one, never decides; the controls are devices
 that run another version in the same time, so that a world that changes for all is no fault of the
-version. What cannot be judged is said, and is no pass.
+version, and both sides have the same shares of each hardware and site (``matching``), so that it is
+no fault of the version to whom it came first. What cannot be judged is said, and is no pass.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_fleet.quality import cbpe
-from edge_fleet.rollouts import comparing
+from edge_fleet.rollouts import comparing, matching
 from edge_fleet.rollouts.comparing import Outcomes
+from edge_fleet.rollouts.matching import ALL
 from edge_fleet.rollouts.tallies import Arms, Grounds, Tally
 
 Floats = NDArray[np.float64]
@@ -37,7 +40,8 @@ class Judged:
     """Evidence (log), or why there is none.
 
     ``value``: the largest change of a share, or of the mean; ``interval``: of the mean difference,
-    new less old, at every look at once. ``devices``: of the new version; ``controls``: beside them.
+    new less old, at every look at once. ``devices``: of the new version; ``controls``: beside them,
+    both without those of a hardware or site that the other side lacks.
     """
 
     log_e: float = 0.0
@@ -54,24 +58,26 @@ def shifted(arms: Arms, limit: float) -> Judged:
     The shares are those of each label and, from each of ``PLACES`` steps on, of the scores.
     Of all of them the mean evidence decides.
     """
-    grounds, new, old = _blocks(arms)
+    grounds, (new, old) = dict(arms.grounds), _sides(arms)
     fresh = grounds.get(arms.bundle)
-    why = _few(new, old) or _unlike(fresh, [grounds.get(tally.bundle) for tally in old])
+    why = _few(new, old) or _unlike(fresh, [grounds.get(tally.bundle) for tally in old.tallies])
     if why or fresh is None or fresh.monitor is None:
-        return Judged(devices=len(new), controls=len(old), cannot=why or "it says no scores")
+        return Judged(devices=new.size, controls=old.size, cannot=why or "it says no scores")
     edges = np.asarray(fresh.monitor.edges)
-    mine = np.stack([_shares(tally, fresh, edges) for tally in new])
-    theirs = np.stack([_shares(tally, grounds[tally.bundle], edges) for tally in old])
+    mine = np.stack([_shares(tally, fresh, edges) for tally in new.tallies])
+    theirs = np.stack([_shares(tally, grounds[tally.bundle], edges) for tally in old.tallies])
     found = []
     for one, other in zip(mine.T, theirs.T, strict=True):
         for a, b in ((one, other), (1 - one, 1 - other)):
             found.append(
                 comparing.worse(
-                    comparing.outcomes(a), comparing.outcomes(b), comparing.more_by(limit)
+                    comparing.outcomes(a, new.weights), comparing.outcomes(b, old.weights),
+                    comparing.more_by(limit),
                 )
-            )
-    change = np.abs(mine.mean(axis=0) - theirs.mean(axis=0)).max()
-    return Judged(comparing.united(found), float(change), None, len(new), len(old))
+            )  # fmt: skip
+    means = (np.average(a, 0, b) for a, b in ((mine, new.weights), (theirs, old.weights)))
+    change = np.abs(next(means) - next(means)).max()
+    return Judged(comparing.united(found), float(change), None, new.size, old.size)
 
 
 def less_right(arms: Arms, limit: float, alpha: float) -> Judged:
@@ -80,31 +86,37 @@ def less_right(arms: Arms, limit: float, alpha: float) -> Judged:
     Each device's first rows through its bundle's calibration (``quality.cbpe``). By how much the
     two calibrations may be off themselves is granted besides: they are the same for all devices.
     """
-    grounds, new, old = _blocks(arms)
+    grounds, (new, old) = dict(arms.grounds), _sides(arms)
     why = _few(new, old)
     promised: dict[str, tuple[cbpe.Calibration, float]] = {}
-    for tally in [] if why else [*new, *old]:
+    every = [*new.tallies, *old.tallies]
+    for tally in [] if why else every:
         if tally.bundle not in promised and not why:
-            found = _promise(grounds.get(tally.bundle), _sum(tally.bundle, [*new, *old]))
+            found = _promise(grounds.get(tally.bundle), _sum(tally.bundle, every))
             if isinstance(found, str):
                 why = found
             else:
                 promised[tally.bundle] = found
     if why:
-        return Judged(devices=len(new), controls=len(old), cannot=why)
-    mine, theirs = (_wrong(some, grounds, promised) for some in (new, old))
-    margin = promised[new[0].bundle][1] + max(promised[tally.bundle][1] for tally in old)
+        return Judged(devices=new.size, controls=old.size, cannot=why)
+    mine, theirs = (_wrong(side, grounds, promised) for side in (new, old))
+    margin = max(promised[tally.bundle][1] for tally in new.tallies)
+    margin += max(promised[tally.bundle][1] for tally in old.tallies)
     low, high = comparing.interval(mine, theirs, alpha)
     return Judged(
         log_e=comparing.worse(mine, theirs, comparing.more_by(limit + margin)),
         value=(mine.mean or 0.0) - (theirs.mean or 0.0),
         interval=(max(low - margin, -1.0), min(high + margin, 1.0)),
-        devices=len(new),
-        controls=len(old),
+        devices=new.size,
+        controls=old.size,
     )
 
 
-def counted_worse(new: tuple[int, int], old: tuple[int, int], limit: float, alpha: float) -> Judged:
+Rows = tuple[float, float]
+"""Some, of all."""
+
+
+def counted_worse(new: Rows, old: Rows, limit: float, alpha: float) -> Judged:
     """Rows: ``some`` of ``all`` of the new version against the old one's, at the same time."""
     mine, theirs = comparing.counted(*new), comparing.counted(*old)
     value = None
@@ -114,24 +126,51 @@ def counted_worse(new: tuple[int, int], old: tuple[int, int], limit: float, alph
         log_e=comparing.worse(mine, theirs, comparing.more_by(limit)),
         value=value,
         interval=comparing.interval(mine, theirs, alpha),
-        devices=new[1],
-        controls=old[1],
+        devices=int(new[1]),
+        controls=int(old[1]),
     )
 
 
-def _blocks(arms: Arms) -> tuple[dict[str, Grounds], list[Tally], list[Tally]]:
-    new = [tally for tally in arms.new.values() if tally.scores is not None]
-    old = [tally for tally in arms.others.values() if tally.scores is not None]
-    return dict(arms.grounds), new, old
+@dataclass(frozen=True)
+class _Side:
+    """Devices on the version, or on others, with what each weighs; ``alone``: those left out."""
+
+    tallies: list[Tally]
+    weights: Floats
+    alone: int
+
+    @property
+    def size(self) -> int:
+        return len(self.tallies)
 
 
-def _few(new: list[Tally], old: list[Tally]) -> str:
-    if min(len(new), len(old)) >= DEVICES_MIN:
+def _sides(arms: Arms) -> tuple[_Side, _Side]:
+    """Those with rows enough that have their like on the other side."""
+    both = [
+        {d: tally for d, tally in some.items() if tally.scores is not None}
+        for some in (arms.new, arms.others)
+    ]
+    kinds = [[arms.strata.get(d, ALL) for d in some] for some in both]
+    sides = []
+    for some, of, weights in zip(both, kinds, matching.weights(*map(Counter, kinds)), strict=True):
+        like = [
+            (t, weights[kind]) for t, kind in zip(some.values(), of, strict=True) if kind in weights
+        ]
+        sides.append(
+            _Side([t for t, _ in like], np.array([w for _, w in like]), len(some) - len(like))
+        )
+    return sides[0], sides[1]
+
+
+def _few(new: _Side, old: _Side) -> str:
+    if min(new.size, old.size) >= DEVICES_MIN:
         return ""
-    return (
-        f"{len(new)} devices on the version and {len(old)} on others have {BLOCK_ROWS} rows,"
-        f" {DEVICES_MIN} of each are needed"
+    said = (
+        f"{new.size + new.alone} devices on the version and {old.size + old.alone} on others have"
+        f" {BLOCK_ROWS} rows, {DEVICES_MIN} of each are needed"
     )
+    like = f"; {new.size} and {old.size} of them have the hardware and site of one there"
+    return said + (like if new.alone and old.alone else "")
 
 
 def _unlike(fresh: Grounds | None, others: list[Grounds | None]) -> str:
@@ -200,15 +239,15 @@ def _promise(
 
 
 def _wrong(
-    some: list[Tally], grounds: dict[str, Grounds],
+    side: _Side, grounds: dict[str, Grounds],
     promised: dict[str, tuple[cbpe.Calibration, float]],
 ) -> Outcomes:  # fmt: skip
     """The share of wrong answers that each device's scores make likely."""
     found = []
-    for tally in some:
+    for tally in side.tallies:
         monitor = grounds[tally.bundle].monitor
         assert monitor is not None and tally.scores is not None
         scores = cbpe.scores_of(monitor, tally.scores)
         figure = float(cbpe.expected(scores, promised[tally.bundle][0].chance)["accuracy"])
         found.append(1 - figure if math.isfinite(figure) else 0.0)
-    return comparing.outcomes(np.clip(found, 0.0, 1.0))
+    return comparing.outcomes(np.clip(found, 0.0, 1.0), side.weights)

@@ -133,7 +133,8 @@ class Reports(Struct, frozen=True, kw_only=True):
         promoted: channels name the version as stable; None: nobody looked.
         rows, failed: of the version since the rollout began.
         wrong, labels: of the version since then; ``former_``: of all others of the model.
-        beside_wrong, beside_labels: of these others, since then.
+        beside_wrong, beside_labels: of these others, since then. alike: of the version and of
+            these others, wrong and all, weighed to the same shares of hardware and site.
         arms: windows of the version and of others, side by side. shadows: of the version in the
             shadow of others, by device, since the rollout began.
     """
@@ -150,6 +151,7 @@ class Reports(Struct, frozen=True, kw_only=True):
     former_labels: int = 0
     beside_wrong: int = 0
     beside_labels: int = 0
+    alike: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
     arms: Arms = Arms()
     shadows: dict[str, ShadowTally] = {}
 

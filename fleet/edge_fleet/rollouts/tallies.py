@@ -17,6 +17,7 @@ from edge_contract.aside import DIFFERENCE_BUCKETS
 from edge_contract.errors import InputFault
 from edge_contract.profile import Monitor
 from edge_contract.telemetry import LATENCY_BUCKETS, Record
+from edge_fleet.rollouts.matching import Stratum
 
 Counts = NDArray[np.int64]
 
@@ -77,7 +78,8 @@ class Arms:
     Attributes:
         new: since the rollout began. own: the same devices on other versions, since a day before
             that. others: other devices of the selection on other versions since it began.
-        grounds: of each bundle, by digest. bundle: of the new version. hw: of each device.
+        grounds: of each bundle, by digest. bundle: of the new version. hw, strata: of each device,
+            see ``matching``; a device without a stratum is of one with the others without.
         latency_budget_ms, ram_budget_bytes: of the new version's manifest; 0: none.
     """
 
@@ -87,6 +89,7 @@ class Arms:
     grounds: Mapping[str, Grounds] = field(default_factory=dict)
     bundle: str = ""
     hw: Mapping[str, str] = field(default_factory=dict)
+    strata: Mapping[str, Stratum] = field(default_factory=dict)
     latency_budget_ms: float = 0.0
     ram_budget_bytes: int = 0
 

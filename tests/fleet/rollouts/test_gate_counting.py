@@ -122,3 +122,20 @@ def test_of_a_large_fleet_a_sample_by_lot_is_looked_at_and_every_row_counts(
     assert once.rows == 800
     assert (len(once.arms.new), len(once.arms.others)) == (3, 2)
     assert list(once.arms.new) == list(again.arms.new), "the lot is the same at each look"
+
+
+def test_of_many_others_those_of_the_same_site_are_looked_at(
+    store: SqlStore, versions: dict[str, Packed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "OTHERS_MAX", 4)
+    told = Told(store, versions)
+    many = {f"e{i}": ("pi4", "lyon" if i < 10 else "rome") for i in range(30)}
+    for i, device in enumerate(many):
+        told.window(device, "2.0" if i < 3 else "1.0", BEGAN_MS + i)
+    with store.reading() as tx:
+        found = counting.counted(
+            tx, ORDER, BEGAN_MS, [versions["2.0"].digest], dict.fromkeys(many, "pi4"), strata=many
+        )
+    assert len(found.arms.others) == 4
+    assert {many[device] for device in found.arms.others} == {("pi4", "lyon")}
+    assert found.arms.strata == many
