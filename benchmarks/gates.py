@@ -114,7 +114,7 @@ SITES = (0.55, 0.45, 0.35, 0.2, 0.15, 0.1)
 SITE_DEVICES = 24
 
 
-def sites(change: float, limit: float, *, like: bool = True) -> Run:
+def sites(change: float, limit: float, count: int = LOOKS, *, like: bool = True) -> Run:
     """As ``devices``, where sites differ and a site's time slot comes before the next one's.
 
     ``like``: controls are weighed as the gates do it; else all devices on the old version count.
@@ -122,7 +122,7 @@ def sites(change: float, limit: float, *, like: bool = True) -> Run:
 
     def run(rng: np.random.Generator) -> int | None:
         fleet = [(site, i) for site in range(len(SITES)) for i in range(SITE_DEVICES)]
-        joining = [device for device in fleet if device[1] < SITE_DEVICES // 3][:LOOKS]
+        joining = [device for device in fleet if device[1] < SITE_DEVICES // 3][:count]
         old, new = (
             {
                 d: float(rng.beta(20 * (SITES[d[0]] + by), 20 * (1 - SITES[d[0]] - by)))
@@ -137,7 +137,7 @@ def sites(change: float, limit: float, *, like: bool = True) -> Run:
                 limit,
                 like=like,
             )
-            for at in range(LOOKS)
+            for at in range(count)
         )
 
     return run
@@ -203,7 +203,7 @@ DELAY: dict[str, tuple[Run, str, float]] = {
     "5 % less accuracy (600 labels a look)": (labels(0.15, 0.1, 0.02, 600), "looks", LOOKS),
     "10 % less accuracy (200 labels a look)": (labels(0.2, 0.1, 0.02), "looks", 12),
     "a share moved by 0.4, limit 0.2": (devices(0.4, 0.2, 60), "devices", 40),
-    "the same at sites that differ": (sites(0.4, 0.2), "devices", LOOKS),
+    "the same at sites that differ": (sites(0.4, 0.1, 48), "devices", 40),
     "let on from the shadow, 1 % differ": (promoted(0.01), "looks", 6),
 }
 
