@@ -303,9 +303,8 @@ class Collector:
         windows = [item for item in items if isinstance(item, Window)]
         faults = [item for item in items if isinstance(item, Fault)]
         counted = self._countable(tx, windows)
-        if not self._counts:
-            tx.hold_devices(item.device for item in items)
-        fresh = tx.add_windows(windows, counted)
+        beside = {item.device for item in items if not isinstance(item, Window)}
+        fresh = tx.add_windows(windows, counted, beside)
         faults += _conflicts(tx, windows, fresh)
         faults += filter(None, map(intake.clock_fault, fresh))
         for item in items:

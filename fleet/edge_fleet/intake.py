@@ -19,7 +19,7 @@ from edge_fleet.store.base import (
     StatusSeen,
     Window,
 )
-from edge_fleet.windows import window_of
+from edge_fleet.windows import window_from
 
 Item = Window | AsideSeen | StatusSeen | ReportSeen | EventSeen | Fault
 
@@ -80,8 +80,9 @@ def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: 
 
 
 def _window(device: str, payload: bytes, now_ms: int) -> Window | Fault:
-    window = window_of(payload, now_ms)
-    telemetry.latency_of(telemetry.decode(payload))
+    record = telemetry.decode(payload)
+    telemetry.latency_of(record)
+    window = window_from(record, payload, now_ms)
     if window.device != device:
         detail = f"a record of {window.device!r} on the topic of {device!r}"
         return Fault(device, "wrong-device", detail, now_ms)

@@ -10,7 +10,11 @@ from edge_fleet.store.base import Window
 
 def window_of(record_bytes: bytes, received_ms: int) -> Window:
     """The window that a record is. Raises InputFault when it is not a valid record."""
-    record = telemetry.decode(record_bytes)
+    return window_from(telemetry.decode(record_bytes), record_bytes, received_ms)
+
+
+def window_from(record: telemetry.Record, record_bytes: bytes, received_ms: int) -> Window:
+    """The same of a record decoded already."""
     return Window(
         device=record.device,
         boot=record.boot,

@@ -262,11 +262,15 @@ class Transaction(
 ):
     """All of it is kept at the end of the ``with`` block, or none of it."""
 
-    def add_windows(self, windows: Sequence[Window], counted: Collection[str] = ()) -> list[Window]:
+    def add_windows(
+        self, windows: Sequence[Window], counted: Collection[str] = (), beside: Collection[str] = ()
+    ) -> list[Window]:
         """Keep windows not kept before, nor part of a sum; return these.
 
         Two with one key: the first is kept. ``counted``: bundles whose windows are kept as counted
-        at once, since the caller counts them in this transaction.
+        at once, since the caller counts them in this transaction. ``beside``: other devices that
+        this transaction writes of; they are held together with those of the windows (see
+        ``hold_devices``), so that who only keeps windows need not hold any.
         """
         ...
 

@@ -1,7 +1,8 @@
-"""Many windows of PostgreSQL at once: in by COPY and one INSERT, marked by one UPDATE.
+"""Many rows of PostgreSQL at once, by one statement a table.
 
-Guards: a window is kept once, whoever else keeps the same one at this moment; rows go in by the
-order of their key, so that two processes never wait for each other in a circle.
+Guards: a window is kept once, whoever else keeps the same one at this moment; rows are taken hold
+of by the order of their key, so that two processes never wait for each other in a circle. Keys come
+as arrays: a row a statement cost PostgreSQL and psycopg half of what a record took.
 """
 
 from __future__ import annotations
@@ -9,10 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Insert,
+    String,
+    bindparam,
+    column,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from edge_fleet.store.base import Window
 from edge_fleet.store.rollups import Key
+from edge_fleet.store.tables import devices
 
 _STAGING = text(
     "CREATE TEMPORARY TABLE IF NOT EXISTS edge_new_windows (LIKE windows) ON COMMIT DELETE ROWS"
@@ -60,3 +73,47 @@ def marked(connection: Connection, keys: Sequence[Key], counted: int) -> None:
     devices, boots, seqs = (list(column) for column in zip(*sorted(keys), strict=True))
     values = {"counted": counted, "devices": devices, "boots": boots, "seqs": seqs}
     connection.execute(_MARK, values)
+
+
+SEEN = ("device", "seen_ms", "windows", "rows", "dropped", "lag_ms", "window_ms")
+"""What a window says of its device."""
+
+
+def devices_from_arrays() -> Insert:
+    """An insertion of rows of ``SEEN``, of which each column comes as one array."""
+    types = [String() if name == "device" else BigInteger() for name in SEEN]
+    arrays = [bindparam(name, type_=ARRAY(type_)) for name, type_ in zip(SEEN, types, strict=True)]
+    given = func.unnest(*arrays).table_valued(
+        *(column(name, type_) for name, type_ in zip(SEEN, types, strict=True))
+    )
+    rows = select(*given.render_derived("given").c)
+    return insert(devices).from_select([devices.c[name] for name in SEEN], rows)
+
+
+_HIGHEST = text(
+    "SELECT rolled.device, rolled.boot, rolled.last FROM"
+    " unnest(CAST(:devices AS varchar[]), CAST(:boots AS bigint[])) AS new (device, boot)"
+    " JOIN rolled ON rolled.device = new.device AND rolled.boot = new.boot"
+    " WHERE rolled.first = :first"
+)
+
+
+def highest(
+    connection: Connection, boots: Sequence[tuple[str, int]], first: int
+) -> dict[tuple[str, int], int]:
+    """The highest number of each boot (device, boot) that became a part of a sum."""
+    names, numbers = (list(column) for column in zip(*boots, strict=True))
+    values = {"devices": names, "boots": numbers, "first": first}
+    return {(row.device, row.boot): row.last for row in connection.execute(_HIGHEST, values)}
+
+
+_HOLD = text(
+    "SELECT 1 FROM devices WHERE device = ANY(CAST(:devices AS varchar[]))"
+    ' ORDER BY device COLLATE "C" FOR UPDATE'
+)
+"""By code point, as Python sorts."""
+
+
+def held(connection: Connection, names: Sequence[str]) -> None:
+    """Hold rows of devices until the transaction ends."""
+    connection.execute(_HOLD, {"devices": list(names)}).all()

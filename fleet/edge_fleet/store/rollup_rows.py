@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, delete, func, literal, select, tuple_
 
 from edge_contract.errors import MachineFault
+from edge_fleet.store import copying
 from edge_fleet.store.rollups import Kept, Key, Old, Span, Sum
 from edge_fleet.store.tables import asides, detectors, not_counted, rolled, sums, windows
 
@@ -199,18 +200,24 @@ class RollupRows:
 
     def rolled(self, keys: Iterable[Key]) -> set[Key]:
         wanted = list(keys)
-        highest: dict[tuple[str, int], int] = {}
-        for some in _parts(sorted({(device, boot) for device, boot, _ in wanted})):
-            statement = select(rolled).where(
-                tuple_(rolled.c.device, rolled.c.boot).in_(some), rolled.c.first == HIGHEST
-            )
-            for row in self._connection.execute(statement):
-                highest[row.device, row.boot] = row.last
+        highest = self._highest(sorted({(device, boot) for device, boot, _ in wanted}))
         return {
             (device, boot, seq)
             for device, boot, seq in wanted
             if seq <= highest.get((device, boot), -1) and self._is_rolled(device, boot, seq)
         }
+
+    def _highest(self, boots: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        if boots and self._connection.dialect.name == "postgresql":
+            return copying.highest(self._connection, boots, HIGHEST)
+        found: dict[tuple[str, int], int] = {}
+        for some in _parts(boots):
+            statement = select(rolled).where(
+                tuple_(rolled.c.device, rolled.c.boot).in_(some), rolled.c.first == HIGHEST
+            )
+            for row in self._connection.execute(statement):
+                found[row.device, row.boot] = row.last
+        return found
 
     def _is_rolled(self, device: str, boot: int, seq: int) -> bool:
         last = self._connection.execute(

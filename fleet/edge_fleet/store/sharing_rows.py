@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Index, literal_column, select, text, update
 
 from edge_fleet.store.base import Window
-from edge_fleet.store.tables import devices, settings, windows
+from edge_fleet.store.copying import held
+from edge_fleet.store.tables import settings, windows
 from edge_fleet.windows import window_of
 
 TERM = "leader-term"
@@ -62,8 +63,7 @@ class SharingRows:
 
     def hold_devices(self, devices_: Iterable[str]) -> None:
         if self._connection.dialect.name == "postgresql":
-            rows = select(devices.c.device).where(devices.c.device.in_(sorted(set(devices_))))
-            self._connection.execute(rows.order_by(devices.c.device).with_for_update()).all()
+            held(self._connection, sorted(set(devices_)))
 
     def waiting_bundles(self) -> list[str]:
         found = select(windows.c.bundle).where(_is_waiting).distinct()

@@ -46,7 +46,7 @@ from edge_fleet.store.base import (
     Unknown,
     Window,
 )
-from edge_fleet.store.copying import copied, marked
+from edge_fleet.store.copying import SEEN, copied, devices_from_arrays, marked
 from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.group_rows import GroupRows
 from edge_fleet.store.rollout_rows import RolloutRows
@@ -96,9 +96,16 @@ class SqlTransaction(
 
     # -- windows ---------------------------------------------------------------------------
 
-    def add_windows(self, new: Sequence[Window], counted: Collection[str] = ()) -> list[Window]:
-        if not new:
-            return []
+    def add_windows(
+        self, new: Sequence[Window], counted: Collection[str] = (), beside: Collection[str] = ()
+    ) -> list[Window]:
+        fresh = self._keep_windows(new, counted) if new else []
+        if beside:
+            self.hold_devices({*beside, *(window.device for window in fresh)})
+        self._count_devices(fresh)
+        return fresh
+
+    def _keep_windows(self, new: Sequence[Window], counted: Collection[str]) -> list[Window]:
         by_key: dict[Key, Window] = {}
         for window in new:
             by_key.setdefault(window.key, window)
@@ -111,9 +118,7 @@ class SqlTransaction(
         else:
             kept = self._inserted(given)
         kept -= self._take_back(kept)
-        fresh = [window for key, window in by_key.items() if key in kept]
-        self._count_devices(fresh)
-        return fresh
+        return [window for key, window in by_key.items() if key in kept]
 
     def _inserted(self, given: Sequence[tuple[Window, int]]) -> set[Key]:
         statement = (
@@ -153,7 +158,7 @@ class SqlTransaction(
         by_device: dict[str, list[Window]] = {}
         for window in fresh:
             by_device.setdefault(window.device, []).append(window)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for device, seen in sorted(by_device.items()):  # the order in which all take hold of rows
             last = max(seen, key=lambda window: (window.boot, window.seq))
             rows.append(
@@ -169,7 +174,10 @@ class SqlTransaction(
             )
         if not rows:
             return
-        statement = self._insert(devices)
+        statement: Any = self._insert(devices)
+        values: Any = rows
+        if self._connection.dialect.name == "postgresql":
+            statement, values = devices_from_arrays(), {n: [row[n] for row in rows] for n in SEEN}
         new, old = statement.excluded, devices.c
         self._connection.execute(
             statement.on_conflict_do_update(
@@ -183,7 +191,7 @@ class SqlTransaction(
                     "window_ms": new.window_ms,
                 },
             ),
-            rows,
+            values,
         )
 
     def same_record(self, window: Window) -> bool:
