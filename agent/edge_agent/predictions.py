@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import re
 import struct
 import threading
@@ -153,7 +154,8 @@ class Answers:
         self._keep_s = keep_s
         self._now_s = now_s
         self._lock = threading.Lock()
-        self._ring = bytearray(keep * ENTRY_BYTES)
+        # Mapped, so that it takes memory as it fills: a device that gets few requests keeps that.
+        self._ring = mmap.mmap(-1, keep * ENTRY_BYTES)
         self._table = np.frombuffer(self._ring, dtype=_DTYPE)
         self._next = 1
         self._bundles: dict[int, Bundle] = {}
