@@ -206,6 +206,14 @@ class EnsembleSeat(Live):
                 )
             yield made
 
+    def refit(self, name: str) -> None:
+        """Put the models together anew, if all are there, since ``name`` is at another version.
+
+        The log has whether they fit.
+        """
+        if name in self._spec.models:
+            _ = self.model
+
     def _seat(self, name: str) -> Live | None:
         return self._seats.get(name)
 

@@ -12,6 +12,7 @@ import threading
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent import hardware, slot
 from edge_agent.factory import Factory
@@ -25,6 +26,9 @@ from edge_agent.steps import Evidence
 from edge_agent.telemetry import Recorder, Totals
 from edge_agent.telemetry.recorder import Instant
 from edge_contract.errors import EdgeError, InputFault
+
+if TYPE_CHECKING:
+    from edge_agent.ensemble import EnsembleSeat  # few agents have one
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ class Serving:
         self._lock = threading.Lock()
         self._seats: dict[str, Live] = {}
         self._ensembles: dict[str, Live] = {}
+        self._refits: list[Callable[[str], None]] = []
 
     def seat(self, name: str) -> Live:
         """The seat of ``name``, empty until something answers there."""
@@ -82,9 +87,10 @@ class Serving:
         """Every seat that can be asked by its name: the models', then the ensembles'."""
         return ChainMap(self._seats, self._ensembles)
 
-    def join(self, ensemble: Live) -> None:
+    def join(self, ensemble: EnsembleSeat) -> None:
         """Let an ensemble of the models here be asked by its name."""
         self._ensembles[ensemble.name] = ensemble
+        self._refits.append(ensemble.refit)
 
     def answer(self, name: str, folder: Path, sha256: str) -> None:
         """Let the slot ``sha256`` in ``folder`` answer under ``name``; the old one until then.
@@ -100,6 +106,7 @@ class Serving:
         keep, old = self._loading(name).keep_former, seat.model
         model = seat.loaded_as(sha256) or self._load(name, folder, sha256)
         self._recorder.swap(seat, model, self._now(), keep=keep)
+        self._refit(name)
         if keep and old is not None:
             self._formers.setdefault(name, set()).add(old.digest)
         self._factory.pop(name, None)
@@ -174,8 +181,14 @@ class Serving:
         finally:
             factory.ended()
         self._factory[name] = model.digest
+        self._refit(name)
         log.warning("%s: the factory's %s answers", name, model.manifest.version)
         return True
+
+    def _refit(self, name: str) -> None:
+        """Another version answers: whether ensembles fit is said now, not when one is asked."""
+        for refit in self._refits:
+            refit(name)
 
     def factory_version(self, name: str) -> str:
         """The version of the factory's bundle when it answers under ``name``, else ""."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import Model
+from edge_agent.ensemble import EnsembleSeat, Spec
 from edge_agent.live import NoSuchVersion
 from edge_agent.serving import DamagedSlot, Serving
 from edge_agent.settings import Loading
@@ -34,9 +35,9 @@ class World:
             self.recorder, lambda: Instant(0, 0.0), loading=lambda _: Loading(keep_former=keeps)
         )
 
-    def slot(self, version: str, seed: int = 7) -> tuple[Path, str]:
+    def slot(self, version: str, seed: int = 7, name: str = "pump") -> tuple[Path, str]:
         """A slot on disk and its digest."""
-        bundle = bundles.read(self.tiny(version, seed=seed))
+        bundle = bundles.read(self.tiny(version, seed=seed, name=name))
         folder = self.folder / "slots" / bundle.digest
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").write_bytes(bundle.manifest_bytes)
@@ -235,3 +236,19 @@ def test_what_somebody_else_put_beside_is_not_the_former(keeping: World) -> None
     serving.beside("pump", *keeping.slot("2.0", seed=8))
     serving.keep_former("pump", keeping.folder, "")
     assert list(serving.seat("pump").loaded) == ["1.0", "2.0"]
+
+
+def test_an_ensemble_that_does_not_fit_is_told_when_its_models_are_loaded(world, caplog) -> None:
+    for name, output in (("sound", "score"), ("broken", "nothing")):
+        spec = Spec(models=("pump", "fan"), feeds={"fan.temp": f"pump.{output}"})
+        world.serving.join(EnsembleSeat(name, spec, world.serving.models))
+    caplog.set_level("INFO")
+    world.serving.answer("fan", *world.slot("1.0", name="fan"))
+    assert "ensemble" not in caplog.text, "one of its models is missing yet"
+    world.serving.answer("pump", *world.slot("1.0"))
+    said = [record.getMessage() for record in caplog.records if "ensemble" in record.getMessage()]
+    assert said[0] == "ensemble sound: 1.0-1.0 answers"
+    assert said[1].startswith("ensemble 'broken': fan.temp = pump.nothing: pump has no such output")
+    world.serving.answer("pump", *world.slot("2.0", seed=8))
+    assert "ensemble sound: 2.0-1.0 answers" in caplog.text
+    assert caplog.text.count("no such output") == 2
