@@ -240,7 +240,11 @@ def streams(tx: Transaction, now_ms: int) -> dict[Part, int]:
 
 
 class _History:
-    """Looks back when an alarm is raised; reads a device's windows once for all its monitors."""
+    """Looks back when an alarm is raised; reads a device's windows once for all its monitors.
+
+    Open events, too, are read once a batch: groups raise theirs before the first device does, and
+    finding them means going through all open alarms, of which ten thousand may be new.
+    """
 
     def __init__(self, tx: Transaction, known: Known, groups: GroupEvidence, now_ms: int) -> None:
         self._tx = tx
@@ -248,6 +252,7 @@ class _History:
         self._groups = groups
         self._now_ms = now_ms
         self._read: dict[tuple[str, int, int], Batch] = {}
+        self._events: dict[int, list[Alarm]] = {}
 
     def alarm(
         self, live: _Live, monitor: int, window: Window, level: float, threshold: float
@@ -281,7 +286,11 @@ class _History:
             log_threshold=threshold,
             explanation=explanations.encode(explanation),
         )
-        parent = self._groups.parent(self._tx, alarm, explanation.kind, self._now_ms)
+        if monitor not in self._events:
+            self._events[monitor] = self._tx.open_events(alarm.bundle, monitor)
+        parent = self._groups.parent(
+            self._tx, alarm, explanation.kind, self._now_ms, self._events[monitor]
+        )
         alarm = replace(alarm, parent=parent)
         if parent is None:
             log.warning("drift: %s %s: %s", alarm.device, alarm.feature, explanation.text)

@@ -122,18 +122,26 @@ class GroupEvidence:
             tx.put_groups([_grown(group, [windows[at] for at in ours], state, latched, now_ms)])
         return raised
 
-    def parent(self, tx: Transaction, alarm: Alarm, kind: str, now_ms: int) -> int | None:
-        """The open event that an alarm of this kind belongs under: the narrowest one."""
+    def parent(
+        self,
+        tx: Transaction,
+        alarm: Alarm,
+        kind: str,
+        now_ms: int,
+        events: Sequence[Alarm] | None = None,
+    ) -> int | None:
+        """The open event that an alarm of this kind belongs under: the narrowest one.
+
+        ``events``: those open of its bundle and monitor, where they were read before.
+        """
         if alarm.scope == "fleet":
             return None
         groups = {EVERY_DEVICE}
         if alarm.scope == "device":
             groups |= set(self._membership.read(tx, now_ms).get(alarm.device, ()))
-        found = [
-            other
-            for other in tx.open_events(alarm.bundle, alarm.monitor)
-            if other.device in groups and _alike(other, alarm, kind)
-        ]
+        if events is None:
+            events = tx.open_events(alarm.bundle, alarm.monitor)
+        found = [other for other in events if other.device in groups and _alike(other, alarm, kind)]
         found.sort(key=lambda other: (other.scope == "fleet", other.id))
         return found[0].id if found else None
 

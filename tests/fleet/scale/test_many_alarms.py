@@ -20,14 +20,13 @@ def test_a_whole_fleet_that_alarms_at_once_costs_a_look_an_alarm(
     """Rows read for the alarms: what was open already is not read again for each of them."""
     profile = decode(packed.manifest_bytes).file("profile.json")
     evidence = Evidence(Library(), BUDGET)
-    read = [0]
+    read, events = [0], [0]
 
     @sa.event.listens_for(store._engine, "after_cursor_execute")
     def _executed(*seen: object) -> None:
         statement = str(seen[2])
-        read[0] += statement.startswith("SELECT alarms.id, alarms.device") and (
-            "alarms.monitor = " not in statement
-        )
+        if statement.startswith("SELECT alarms.id, alarms.device"):
+            (events if "alarms.monitor = " in statement else read)[0] += 1
 
     with store.transaction() as tx:
         tx.put_blob(packed.digest, packed.manifest_bytes, 0)
@@ -49,3 +48,5 @@ def test_a_whole_fleet_that_alarms_at_once_costs_a_look_an_alarm(
     under = {one.parent for one in found if one.scope == "device" and one.feature == "temperature"}
     assert under == {event.id}
     assert read[0] < 20, "the list of open alarms is not read for each alarm"
+    most = 4 * 2 * len(packed.profile.monitors)
+    assert 0 < events[0] <= most, "open events are looked for once a batch, not for each alarm"
