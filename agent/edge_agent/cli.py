@@ -48,14 +48,29 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 def run(
     config: ConfigPath = configs.DEFAULT_PATH,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.")] = False,
+    log_format: Annotated[
+        str,
+        typer.Option(
+            "--log-format",
+            metavar="text|json",
+            envvar=running.LOG_VARIABLE,
+            help="json: one object a line.",
+        ),
+    ] = "text",
 ) -> None:
     """Answer, update and report until stopped by SIGTERM or Ctrl-C.
 
     What is on disk answers at once, broker or not. One line a transition goes to stderr.
 
-    Example: edge-agent run --config agent.toml
+    Examples:
+
+      edge-agent run --config agent.toml
+
+      edge-agent run --log-format json
     """
-    running.run(running.Line(str(config), verbose))
+    if log_format not in running.LOG_FORMATS:
+        raise InputFault(f"--log-format {log_format[:20]!r} is none of text, json")
+    running.run(running.Line(str(config), verbose, log_format))
 
 
 @app.command()
@@ -205,7 +220,7 @@ service_commands.add(app)
 predict_commands.add(app)
 bind_commands.add(app)
 app.add_typer(sample_commands.app, name="samples")
-command.add_version(app, "edge-agent")
+command.finish(app, "edge-agent")
 
 
 def main() -> None:

@@ -154,6 +154,8 @@ def serve(
     ] = None,
     keep_raw: compact.KeepRaw = compact.RAW_DEFAULT,
     keep_hours: compact.KeepHours = compact.HOURS_DEFAULT,
+    keep_events: compact.KeepEvents = compact.EVENTS_DEFAULT,
+    keep_asides: compact.KeepAsides = compact.ASIDES_DEFAULT,
     http: Annotated[
         str,
         typer.Option(metavar="HOST:PORT", help="Serve the store over HTTP too; see `api`."),
@@ -186,7 +188,7 @@ def serve(
     if accounts is not None:
         Accounts(accounts).read()
     check_name(fleet, "fleet")
-    retention = compact.retention_of(keep_raw, keep_hours)
+    retention = compact.retention_of(keep_raw, keep_hours, keep_events, keep_asides)
     if not (0 < false_alarms_per_month < inf and 0 < window_s < inf):
         raise InputFault("--false-alarms-per-month and --window-s must be above 0 and finite")
     auto = broker == serving.AUTO
@@ -210,7 +212,10 @@ def serve(
     logs.log_to_stderr(verbose=verbose, form=log_format)
     rules = None if triggers is None else trigger.read(triggers)
     with opened(db, create=True) as store:
-        store.put_settings({"keep_raw": keep_raw, "keep_hours": keep_hours})
+        store.put_settings(
+            {"keep_raw": keep_raw, "keep_hours": keep_hours, "keep_events": keep_events,
+             "keep_asides": keep_asides}
+        )  # fmt: skip
         serving.serve(
             config,
             store,
@@ -353,7 +358,7 @@ def _print_status(found: views.Status) -> None:
         terminal.print_line(f"note         {note}")
 
 
-command.add_version(app, "edge-fleet")
+command.finish(app, "edge-fleet")
 
 
 def main() -> None:

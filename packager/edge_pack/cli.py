@@ -368,7 +368,7 @@ gates.register(app)
 doctor.register(app)
 
 
-command.add_version(app, "edge-pack")
+command.finish(app, "edge-pack")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 Exit codes: 0 done; 1 the answer is no; 2 wrong input or usage; 3 the build refuses; 4 this
 machine cannot; 5 the other side failed; 130 interrupted; 141 the reader of the output went away.
 
-A command that stays in memory does without Typer, hence only ``add_version`` imports it.
+A command that stays in memory does without Typer, hence only ``finish`` imports it.
 """
 
 import io
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
-from edge_contract import __version__
+from edge_contract import __version__, help_text
 from edge_contract.errors import EdgeError
 from edge_contract.ports.start import INTERRUPTED
 
@@ -61,9 +61,11 @@ def run(app: Callable[[], object]) -> None:
         sys.exit(MACHINE_FAULT)
 
 
-def add_version(app: "typer.Typer", name: str) -> None:
-    """Give the command ``name`` an option ``--version``."""
+def finish(app: "typer.Typer", name: str) -> None:
+    """Give the command ``name``, which has all its commands, ``--version`` and copyable help."""
     import typer  # noqa: PLC0415 - see the module's text
+
+    _make_copyable(app)
 
     def show(wanted: bool) -> None:
         if wanted:
@@ -78,6 +80,17 @@ def add_version(app: "typer.Typer", name: str) -> None:
         ] = False,
     ) -> None:
         pass
+
+
+def _make_copyable(app: "typer.Typer") -> None:
+    if isinstance(app.info.help, str):
+        app.info.help = help_text.copyable(app.info.help)
+    for one in app.registered_commands:
+        text = one.help or (one.callback.__doc__ if one.callback else None)
+        one.help = help_text.copyable(text) if text else None
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _make_copyable(group.typer_instance)
 
 
 def _print_anything() -> None:
