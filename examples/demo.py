@@ -46,7 +46,8 @@ DEVICES = ("cellar", "garage", "rooftop")
 DIRTY_DEVICE, DIRTY_PIXEL, DIRTY_BY = "rooftop", "pixel_2_3", 6.0
 FOLDER = Path("demo-run")
 BIN = Path(sys.executable).parent
-WAIT_S = 90
+WAIT_S = 300
+"""Of each step: a machine that is busy with other work may take it, an idle one takes seconds."""
 DB = "sqlite:///fleet.db"
 ROOT = "keys/repository/metadata/1.root.json"
 CONSOLE = Console(highlight=False, soft_wrap=True)
