@@ -6,6 +6,7 @@ spin meanwhile (a survey of scikit-learn took a third of the time so).
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -30,6 +31,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unhurried")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy, torch and scikit-learn load
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background so, and each process of a test inherits it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 AnyBroker = BrokerThread | MosquittoProcess
 
 
