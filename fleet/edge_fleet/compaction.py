@@ -1,10 +1,11 @@
-"""Old windows become hours, old hours become days: what a store of years is made of.
+"""Old windows become hours, old hours days, and old events go: what a store of years is made of.
 
 Guards: nothing is merged over devices, models or bundles; a window is taken out in the transaction
 that puts its counts into a sum, so that whatever kills this, each is in the store once; a window
-whose profile is unknown is never touched; transactions are short and leave as much time between
-them as they take, so that a collector on the same database goes on. There is no place to resume
-from: what is still old is found anew.
+whose profile is unknown is never touched; a record of labels or of a shadow that was taken out is
+remembered by its key, so that it is never bet on again; transactions are short and leave as much
+time between them as they take, so that a collector on the same database goes on. There is no place
+to resume from: what is still old is found anew.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from edge_contract.errors import InputFault, MachineFault
 from edge_fleet import kept, merging
 from edge_fleet.kept import Batch
 from edge_fleet.library import Known, Library
-from edge_fleet.store.base import Counted, Store
+from edge_fleet.store.base import Counted, Store, Transaction
 from edge_fleet.store.rollups import Kept, Key, Span, Sum
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 KEYS_MAX = 100_000
 """Keys held in memory at once: 20 MB."""
-REFUSED_AT_ONCE = 500
+AT_ONCE = 500
+"""Keys taken out in one transaction."""
 FIRST_S, EVERY_S = 60.0, 3600.0
 TURN_S = 0.3
 """At most so long between two transactions, however long the last one took."""
@@ -41,10 +43,13 @@ class Retention:
 
     Attributes:
         raw_ms: windows by themselves, and the bytes of refused ones. hours_ms: hours.
+        events_ms: events. asides_ms: records of labels and of shadows.
     """
 
     raw_ms: int | None = 14 * DAY_MS
     hours_ms: int | None = 90 * DAY_MS
+    events_ms: int | None = 366 * DAY_MS
+    asides_ms: int | None = 366 * DAY_MS
 
     def raw_before(self, now_ms: int) -> int:
         """Windows that came before are old: a whole hour at a time."""
@@ -54,6 +59,14 @@ class Retention:
         """Hours that began before are old: a whole day at a time."""
         return 0 if self.hours_ms is None else Span.DAY.start_ms(now_ms - self.hours_ms)
 
+    def events_before(self, now_ms: int) -> int:
+        """Events that came before are taken out."""
+        return 0 if self.events_ms is None else now_ms - self.events_ms
+
+    def asides_before(self, now_ms: int) -> int:
+        """Records of labels and of shadows that came before are taken out."""
+        return 0 if self.asides_ms is None else now_ms - self.asides_ms
+
 
 class Compacted(Struct, frozen=True):
     """What was, or would be, merged.
@@ -62,7 +75,8 @@ class Compacted(Struct, frozen=True):
         windows, hours: taken out. into_hours, into_days: sums that they went into.
         refused: windows that never fitted their profile, whose bytes were dropped.
         damaged: windows that cannot be read any more and count as refused.
-        size_bytes: of the records that were taken out.
+        size_bytes: of the windows and hours that were taken out.
+        events, asides: taken out; ``asides``: records of labels and of shadows.
     """
 
     windows: int = 0
@@ -72,6 +86,8 @@ class Compacted(Struct, frozen=True):
     refused: int = 0
     damaged: int = 0
     size_bytes: int = 0
+    events: int = 0
+    asides: int = 0
 
     def plus(self, other: Compacted) -> Compacted:
         """Both together."""
@@ -95,7 +111,9 @@ def plan(store: Store, retention: Retention, now_ms: int) -> Compacted:
                 )
             )
         refused = tx.old_refused(retention.raw_before(now_ms), KEYS_MAX)
-    return total.plus(Compacted(refused=len(refused)))
+        events = tx.old_events(retention.events_before(now_ms), KEYS_MAX)
+        asides = tx.old_asides(retention.asides_before(now_ms), KEYS_MAX)
+    return total.plus(Compacted(refused=len(refused), events=len(events), asides=len(asides)))
 
 
 def compact(
@@ -148,7 +166,11 @@ def keep_compact(
         except MachineFault as error:
             log.warning("%s; windows stay as they are; again in %.0f s", error.what, every_s)
         else:
-            log.info("merged %d windows into hours, %d hours into days", done.windows, done.hours)
+            log.info(
+                "merged %d windows into hours, %d hours into days; took out %d events and %d"
+                " records of labels and shadows",
+                done.windows, done.hours, done.events, done.asides,
+            )  # fmt: skip
 
 
 Step = Callable[[], Compacted]
@@ -161,7 +183,13 @@ def _steps(store: Store, retention: Retention, now_ms: int) -> Iterator[Step]:
     for known in filter(None, found):
         yield from _window_steps(store, known, retention.raw_before(now_ms))
         yield from _hour_steps(store, known, retention.hours_before(now_ms))
-    yield from _refused_steps(store, retention.raw_before(now_ms))
+    raw, events, asides = (
+        before(now_ms)
+        for before in (retention.raw_before, retention.events_before, retention.asides_before)
+    )
+    yield from _steps_out(store, lambda tx: tx.old_refused(raw, AT_ONCE), _drop_refused)
+    yield from _steps_out(store, lambda tx: tx.old_events(events, AT_ONCE), _drop_events)
+    yield from _steps_out(store, lambda tx: tx.old_asides(asides, AT_ONCE), _drop_asides)
 
 
 def _window_steps(store: Store, known: Known, before_ms: int) -> Iterator[Step]:
@@ -189,13 +217,22 @@ def _hour_steps(store: Store, known: Known, before_ms: int) -> Iterator[Step]:
         yield lambda hours=hours, start_ms=start_ms: _roll_hours(store, known, hours, start_ms)  # type: ignore[misc]
 
 
-def _refused_steps(store: Store, before_ms: int) -> Iterator[Step]:
+def _steps_out(
+    store: Store, old: Callable[[Transaction], list[Key]],
+    drop: Callable[[Transaction, list[Key]], Compacted],
+) -> Iterator[Step]:  # fmt: skip
+    """One transaction after the other, until nothing is old any more."""
+
+    def step(keys: list[Key]) -> Compacted:
+        with store.transaction() as tx:
+            return drop(tx, keys)
+
     while True:
         with store.reading() as tx:
-            keys = tx.old_refused(before_ms, REFUSED_AT_ONCE)
+            keys = old(tx)
         if not keys:
             return
-        yield lambda keys=keys: _drop_refused(store, keys)  # type: ignore[misc]
+        yield lambda keys=keys: step(keys)  # type: ignore[misc]
 
 
 def _roll(store: Store, known: Known, keys: Sequence[Key], start_ms: int) -> Compacted:
@@ -230,10 +267,19 @@ def _roll_hours(store: Store, known: Known, hours: Sequence[Sum], start_ms: int)
     return Compacted(hours=len(hours), into_days=new, size_bytes=_size(some))
 
 
-def _drop_refused(store: Store, keys: Sequence[Key]) -> Compacted:
-    with store.transaction() as tx:
-        tx.roll_windows(keys)
+def _drop_refused(tx: Transaction, keys: list[Key]) -> Compacted:
+    tx.roll_windows(keys)
     return Compacted(refused=len(keys))
+
+
+def _drop_events(tx: Transaction, keys: list[Key]) -> Compacted:
+    tx.drop_events(keys)
+    return Compacted(events=len(keys))
+
+
+def _drop_asides(tx: Transaction, keys: list[Key]) -> Compacted:
+    tx.drop_asides(keys)
+    return Compacted(asides=len(keys))
 
 
 def _summed(

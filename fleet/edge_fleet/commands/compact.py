@@ -1,4 +1,4 @@
-"""``edge-fleet compact``: old windows become hours, old hours days."""
+"""``edge-fleet compact``: old windows become hours, old hours days; old events go."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms
 from edge_fleet.store.base import Store
 
 RAW_DEFAULT, HOURS_DEFAULT = "14d", "90d"
+EVENTS_DEFAULT = ASIDES_DEFAULT = "366d"
 FOREVER = "forever"
 
 KeepRaw = Annotated[
@@ -37,6 +38,21 @@ KeepHours = Annotated[
         help="Hours older than this are merged into days, which stay for ever.",
     ),
 ]
+KeepEvents = Annotated[
+    str,
+    typer.Option(
+        "--keep-events", metavar="TIME", help="Events of devices older than this are taken out."
+    ),
+]
+KeepAsides = Annotated[
+    str,
+    typer.Option(
+        "--keep-asides",
+        metavar="TIME",
+        help="Records of labels and of shadows older than this are taken out: `accuracy`, `quality`"
+        " and `shadow` are of those that are kept.",
+    ),
+]
 
 
 def compact(
@@ -44,12 +60,16 @@ def compact(
     db: Db = DEFAULT_DB,
     keep_raw: KeepRaw = "",
     keep_hours: KeepHours = "",
+    keep_events: KeepEvents = "",
+    keep_asides: KeepAsides = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Merge old telemetry now: windows into hours, hours into days, by adding their counts.
+
+    What is older than --keep-events and --keep-asides is taken out.
 
     `edge-fleet serve` does it by itself, every hour; without options this one keeps as long as
     that was told to. A collector may run meanwhile. What is over when this is interrupted stands.
@@ -60,6 +80,8 @@ def compact(
 
       edge-fleet compact --keep-raw 2d --keep-hours 30d
 
+      edge-fleet compact --keep-events 90d --keep-asides forever
+
       edge-fleet compact --db postgresql://edge@db/fleet --json
     """
     with opened(db) as store:
@@ -67,6 +89,8 @@ def compact(
         retention = retention_of(
             keep_raw or kept.get("keep_raw", RAW_DEFAULT),
             keep_hours or kept.get("keep_hours", HOURS_DEFAULT),
+            keep_events or kept.get("keep_events", EVENTS_DEFAULT),
+            keep_asides or kept.get("keep_asides", ASIDES_DEFAULT),
         )
         planned = compaction.plan(store, retention, now_ms())
         done = planned if dry_run else _compact(store, retention, planned)
@@ -79,7 +103,10 @@ def compact(
     terminal.print_line(("there is to do: " if dry_run else "") + _told(done))
 
 
-def retention_of(keep_raw: str, keep_hours: str) -> Retention:
+def retention_of(
+    keep_raw: str, keep_hours: str, keep_events: str = EVENTS_DEFAULT,
+    keep_asides: str = ASIDES_DEFAULT,
+) -> Retention:  # fmt: skip
     """Raises InputFault when one is no time, or hours would be kept shorter than windows."""
     raw_ms, hours_ms = _time_ms(keep_raw, "--keep-raw"), _time_ms(keep_hours, "--keep-hours")
     if raw_ms is not None and hours_ms is not None and hours_ms < raw_ms:
@@ -87,7 +114,8 @@ def retention_of(keep_raw: str, keep_hours: str) -> Retention:
             f"--keep-hours {keep_hours} is shorter than --keep-raw {keep_raw}",
             advice="Windows become hours, and hours days: the first is kept shortest.",
         )
-    return Retention(raw_ms, hours_ms)
+    events_ms = _time_ms(keep_events, "--keep-events")
+    return Retention(raw_ms, hours_ms, events_ms, _time_ms(keep_asides, "--keep-asides"))
 
 
 def _time_ms(text: str, option: str) -> int | None:
@@ -99,13 +127,17 @@ def _time_ms(text: str, option: str) -> int | None:
 def _compact(store: Store, retention: Retention, planned: Compacted) -> Compacted:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        total = planned.windows + planned.hours + planned.refused
+        total = _keys(planned)
         task = bar.add_task("merging", total=total)
 
         def step(done: Compacted) -> None:
-            bar.update(task, advance=done.windows + done.hours + done.refused)
+            bar.update(task, advance=_keys(done))
 
         return compaction.compact(store, retention, now_ms(), pause=_courtesy, on_step=step)
+
+
+def _keys(done: Compacted) -> int:
+    return done.windows + done.hours + done.refused + done.events + done.asides
 
 
 def _courtesy(seconds: float) -> bool:
@@ -124,6 +156,8 @@ def _told(done: Compacted) -> str:
         f"{done.hours} hours into {done.into_days} days",
         f"{done.size_bytes / 1e6:.1f} MB of records",
     ]
+    if done.events or done.asides:
+        parts.append(f"{done.events} events and {done.asides} records of labels and shadows gone")
     if done.refused:
         parts.append(f"{done.refused} refused windows dropped")
     if done.damaged:

@@ -20,6 +20,7 @@ from edge_fleet.store.api import ApiPort
 from edge_fleet.store.audit import AuditPort
 from edge_fleet.store.firings import FiringsPort
 from edge_fleet.store.groups import Groups
+from edge_fleet.store.retention import RetentionPort
 from edge_fleet.store.rollouts import RolloutsPort
 from edge_fleet.store.rollups import Kept, Key, RollupPort
 from edge_fleet.store.sharing import SharingPort
@@ -253,6 +254,7 @@ class Transaction(
     AuditPort,
     FiringsPort,
     Groups,
+    RetentionPort,
     RolloutsPort,
     RollupPort,
     SharingPort,

@@ -127,6 +127,10 @@ class RollupRows:
 
     def roll_windows(self, keys: Sequence[Key]) -> None:
         self._delete(windows, (windows.c.device, windows.c.boot, windows.c.seq), list(keys))
+        self._remember_all(keys)
+
+    def _remember_all(self, keys: Sequence[Key]) -> None:
+        """Add keys that were taken out to the ranges of their boots."""
         by_boot: dict[tuple[str, int], list[int]] = {}
         for device, boot, seq in keys:
             by_boot.setdefault((device, boot), []).append(seq)

@@ -49,8 +49,8 @@ from edge_fleet.store.base import (
 from edge_fleet.store.copying import SEEN, copied, devices_from_arrays, marked
 from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.group_rows import GroupRows
+from edge_fleet.store.retention_rows import RetentionRows
 from edge_fleet.store.rollout_rows import RolloutRows
-from edge_fleet.store.rollup_rows import RollupRows
 from edge_fleet.store.rollups import Kept, Key
 from edge_fleet.store.sharing_rows import SharingRows
 from edge_fleet.store.state_rows import StateRows
@@ -81,8 +81,8 @@ class SqlTransaction(
     AuditRows,
     FiringRows,
     GroupRows,
+    RetentionRows,
     RolloutRows,
-    RollupRows,
     SharingRows,
     StateRows,
     TrendRows,
@@ -390,7 +390,8 @@ class SqlTransaction(
             .on_conflict_do_nothing()
             .returning(asides.c.device, asides.c.boot, asides.c.seq)
         )
-        kept = {tuple(row) for row in self._connection.execute(statement, rows)}
+        kept: set[Key] = {tuple(row) for row in self._connection.execute(statement, rows)}
+        kept -= self._take_asides_back(kept)
         latest = {each.device: each.received_ms for each in new}
         for device, received_ms in latest.items():
             self._put_device(device, {}, received_ms)
