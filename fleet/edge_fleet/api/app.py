@@ -75,7 +75,7 @@ def _fault(request: Request, error: Exception) -> Response:
     if found.status >= 500:
         _log.error("%s %s: %s", request.method, request.url.path, error.what)
     status = _STATUS.get(type(error), found.status)
-    told = problems.problem(status, found.detail, found.advice)
+    told = problems.problem(status, found.detail, found.advice, found.field)
     return Response(problems.encode(told), status, media_type=problems.CONTENT_TYPE)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from edge_contract.errors import EdgeError, InputFault, MachineFault, PeerFault
+from edge_fleet.rollouts.order import Wrong
 from edge_fleet.store.faults import Full
 
 CONTENT_TYPE = "application/problem+json"
@@ -19,23 +20,30 @@ DETAIL_MAX_CHARS = 1000
 
 
 class Problem(Struct, frozen=True):
-    """RFC 9457. ``type`` is about:blank: ``status`` says all there is. ``advice``: what to do."""
+    """RFC 9457. ``type`` is about:blank: ``status`` says all there is. ``advice``: what to do.
+
+    ``field``: the part of the body that is wrong, where it is one.
+    """
 
     title: str
     status: int
     detail: str
     advice: str = ""
     type: str = "about:blank"
+    field: str = ""
 
 
-def problem(status: int, detail: str, advice: str = "") -> Problem:
+def problem(status: int, detail: str, advice: str = "", field: str = "") -> Problem:
     """One with the title that its status has."""
-    return Problem(HTTPStatus(status).phrase, status, detail[:DETAIL_MAX_CHARS], advice)
+    title = HTTPStatus(status).phrase
+    return Problem(title, status, detail[:DETAIL_MAX_CHARS], advice, field=field)
 
 
 def of_error(error: EdgeError) -> Problem:
     """Whose fault it is, as a status."""
     match error:
+        case Wrong():
+            return problem(400, error.what, error.advice, error.field)
         case InputFault():
             return problem(400, error.what, error.advice)
         case Full():

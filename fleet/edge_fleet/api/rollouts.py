@@ -6,6 +6,7 @@ request for those in the state that is asked for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, TypeVar
 
@@ -20,7 +21,7 @@ from edge_fleet.api.resources import Page
 from edge_fleet.following import Named
 from edge_fleet.rollouts import facts, publication, standing, state
 from edge_fleet.rollouts import order as orders
-from edge_fleet.rollouts.order import File, Order, Refused
+from edge_fleet.rollouts.order import File, Order, Refused, Wrong
 from edge_fleet.rollouts.publication import Channels
 from edge_fleet.rollouts.standing import MemberView, Summary
 from edge_fleet.store.base import Store, Transaction
@@ -51,6 +52,8 @@ class Why(Struct, frozen=True, forbid_unknown_fields=True):
     unchecked: bool = False
 
 
+_PLACE = re.compile(r"`\$\.([a-z_.]+)`")
+"""Where msgspec found a fault."""
 _ASKED = json_decoder(Asked)
 _WHY = json_decoder(Why)
 
@@ -69,16 +72,17 @@ def _decoded(decoder: msgspec.json.Decoder[T], data: bytes, example: str) -> T:
     try:
         return decoder.decode(data or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputFault(
-            f"the body is not as expected: {str(error)[:300]}",
-            advice=f"Send JSON such as {example}.",
-        ) from error
+        said = f"the body is not as expected: {str(error)[:300]}"
+        fault = InputFault(said, advice=f"Send JSON such as {example}.")
+        at = _PLACE.search(str(error))
+        raise (Wrong(at[1], fault) if at else fault) from error
 
 
 def ordered(store: Store, said: File) -> Order:
     """The order that ``said`` gives to this store's fleet. Raises InputFault, Refused."""
     owner = store.settings().get("fleet", "")
-    order = orders.made(**{"fleet": owner, **orders.given(said), "gates": said.gates})
+    gates = orders.with_limits(said.gates, said.gate)
+    order = orders.made(**{"fleet": owner, **orders.given(said), "gates": gates})
     if order.fleet != owner:
         raise Refused(f"this service is of fleet {owner!r}, not {order.fleet!r}")
     return order

@@ -15,7 +15,7 @@ import yaml
 
 from edge_contract.errors import InputFault
 from edge_contract.typed import convert
-from edge_fleet.rollouts.order import ORDER_MAX_BYTES, File, given
+from edge_fleet.rollouts.order import ORDER_MAX_BYTES, File, given, with_limits
 
 DEPTH_MAX = 8
 SUFFIXES = (".yaml", ".yml")
@@ -39,7 +39,7 @@ def read(name: str, data: bytes) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         advice = "Put the value in quotes." if is_yaml and "Expected `str`" in str(error) else ""
         raise InputFault(f"{name}: the order is not valid: {error}", advice=advice) from error
-    return {**given(found), "gates": found.gates}
+    return {**given(found), "gates": with_limits(found.gates, found.gate)}
 
 
 def _yaml(text: str) -> Any:

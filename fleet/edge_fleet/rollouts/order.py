@@ -7,7 +7,8 @@ rollout runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -180,7 +181,8 @@ class File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An order as a file has it; durations and waves as on the command line.
 
     ``shadow``, ``ab``: the share of requests, 10%, that the candidate is shown, or answers, before
-    the first wave. ``on``: on so many devices, 5 or 10%.
+    the first wave. ``on``: on so many devices, 5 or 10%. ``gate``: limits over those of ``gates``,
+    each as ``latency=1.5`` or ``drift=off``.
     """
 
     version: str = ""
@@ -202,6 +204,23 @@ class File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ab: str = ""
     on: str = ""
     gates: Gates = Gates()
+    gate: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+
+
+class Wrong(InputFault):
+    """A part of an order is wrong; ``field`` is its name in ``File``, or ``gate.`` and a gate's."""
+
+    def __init__(self, field: str, fault: InputFault) -> None:
+        super().__init__(fault.what, advice=fault.advice)
+        self.field = field
+
+
+@contextmanager
+def _of(field: str) -> Iterator[None]:
+    try:
+        yield
+    except InputFault as fault:
+        raise Wrong(field, fault) from fault
 
 
 class Refused(InputFault):
@@ -283,14 +302,13 @@ def given(found: File) -> dict[str, Any]:
         if (value := getattr(found, name)) not in ("", None)
     }
     if found.version:
-        values["model"], values["version"] = name_and_version(found.version)
-    if found.waves:
-        values["waves"] = waves(found.waves)
-    if found.slot:
-        values["slot"] = slot(found.slot)
-    for name in ("bake", "spread"):
-        if getattr(found, name):
-            values[f"{name}_s"] = seconds(getattr(found, name))
+        with _of("version"):
+            values["model"], values["version"] = name_and_version(found.version)
+    readers: dict[str, Callable[[str], object]] = {"waves": waves, "slot": slot}
+    for name, read in {**readers, "bake": seconds, "spread": seconds}.items():
+        if said := getattr(found, name):
+            with _of(name):
+                values[name if name in readers else f"{name}_s"] = read(said)
     if found.shadow or found.ab or found.on:
         values["trial"] = _trying(found)
     return values
@@ -302,15 +320,18 @@ def _trying(found: File) -> Trying:
             "a candidate runs in the shadow or answers a share of the requests, one of the two",
             advice="Write shadow = 10%, or ab = 20%; on = 5 or on = 10% says on how many devices.",
         )
-    part = _wave((found.shadow or found.ab).strip())
-    if not part.share:
-        raise InputFault(f"{(found.shadow or found.ab)[:40]!r} is no share", advice="Write 10%.")
-    on = _wave(found.on.strip()) if found.on else Wave(share=0.1)
+    with _of("shadow" if found.shadow else "ab"):
+        part = _wave((found.shadow or found.ab).strip())
+        if not part.share:
+            what = f"{(found.shadow or found.ab)[:40]!r} is no share"
+            raise InputFault(what, advice="Write 10%.")
+    with _of("on"):
+        on = _wave(found.on.strip()) if found.on else Wave(share=0.1)
     return Trying(share=part.share, answers=bool(found.ab), on=on)
 
 
 def with_limits(gates: Gates, said: Sequence[str]) -> Gates:
-    """``latency=1.5`` or ``drift=off``: gates with other limits. Raises InputFault."""
+    """``latency=1.5``, ``errors=2%``, ``drift=off``: gates with other limits. Raises InputFault."""
     values: dict[str, Any] = {}
     for text in said:
         name, equals, limit = text.partition("=")
@@ -322,13 +343,24 @@ def with_limits(gates: Gates, said: Sequence[str]) -> Gates:
                 advice=f"Write for example latency=1.5 or drift=off; gates: {known}.",
             )
         try:
-            number = None if limit.strip() == "off" else float(limit)
+            number = None if limit.strip() == "off" else _limit(limit.strip())
             values[name.strip()] = convert(
                 {**msgspec.to_builtins(gate), "limit": number}, type(gate)
             )
         except (ValueError, msgspec.ValidationError) as error:
-            raise InputFault(f"gate {text[:80]!r}: {error}") from error
+            fault = InputFault(f"gate {text[:80]!r}: {error}")
+            raise Wrong(f"gate.{name.strip()}", fault) from error
     return msgspec.structs.replace(gates, **values)
+
+
+def limits(gates: Gates) -> dict[str, float | None]:
+    """Of each gate."""
+    each = {name: getattr(gates, name) for name in gates.__struct_fields__}
+    return {name: one.limit for name, one in each.items() if isinstance(one, Gate | Ratio)}
+
+
+def _limit(text: str) -> float:
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def made(**values: Any) -> Order:
@@ -341,7 +373,8 @@ def made(**values: Any) -> Order:
         order: Order = convert(msgspec.to_builtins(values), Order)
     except msgspec.ValidationError as error:
         raise InputFault(f"the order is not valid: {error}") from error
-    selector.parse(order.select)
+    with _of("select"):
+        selector.parse(order.select)
     if order.version in ("stable", "candidate"):
         raise InputFault(
             f"a rollout needs a version, not {order.version!r}",

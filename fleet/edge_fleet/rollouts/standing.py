@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec import Struct
 
 from edge_fleet.rollouts import choosing, gates, whom
+from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.finding import Finding
 from edge_fleet.rollouts.order import Order
 from edge_fleet.rollouts.state import Member, Note, Phase, Reports, Rollout, Seen, Trial
@@ -113,6 +114,7 @@ class Preview(Struct, frozen=True, kw_only=True):
         sizes: devices in each wave with those before it.
         canaries: the first wave, at most ``NAMED_MAX`` by name; who is away then is replaced.
         represented: by hardware and site: devices of the first wave, and of all that may begin.
+        limits: of each gate; None: it is not looked at.
     """
 
     selected: int
@@ -124,6 +126,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     sizes: tuple[int, ...]
     canaries: tuple[str, ...]
     represented: tuple[Stratum, ...]
+    limits: dict[str, float | None] = {}
 
 
 class Stratum(Struct, frozen=True, kw_only=True):
@@ -251,4 +254,5 @@ def preview(number: int, order: Order, reports: Reports, now_ms: int) -> Preview
             Stratum(hw=hw, site=site, canaries=canaries[hw, site], devices=count)
             for (hw, site), count in sorted(every.items())[:NAMED_MAX]
         ),
+        limits=orders.limits(order.gates),
     )
