@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_agent import Model
-from edge_agent.doors import oip
+from edge_agent.doors import oip, oip_rows
 from edge_agent.doors.http.api import Api
 from edge_agent.doors.http.connections import Connections
 from edge_agent.doors.http.exchange import Lane, Limits, Request, Response
@@ -214,7 +214,7 @@ def test_what_a_row_lane_does_not_know_is_answered_in_the_same_words(client) -> 
 def test_the_quick_writer_writes_what_the_general_one_does(seats) -> None:
     manifest = seats["pump"].model.manifest
     names = ("label", "probabilities", "seen", "words", "real")
-    writer = oip.RowWriter(manifest, names)
+    writer = oip_rows.RowWriter(manifest, names)
     seed = 8
     rng = np.random.default_rng(seed)
     for _ in range(50):
@@ -230,7 +230,7 @@ def test_the_quick_writer_writes_what_the_general_one_does(seats) -> None:
         named, _ = oip.encode(
             manifest, oip.Infer({}, id='"7"'), dict(zip(names, found, strict=True))
         )
-        assert oip.with_id(right, '"7"') == named
+        assert oip_rows.with_id(right, '"7"') == named
     assert writer([*found[:4], np.array([[[1.0, np.nan], [0, 0]]])]) is None
     assert writer([*found[:4], np.array([[[1.0, np.inf], [-np.inf, 0]]])]) is None
     assert writer([*found[:4], np.zeros((1, 4))]) is None

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from edge_agent.doors import oip
+from edge_agent.doors import oip, oip_rows
 from edge_agent.doors.http import describe, families, metrics
 from edge_agent.doors.http.callers import check_caller
 from edge_agent.doors.http.exchange import Lane, Request, Response
@@ -281,8 +281,8 @@ class Api:
             self._known.clear()  # versions come and go; what answers is learnt again
         known = self._known[name, version] = Known(
             model.digest,
-            oip.form_of(model.manifest),
-            oip.RowWriter(model.manifest, model.tensors),
+            oip_rows.form_of(model.manifest),
+            oip_rows.RowWriter(model.manifest, model.tensors),
         )
         return known
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from edge_agent import tap
-from edge_agent.doors import oip
+from edge_agent.doors import oip_rows
 from edge_agent.doors.http.exchange import Response
 from edge_agent.live import Live
 
@@ -42,8 +42,8 @@ class Known(Struct):
     """
 
     digest: str
-    form: oip.Form
-    writer: oip.RowWriter
+    form: oip_rows.Form
+    writer: oip_rows.RowWriter
     took_ns: int = INLINE_MAX_NS + 1
 
     def add(self, ns: int) -> None:
@@ -101,7 +101,7 @@ class RowLane:
         tensor = known.form.row
         if seat is None or seat.split is not None or tensor is None:
             return self._otherwise(body)
-        row = oip.one_row(body, tensor)
+        row = oip_rows.one_row(body, tensor)
         if row is None or len(row[1]) > self._values_max:
             return self._otherwise(body)
         try:
@@ -116,7 +116,7 @@ class RowLane:
             return self._books.counted(self._books.fault(error), begin)
         known.add(now_ns() - begin)
         if own or row[0]:
-            found = oip.with_id(found, row[0] or own)
+            found = oip_rows.with_id(found, row[0] or own)
         if own:
             response = Response(200, found, headers=((ID_HEADER, own),))
             return self._books.counted(response, begin)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from edge_agent import overload, tap
-from edge_agent.doors import oip, plain
+from edge_agent.doors import oip, oip_rows, plain
 from edge_agent.doors.http.exchange import Request, Response
 from edge_agent.doors.http.faults import Away
 from edge_agent.doors.http.lane import ID_HEADER
@@ -16,7 +16,7 @@ from edge_agent.overload import Reason
 from edge_contract import messages
 from edge_contract.errors import InputFault
 
-Work = Callable[[Model, oip.Form, Request, int], Response]
+Work = Callable[[Model, oip_rows.Form, Request, int], Response]
 
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
@@ -47,7 +47,7 @@ def timeout_s(request: Request) -> float:
     return min((each for each in found if each), default=0.0)
 
 
-def predict(model: Model, _form: oip.Form, request: Request, values_max: int) -> Response:
+def predict(model: Model, _form: oip_rows.Form, request: Request, values_max: int) -> Response:
     """Rows by feature name, as plain JSON."""
     try:
         rows = plain.rows_of(messages.decode_request(request.body))
@@ -61,13 +61,13 @@ def predict(model: Model, _form: oip.Form, request: Request, values_max: int) ->
     return Response(200, messages.encode(answer))
 
 
-def infer(model: Model, form: oip.Form, request: Request, values_max: int) -> Response:
+def infer(model: Model, form: oip_rows.Form, request: Request, values_max: int) -> Response:
     """Tensors, by the Open Inference Protocol."""
     length = request.headers.get(oip.HEADER_LENGTH)
     if length is not None and not _NUMBER.fullmatch(length):
         raise InputFault(f"{oip.HEADER_LENGTH} is {length[:40]!r}, expected a number of bytes")
     try:
-        asked, rows = oip.read(request.body, None if length is None else int(length), form)
+        asked, rows = oip_rows.read(request.body, None if length is None else int(length), form)
         if asked.tensors or len(form.features) > values_max:
             overload.check_size(asked.tensors or rows, values_max)
     except InputFault:
