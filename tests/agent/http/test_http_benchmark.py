@@ -35,6 +35,7 @@ def server(one: list[float], many: list[float]) -> dict[str, Any]:
 FOUND = {
     "edge-pack": server([50, 100, 40], [40, 80, 40]),
     "nothing": server([10, 50, 10], [10, 10, 10]),
+    "bare": server([40, 50, 20], [20, 20, 20]),
     "MLServer": server([1500, 2000, 1200], [700, 1500, 600]),
 }
 
@@ -49,8 +50,10 @@ def test_each_goal_stands_with_what_was_measured(benchmark: Any) -> None:
     assert benchmark.goals(FOUND) == {
         "MLServer over ours, 1 connections, at least": [30, 20, True],
         "ours over nothing, 1 connections, at most": [4, 4, True],
+        "ours over bare, 1 connections, at most": [2, 1.5, False],
         "MLServer over ours, 16 connections, at least": [17.5, 20, False],
         "ours over nothing, 16 connections, at most": [4, 4, True],
+        "ours over bare, 16 connections, at most": [2, 1.5, False],
     }
 
 
@@ -60,5 +63,7 @@ def test_the_table_has_a_line_for_every_server(benchmark: Any) -> None:
         "| edge-pack | **50** / 400 | 500 / **40** | 1 / 1 | 41 MB | 0.8 s |",
         "| a server that does nothing | **10** / 100 | 100 / **10** "
         "| 0.25 / 0.25 | 41 MB | 0.8 s |",
+        "| the bare session in that server, unchecked | **40** / 200 | 200 / **20** "
+        "| 0.5 / 0.5 | 41 MB | 0.8 s |",
         "| MLServer | **1,500** / 7,000 | 15,000 / **700** | 30 / 18 | 41 MB | 0.8 s |",
     ]
