@@ -348,7 +348,10 @@ def with_limits(gates: Gates, said: Sequence[str]) -> Gates:
                 {**msgspec.to_builtins(gate), "limit": number}, type(gate)
             )
         except (ValueError, msgspec.ValidationError) as error:
-            fault = InputFault(f"gate {text[:80]!r}: {error}")
+            expected = (
+                "1 or more" if isinstance(gate, Ratio) else "a share from 0 to 1, or 0% to 100%"
+            )
+            fault = InputFault(f"gate {text[:80]!r}: expected {expected}, or off")
             raise Wrong(f"gate.{name.strip()}", fault) from error
     return msgspec.structs.replace(gates, **values)
 

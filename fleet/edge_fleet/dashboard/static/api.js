@@ -52,11 +52,12 @@ export function keep(text) {
 }
 
 export class Problem extends Error {
-  /** `status` 0: no answer came. */
-  constructor(status, detail, advice = "") {
+  /** `status` 0: no answer came. `field`: the part of what was sent that is wrong, "" for none. */
+  constructor(status, detail, advice = "", field = "") {
     super(detail);
     this.status = status;
     this.advice = advice;
+    this.field = field;
   }
 }
 
@@ -89,7 +90,7 @@ export async function request(path, { method = "GET", body, signal, headers = {}
   }
   if (answer.status === 401 && used === token) keep(null);
   const text = said.detail || `The server answered ${answer.status}.`;
-  throw new Problem(answer.status, text, said.advice ?? "");
+  throw new Problem(answer.status, text, said.advice ?? "", said.field ?? "");
 }
 
 /** `path` with what of `query` is not empty. */

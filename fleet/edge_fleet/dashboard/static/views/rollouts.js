@@ -1,14 +1,16 @@
 // Rollouts: which are under way, how one stands wave by wave and gate by gate, and the words that
 // stop it, let it go on, or take it back.
 import { newKey, post, useGet, usePages } from "../api.js";
-import { html, useCallback, useEffect, useRef, useState } from "../html.js";
+import { html, useCallback, useState } from "../html.js";
 import { useLive } from "../live.js";
 import {
-  Ago, Badge, Card, Dialog, Empty, Facts, Fault, figure, Loaded, Loading, number, Page, Pager, percent,
+  Ago, Badge, Card, Dialog, Empty, Facts, Fault, figure, Loaded, number, Page, Pager, percent,
   Shares, Table,
 } from "../parts.js";
 import { may } from "../roles.js";
 import { link, refine } from "../router.js";
+import { GATES, POLICIES } from "./rollout_words.js";
+import { Start } from "./start.js";
 
 const PHASES = {
   running: ["info", "running"], paused: ["warn", "paused"], waiting: ["warn", "waits for a person"],
@@ -21,11 +23,6 @@ const WHERE = {
   installed: ["good", "installed"], asked: ["info", "under way"], chosen: ["off", "not asked yet"],
   refused: ["bad", "refused it"], overdue: ["bad", "too late"], silent: ["warn", "silent"],
   odd: ["bad", "another bundle"], back: ["off", "taken back"],
-};
-const GATES = {
-  installed: "Installed", failures: "Refused on devices", silent: "Silent devices", errors: "Errors", drift: "Drift",
-  quality: "Labelled quality", latency: "Latency", memory: "Memory", scores: "Scores", estimate: "Estimated quality",
-  agreement: "Shadow: same answers", shadow_failures: "Shadow: failures", shadow_scores: "Shadow: scores", shadow_latency: "Shadow: latency",
 };
 const STATES = { waiting: ["info", "waiting"], passing: ["good", "passing"], failed: ["bad", "failed"], "cannot judge": ["off", "cannot judge"] };
 
@@ -100,7 +97,6 @@ function One({ id, me, route }) {
   <//>`;
 }
 
-const POLICIES = { halt: "halt: ask no more, call back what is under way", rollback: "take the wave back", "rollback-all": "take all of it back", wait: "wait for a person" };
 
 function span(seconds) {
   if (!seconds) return "no time";
@@ -209,96 +205,4 @@ function Say({ word, of, onClose, done }) {
     <div class="actions"><button type="button" class="quiet" onClick=${onClose}>Cancel</button>
       <button type="submit" class=${tone || "main"} disabled=${sending}>${sending ? "Sending…" : name}</button></div>
   </form><//>`;
-}
-
-// -- a new one --------------------------------------------------------------------------------------
-
-function Start({ me }) {
-  const models = useGet("models");
-  const [order, put] = useState({ version: "", waves: "1,5%,25%,100%", select: "", bake: "2h", policy: "halt", per_site: "", approve: false, unchecked: false });
-  const [error, say] = useState(null);
-  const [sending, send] = useState(false);
-  const [asking, ask] = useState(false);
-  const wish = useRef({ key: newKey(), body: "" });
-  const set = (name) => (event) => put({ ...order, [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value });
-  const body = Object.fromEntries(Object.entries({ ...order, per_site: Number(order.per_site) || "" }).filter(([, value]) => value !== "" && value !== false));
-  const preview = usePreview(body);
-  const known = (models.data ?? []).flatMap((model) => model.versions.map((one) => `${model.model}@${one.version}`));
-  async function begin() {
-    const said = JSON.stringify(body);
-    if (wish.current.body !== said) wish.current = { key: newKey(), body: said };
-    send(true);
-    say(null);
-    try {
-      const made = await post("rollouts", body, wish.current.key);
-      location.hash = link(["rollouts", String(made.id)]).slice(1);
-    } catch (fault) {
-      say(fault);
-      send(false);
-      ask(false);
-    }
-  }
-  const crumbs = html`<a href=${link(["rollouts"])}>Rollouts</a>`;
-  if (me && !may(me, "operator")) return html`<${Page} title="Start a rollout" crumbs=${crumbs}><${Empty} title="An operator's token may start one">This one is a ${me.role}'s.<//><//>`;
-  return html`<${Page} title="Start a rollout" crumbs=${crumbs}>
-    <div class="grid"><${Card} title="What, to whom, in which steps">
-      <form class="order" onSubmit=${(event) => { event.preventDefault(); ask(true); }}>
-        <label class="field"><span>Version, as NAME@VERSION</span><input name="version" list="versions" required autocomplete="off" placeholder="pump@2.0" value=${order.version} onInput=${set("version")} />
-          </label><datalist id="versions">${known.map((one) => html`<option value=${one}></option>`)}</datalist>
-        <label class="field"><span>Devices</span><input name="select" autocomplete="off" placeholder="every one; or: site=lyon and hw=aarch64" value=${order.select} onInput=${set("select")} /></label>
-        <label class="field"><span>Waves: devices in all, or a share of those selected</span><input name="waves" required value=${order.waves} onInput=${set("waves")} /></label>
-        <label class="field"><span>Look at each wave for</span><input name="bake" value=${order.bake} placeholder="90s, 15m, 2h, 1d" onInput=${set("bake")} /></label>
-        <label class="field"><span>When a gate fails</span><select name="policy" value=${order.policy} onChange=${set("policy")}>${Object.entries(POLICIES).map(([name, text]) => html`<option value=${name} selected=${name === order.policy}>${text}</option>`)}</select></label>
-        <label class="field"><span>At most so many devices of a site at once (empty: any)</span><input name="per_site" type="number" min="1" value=${order.per_site} onInput=${set("per_site")} /></label>
-        <label class="check"><input type="checkbox" checked=${order.approve} onChange=${set("approve")} /> A person lets each further wave begin</label>
-        <label class="check"><input type="checkbox" checked=${order.unchecked} onChange=${set("unchecked")} /> Do not look whether it is published</label>
-        ${error && html`<${Fault} error=${error} />`}
-        <div class="actions"><button type="submit" class="main" disabled=${!preview.data || preview.data.live === 0 || sending}>${sending ? "Starting…" : "Start…"}</button></div>
-      </form><//>
-    <${Card} title="What it would do now"><${Previewed} of=${preview} wanted=${order.version !== ""} /><//></div>
-    ${asking && preview.data && html`<${Dialog} title="Start this rollout?" onClose=${() => ask(false)}>
-      <p><b>${order.version}</b> goes to ${number(preview.data.selected)} devices, ${number(preview.data.sizes[0])} of them first.</p>
-      <div class="actions"><button class="quiet" onClick=${() => ask(false)}>Cancel</button><button class="main" disabled=${sending} onClick=${begin}>${sending ? "Starting…" : "Start"}</button></div><//>`}
-  <//>`;
-}
-
-/** What the server says an order would do, asked when nobody typed for a moment. */
-function usePreview(body) {
-  const said = JSON.stringify(body);
-  const [state, put] = useState({ data: null, error: null, asking: false });
-  useEffect(() => {
-    if (!body.version) {
-      put({ data: null, error: null, asking: false });
-      return undefined;
-    }
-    let left = false;
-    put((was) => ({ ...was, asking: true }));
-    const timer = setTimeout(async () => {
-      try {
-        const data = await post("rollouts/preview", body, newKey());
-        if (!left) put({ data, error: null, asking: false });
-      } catch (error) {
-        if (!left) put({ data: null, error, asking: false });
-      }
-    }, 350);
-    return () => {
-      left = true;
-      clearTimeout(timer);
-    };
-  }, [said]);
-  return state;
-}
-
-function Previewed({ of, wanted }) {
-  if (!wanted) return html`<${Empty} title="Name a version">Then this says how many devices are meant.<//>`;
-  if (of.error) return html`<${Fault} error=${of.error} />`;
-  if (!of.data) return html`<${Loading} what="preview" />`;
-  const one = of.data;
-  return html`<div aria-live="polite"><p class="lead">${number(one.selected)} devices match${one.selected === 0 ? ": the selection means nobody" : `; ${number(one.live)} of them may begin now`}</p>
-    ${one.unable > 0 && html`<p>${number(one.unable)} cannot run it: ${one.unable_said}</p>`}
-    ${one.taken > 0 && html`<p>${number(one.taken)} are held by another rollout: ${one.taken_by_name.slice(0, 5).join(", ")}</p>`}
-    <${Table} label="Waves" keyOf=${(wave) => wave.at} rows=${one.sizes.map((size, at) => ({ size, at }))} columns=${[{ name: "Wave", of: (wave) => wave.at + 1 }, { name: "Devices in all", right: true, of: (wave) => number(wave.size) }]} />
-    ${one.canaries.length > 0 && html`<h3>First</h3><p class="labels">${one.canaries.slice(0, 12).map((device) => html`<a href=${link(["devices", device])}>${device}</a> `)}${one.canaries.length > 12 && `and ${number(one.canaries.length - 12)} more`}</p>`}
-    ${one.represented.length > 1 && html`<details><summary>By hardware and site</summary><${Table} label="The first wave by hardware and site" keyOf=${(kind) => `${kind.hw}/${kind.site}`} rows=${one.represented} columns=${[
-      { name: "Hardware", of: (kind) => kind.hw || "–" }, { name: "Site", of: (kind) => kind.site || "–" }, { name: "In the first wave", right: true, of: (kind) => number(kind.canaries) }, { name: "Devices", right: true, of: (kind) => number(kind.devices) }]} /></details>`}</div>`;
 }

@@ -1,0 +1,8 @@
+// What the service calls gates and policies, in words.
+export const GATES = {
+  installed: "Installed", failures: "Refused on devices", silent: "Silent devices", errors: "Errors", drift: "Drift",
+  quality: "Labelled quality", latency: "Latency", memory: "Memory", scores: "Scores", estimate: "Estimated quality",
+  agreement: "Shadow: same answers", shadow_failures: "Shadow: failures", shadow_scores: "Shadow: scores", shadow_latency: "Shadow: latency",
+};
+
+export const POLICIES = { halt: "halt: ask no more, call back what is under way", rollback: "take the wave back", "rollback-all": "take all of it back", wait: "wait for a person" };
