@@ -10,6 +10,7 @@ Imports nothing but the standard library at its top.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import threading
@@ -60,13 +61,42 @@ def load_zoneinfo() -> None:
 
 
 @contextlib.contextmanager
+def put_off(*names: str) -> Iterator[None]:
+    """Whoever imports one of these modules meanwhile has it loaded when it first takes from it.
+
+    For what libraries import at their top and use in a corner of theirs.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            if may_hide(name):
+                stack.enter_context(hidden(name, _later(name)))
+        yield
+
+
+def _later(name: str) -> ModuleType:
+    """What stands for a module until somebody takes something from it."""
+    stand_in = ModuleType(name)
+
+    def take(attribute: str) -> object:
+        if attribute.startswith("__"):  # what the machinery of imports asks of any module
+            raise AttributeError(attribute)
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), attribute)
+
+    stand_in.__dict__["__getattr__"] = take
+    return stand_in
+
+
+@contextlib.contextmanager
 def hidden(name: str, stand_in: ModuleType | None) -> Iterator[None]:
     """Whoever imports the module ``name`` meanwhile gets ``stand_in``; None: it is not there."""
     sys.modules[name] = stand_in  # type: ignore[assignment]  # None: importlib knows it
     try:
         yield
     finally:
-        del sys.modules[name]
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
 
 
 def may_hide(*names: str) -> bool:

@@ -100,3 +100,42 @@ def test_who_names_a_zone_or_a_path_gets_the_whole_of_it(name: str) -> None:
         assert found == ["True", "False", "True"]
     else:
         assert found[1] == "True", "the path that was given stays in the environment"
+
+
+LATE = """
+import sys
+from edge_contract import lean
+with lean.put_off("shutil", "graphlib"):
+    import tempfile
+    import shutil as held
+    print("bz2" in sys.modules)
+    if {within}:
+        print(held.which("sh") is not None, "bz2" in sys.modules)
+print("shutil" in sys.modules)
+import shutil
+print(shutil is not held, held.rmtree is shutil.rmtree, held.Error is shutil.Error)
+"""
+
+
+def test_what_is_put_off_is_loaded_by_whoever_takes_from_it_first() -> None:
+    assert printed(LATE.format(within=False)) == ["False", "False", "True", "True", "True"]
+    assert printed(LATE.format(within=True))[:4] == ["False", "True", "True", "True"]
+
+
+def test_what_is_there_already_is_not_put_off() -> None:
+    code = (
+        "import shutil, sys; from edge_contract import lean\n"
+        "with lean.put_off('shutil'):\n    import shutil as again; print(again is shutil)\n"
+        "print(sys.modules['shutil'] is shutil)"
+    )
+    assert printed(code) == ["True", "True"]
+
+
+def test_nothing_is_put_off_beside_other_threads() -> None:
+    code = (
+        "import threading; from edge_contract import lean; held = threading.Event();"
+        " other = threading.Thread(target=held.wait); other.start()\n"
+        "with lean.put_off('shutil'):\n    import shutil; print('rmtree' in vars(shutil))\n"
+        "held.set()"
+    )
+    assert printed(code) == ["True"]
