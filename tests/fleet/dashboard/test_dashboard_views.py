@@ -292,3 +292,45 @@ def test_pages_fit_and_are_small(
         assert (ink < ground) == (scheme == "light"), path
     assert max(sizes.values()) < PAGE_MAX_BYTES
     assert sum(sizes.values()) < PAGE_MAX_BYTES, "all of them together"
+
+
+def test_the_drift_page_of_a_young_fleet_opens_on_the_hours_there_are(
+    packed: Packed, nobody: Served, browsing: Open
+) -> None:
+    young = Week(nobody.store, worded(packed), np.random.default_rng(5))
+    young.fill(hours=3)
+    one = browsing(nobody.url, nobody.tokens["viewer"])
+    page = one.to("drift", f"Drift of {MODEL} {VERSION}")
+    period = page.get_by_role("group", name="Period")
+    assert period.get_by_role("button", name="6 h").get_attribute("aria-pressed") == "true"
+    assert page.get_by_role("grid").locator("[data-at]").count() == 4 * 6
+    period.get_by_role("button", name="7 days").click()
+    page.wait_for_function("() => document.querySelectorAll('[data-at]').length === 4 * 168")
+    assert period.get_by_role("button", name="7 days").get_attribute("aria-pressed") == "true"
+
+
+def test_names_of_an_axis_stand_evenly(week: Served, browsing: Open) -> None:
+    """Over many beginnings and widths: the module itself, in the browser."""
+    one = browsing(week.url, week.tokens["viewer"])
+    uneven = one.page.evaluate(
+        """async () => {
+          const { named } = await import("./components/band.js");
+          const wrong = [];
+          for (const [many, hours] of [[24, 1], [42, 4], [84, 2], [168, 1], [90, 24], [6, 1]]) {
+            for (const width of [260, 420, 640, 1200]) {
+              for (let at = 0; at < 30; at += 1) {
+                const first = Date.UTC(2026, 2, 30) + at * 3_600_000;
+                const starts = Array.from({ length: many }, (_, n) =>
+                  new Date(first + n * hours * 3_600_000).toISOString());
+                const found = named(starts, width / many);
+                const gaps = new Set(found.slice(1).map(([place], n) => place - found[n][0]));
+                const near = [...gaps].some((gap) => (gap * width) / many < 60);
+                if (gaps.size > 1 || near || !found.length)
+                  wrong.push([many, hours, width, at, found]);
+              }
+            }
+          }
+          return wrong;
+        }"""
+    )
+    assert uneven == []

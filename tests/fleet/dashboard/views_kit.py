@@ -78,8 +78,8 @@ class Week:
         rows.colour = [f"{one}<script>alert(2)</script>" for one in rows.colour]
         return self.packed.counts(rows)
 
-    def fill(self) -> None:
-        """Everything, until now."""
+    def fill(self, hours: int = HOURS) -> None:
+        """Everything of the last ``hours``, until now."""
         now = now_ms()
         self.store.claim(FLEET)
         self.store.put_settings(
@@ -90,7 +90,7 @@ class Week:
             tx.put_blob(self.packed.digest, self.packed.manifest_bytes, now)
             tx.put_blob(entry.sha256, self.packed.stored, now)
         evidence = Evidence(Library(), BUDGET)
-        for first in range(HOURS, -1, -12):
+        for first in range(hours, -1, -12):
             windows = [
                 window_of(telemetry.encode(self.window(device, ago, now)), now - ago * HOUR)
                 for ago in range(first, max(first - 12, -1), -1)

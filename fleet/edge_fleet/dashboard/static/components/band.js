@@ -27,14 +27,12 @@ export function Band({ series, line, label, zero, format = figure }) {
   const many = series[0].points.length;
   const x = (at) => LEFT + ((at + 0.5) * (WIDTH - LEFT - 8)) / many;
   const y = (value) => 8 + ((high - value) * (HEIGHT - FOOT - 8)) / (high - low);
-  const every = Math.max(1, Math.ceil(many / Math.max(2, Math.floor(WIDTH / 90))));
   const starts = series[0].points.map((p) => p.start);
-  const daily = many < 2 || Date.parse(starts[1]) - Date.parse(starts[0]) >= 14_400_000;
   return html`<figure class="band" ref=${at}>
     <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" height=${HEIGHT} role="img" aria-label=${label}>
       ${ticks.map((value) => html`<g><line class="rule" x1=${LEFT} x2=${WIDTH - 8} y1=${y(value)} y2=${y(value)} />
         <text x=${LEFT - 6} y=${y(value) + 4} text-anchor="end">${format(value)}</text></g>`)}
-      ${named(starts.map((start) => (daily ? start.slice(5, 10) : start.slice(11, 16))), every).map(([at, text]) => html`<text x=${x(at)} y=${HEIGHT - 6} text-anchor="middle">${text}</text>`)}
+      ${named(starts, (WIDTH - LEFT - 8) / many).map(([at, text]) => html`<text x=${x(at)} y=${HEIGHT - 6} text-anchor="middle">${text}</text>`)}
       ${line && html`<line class="level" x1=${LEFT} x2=${WIDTH - 8} y1=${y(line.value)} y2=${y(line.value)} />`}
       ${series.map((one) => drawn(one, x, y))}
     </svg>
@@ -50,14 +48,22 @@ export function Band({ series, line, label, zero, format = figure }) {
   </figure>`;
 }
 
-/** Which places of the axis get a name: none twice, and none too near to the one before. */
-function named(names, every) {
-  const found = [];
-  names.forEach((text, at) => {
-    const last = found.at(-1);
-    if (!last || (at - last[0] >= every && text !== last[1])) found.push([at, text]);
-  });
-  return found;
+const HOUR_MS = 3_600_000;
+const APART_HOURS = [1, 2, 3, 6, 12, 24, 48, 168, 336, 720];
+const NAME_PX = 70;
+
+/**
+ * Which places of the axis get a name: each that begins another of the shortest lengths of time
+ * whose names have room, so that they stand evenly. `px`: of a place. [[place, name], …].
+ */
+export function named(starts, px) {
+  const times = starts.map((start) => Date.parse(start));
+  const step = times.length > 1 ? times[1] - times[0] : HOUR_MS;
+  const apart = HOUR_MS * (APART_HOURS.find((hours) => (hours * HOUR_MS * px) / step >= NAME_PX) ?? APART_HOURS.at(-1));
+  const begins = (at) => Math.floor(times[at] / apart) !== Math.floor((at ? times[at - 1] : times[0] - step) / apart);
+  const text = (start) => (apart >= 24 * HOUR_MS ? start.slice(5, 10) : start.slice(11, 16));
+  const found = starts.flatMap((start, at) => (begins(at) ? [[at, text(start)]] : []));
+  return found.length || !starts.length ? found : [[0, text(starts[0])]];
 }
 
 /** Round bounds around the values, and the round values between them. */

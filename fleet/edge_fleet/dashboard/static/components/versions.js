@@ -4,7 +4,7 @@ import { html } from "../html.js";
 import { Select } from "../parts.js";
 import { link } from "../router.js";
 
-export const PERIODS = [["24", "24 h"], ["168", "7 days"], ["720", "30 days"], ["2160", "90 days"]];
+export const PERIODS = [["6", "6 h"], ["24", "24 h"], ["168", "7 days"], ["720", "30 days"], ["2160", "90 days"]];
 
 /** {found, versions: [{bundle, name, model, version, …}], chosen}. `chosen`: undefined while unknown, null for none. */
 export function useVersions(bundle) {

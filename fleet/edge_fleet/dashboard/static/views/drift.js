@@ -9,8 +9,27 @@ import {
 import { link, refine } from "../router.js";
 import { AlarmList } from "./alarms.js";
 
+const WEEK = "168";
+
+/** The shortest period that holds all that came in the last seven days: of a young fleet, hours. */
+function fitting(map) {
+  const first = map.rows.findIndex((many) => many > 0);
+  const hours = first < 0 ? Infinity : ((map.rows.length - first) * map.step_ms) / 3_600_000;
+  return PERIODS.map(([each]) => each).find((each) => Number(each) >= hours) ?? WEEK;
+}
+
+/** {map, hours}: what was asked for, or what fits. */
+function useMap(bundle, said) {
+  const path = bundle ? `bundles/${bundle}/drift` : null;
+  const wide = useGet(path, { hours: said ?? WEEK }, 60_000);
+  const hours = said ?? (wide.data ? fitting(wide.data) : WEEK);
+  const closer = useGet(hours === (said ?? WEEK) ? null : path, { hours }, 60_000);
+  return { map: hours === (said ?? WEEK) ? wide : closer, hours };
+}
+
 export default function Drift({ route }) {
   const { found, versions, chosen } = useVersions(route.parts[1]);
+  const { map, hours } = useMap(chosen?.bundle, route.query.hours);
   if (!chosen) {
     return html`<${Page} title="Drift"><${Loaded} of=${found} what="versions">${() => html`<${Empty}
       title="No version has been counted yet">Devices send a window of counts every few minutes; the first one starts this page.<//>`}<//><//>`;
@@ -18,14 +37,13 @@ export default function Drift({ route }) {
   return html`<${Page} title=${html`Drift of ${chosen.name}`} actions=${html`<${Siblings} here="drift" bundle=${chosen.bundle} />`}>
     <form class="filters" aria-label="What is shown" onSubmit=${(event) => event.preventDefault()}>
       <${VersionChoice} page="drift" versions=${versions} chosen=${chosen} query=${{ hours: route.query.hours }} />
-      <${Choice} label="Period" value=${route.query.hours ?? "168"} options=${PERIODS} onChange=${(hours) => refine(route, { hours, from: "", until: "" })} />
+      <${Choice} label="Period" value=${hours} options=${PERIODS} onChange=${(hours) => refine(route, { hours, from: "", until: "" })} />
     </form>
-    <${OfVersion} key=${chosen.bundle} bundle=${chosen.bundle} version=${chosen} route=${route} />
+    <${OfVersion} key=${chosen.bundle} version=${chosen} map=${map} route=${route} />
   <//>`;
 }
 
-function OfVersion({ bundle, version, route }) {
-  const map = useGet(`bundles/${bundle}/drift`, { hours: route.query.hours ?? "168" }, 60_000);
+function OfVersion({ version, map, route }) {
   const alarms = useGet("alarms", { model: version.model ?? "", limit: 20 }, 30_000);
   return html`<${Loaded} of=${map} what="drift map" rows=${12}>
     ${(data) => html`<${Map} map=${data} route=${route} alarms=${alarms} />`}
