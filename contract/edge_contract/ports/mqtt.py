@@ -383,7 +383,7 @@ class Link:
         if config.broker.user:
             client.username_pw_set(config.broker.user, config.broker.password)
         if config.broker.tls:
-            client.tls_set_context(_tls_context(config))
+            client.tls_set_context(tls_context(config))
         if config.will:
             properties = _properties(PacketTypes.WILLMESSAGE)
             properties.WillDelayInterval = config.will_delay_s
@@ -543,9 +543,11 @@ def _each(on_message: Callable[[Message], None], messages: list[Message]) -> Non
         on_message(message)
 
 
-def _tls_context(config: LinkConfig) -> ssl.SSLContext:
-    """InputFault names the file that cannot be used. A key with a passphrase is refused, not
-    asked for: nobody sits at a device's terminal."""
+def tls_context(config: LinkConfig) -> ssl.SSLContext:
+    """How to speak TLS. Raises InputFault that names the file that cannot be used.
+
+    A key with a passphrase is refused, not asked for: nobody sits at a device's terminal.
+    """
     what = config.ca_file or "the system's authorities"
     try:
         context = ssl.create_default_context(cafile=config.ca_file or None)

@@ -68,6 +68,17 @@ def simulate(
     processes: Annotated[int, typer.Option(min=1, max=64, help="Share them among so many.")] = 1,
     names: Annotated[str, typer.Option(help="What their names begin with.")] = "sim-",
     prefix: Annotated[str, typer.Option(help="What all topics begin with.")] = DEFAULT_PREFIX,
+    ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
+    cert_file: Annotated[str, typer.Option(help="TLS client certificate of all, PEM.")] = "",
+    key_file: Annotated[str, typer.Option(help="Its key, PEM.")] = "",
+    passwords: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Each device has its own account: DIR/FLEET.DEVICE.password, as `edge-pack"
+            " broker-acl` writes them into `secrets`; default: all use the user in --broker.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeat a run; default: drawn.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -84,6 +95,9 @@ def simulate(
       edge-fleet simulate --fleet try --broker mqtt://127.0.0.1 --devices 10000 --processes 2
       --bundle boiler-1.0.edgepack --bundle boiler-1.1.edgepack --failing 0.02
       --drift temperature=+1sigma@10% --seed 7
+
+      edge-fleet simulate --fleet plant --broker mqtts://broker --ca-file accounts/tls/ca.pem
+      --passwords accounts/secrets --names try- --devices 3 --bundle boiler-1.0.edgepack
 
     A bundle that was never published is unknown to the server: `edge-fleet fetch FILE`.
     """
@@ -102,7 +116,8 @@ def simulate(
         devices=devices, window_s=window_s, rows=rows, drifts=tuple(map(drift_of, drift or ())),
         drift_after_s=drift_after_s, seed=secrets.randbits(32) if seed is None else seed,
         connects_per_s=connects_per_s / processes, install_s=install_s, failing=failing,
-        duration_s=duration_s, names=names,
+        duration_s=duration_s, names=names, ca_file=ca_file, cert_file=cert_file,
+        key_file=key_file, passwords=passwords,
     )  # fmt: skip
     Crowd(replace(scene, devices=1), [0], boot=0)  # what is wrong with them is said before any work
     allow_files(-(-devices // processes))

@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from edge_contract.ports.mqtt import NO_MATCHING_SUBSCRIBERS
 from edge_contract.residuals import Residuals
 from edge_contract.topics import Topics
 from edge_fleet.library import known_of, profile_file
+from edge_fleet.simulate import access
 from edge_fleet.simulate.device import Device, Version, latencies, made
 from edge_fleet.simulate.drawing import Drawer, Drift
 
@@ -60,6 +62,8 @@ class Scene:
         connects_per_s: how fast connections begin.
         install_s: mean time to install a version. failing: share of devices on which it fails.
         duration_s: 0: until stopped.
+        ca_file: of TLS; the system's authorities without one. cert_file, key_file: the devices'.
+        passwords: a folder with FLEET.DEVICE.password for each; None: all have the broker's user.
     """
 
     broker: BrokerUrl
@@ -77,6 +81,10 @@ class Scene:
     failing: float = 0.0
     duration_s: float = 0.0
     names: str = "sim-"
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    passwords: Path | None = None
 
 
 @dataclass
@@ -145,6 +153,7 @@ class Crowd:
             failing=scene.failing, seed=scene.seed,
         )  # fmt: skip
         self._latency = latencies(scene.rows, self._rng)
+        self._tls = access.tls_of(scene)
         self._clients = [self._client_of(device) for device in devices]
         luck = np.random.default_rng([scene.seed, 1]).random((scene.devices, len(scene.drifts)))
         self._drifting = luck[list(numbers)] < np.array([one.share for one in scene.drifts])
@@ -187,9 +196,10 @@ class Crowd:
             protocol=paho.MQTTv5,
         )
         one = _Client(device, client)
-        client.username_pw_set(self._scene.broker.user or None, self._scene.broker.password or None)
-        if self._scene.broker.tls:
-            client.tls_set()
+        user, password = access.account(self._scene, device.name)
+        client.username_pw_set(user or None, password or None)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         properties: Any = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
         properties.WillDelayInterval = WILL_DELAY_S
         topic = self._topics.status(device.name)
@@ -227,7 +237,7 @@ class Crowd:
         if connection is None:
             self._again(one)
             return
-        loop.add_reader(connection, client.loop_read)
+        loop.add_reader(connection, lambda: access.read(client))
         client.on_socket_close = lambda _client, _user, sock: _forget(loop, sock)
         client.on_socket_register_write = lambda _client, _user, sock: _write(loop, client, sock)
         client.on_socket_unregister_write = lambda _client, _user, sock: _no_write(loop, sock)

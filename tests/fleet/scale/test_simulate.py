@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edge_contract import broker_url, bundle, messages
 from edge_contract.errors import InputFault, MachineFault
 from edge_fleet import reports
 from edge_fleet.collector import now_ms
-from edge_fleet.simulate import crowd
+from edge_fleet.simulate import access, crowd
 from edge_fleet.simulate.crowd import Crowd, Scene, Seen
 from edge_fleet.simulate.device import Version, made
 from edge_fleet.simulate.drawing import Drawer, drift_of, moved
@@ -186,3 +187,24 @@ def test_the_command_sums_up_its_processes(any_broker: Any, packed: Packed, tmp_
     )
     assert wrong.returncode == 2
     assert "no number" in wrong.stderr
+
+
+def test_each_device_has_its_own_account_where_a_folder_of_passwords_is_named(
+    tmp_path: Path, packed: Packed
+) -> None:
+    one = scene("mqtt://all:same@127.0.0.1", packed)
+    assert access.account(one, "sim-000000") == ("all", "same")
+    one = replace(one, passwords=tmp_path)
+    with pytest.raises(InputFault, match=r"there is no .*test\.sim-000000\.password"):
+        access.account(one, "sim-000000")
+    (tmp_path / "test.sim-000000.password").write_text("its own\n")
+    assert access.account(one, "sim-000000") == ("test.sim-000000", "its own")
+
+
+def test_authorities_that_cannot_be_read_are_named_before_anything_connects(
+    tmp_path: Path, packed: Packed
+) -> None:
+    one = replace(scene("mqtts://127.0.0.1", packed), ca_file=str(tmp_path / "none.pem"))
+    with pytest.raises(InputFault, match=r"none\.pem for TLS"):
+        Crowd(one, range(2), boot=1)
+    assert access.tls_of(replace(one, broker=broker_url.parse("mqtt://127.0.0.1"))) is None
