@@ -16,15 +16,21 @@ from edge_contract.manifest import Calibration
 from edge_pack import BuildConfig, build
 
 
-@pytest.fixture
-def config(wine: Any, tmp_path: Path) -> Any:
+@pytest.fixture(scope="module")
+def source(wine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a fitted model and its rows."""
+    folder = tmp_path_factory.mktemp("wine")
     frame, target = wine
-    joblib.dump(LogisticRegression(max_iter=5000).fit(frame, target), tmp_path / "m.joblib")
-    frame.join(target).to_csv(tmp_path / "rows.csv", index=False)
+    joblib.dump(LogisticRegression(max_iter=5000).fit(frame, target), folder / "m.joblib")
+    frame.join(target).to_csv(folder / "rows.csv", index=False)
+    return folder
 
+
+@pytest.fixture
+def config(source: Path, tmp_path: Path) -> Any:
     def make(**options: Any) -> BuildConfig:
         return BuildConfig(
-            model=tmp_path / "m.joblib", data=tmp_path / "rows.csv", target="kind", name="wine",
+            model=source / "m.joblib", data=source / "rows.csv", target="kind", name="wine",
             version="1.0", out=tmp_path / "wine.edgepack", measure=False, **options,
         )  # fmt: skip
 
