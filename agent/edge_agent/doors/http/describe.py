@@ -6,12 +6,18 @@ Source: OpenAPI Specification 3.1.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from edge_agent.model import Model
-from edge_contract.manifest import Feature, Manifest
+from edge_contract.manifest import Feature, Manifest, Tensor
 
+TYPED_MAX = 16
+"""Elements of tensors that a command on the page holds."""
+_JSON_TYPES = {"string": "string", "bool": "boolean"}
+"""Of a tensor's elements; all others are numbers."""
+_ZEROS: dict[str, Any] = {"string": "", "bool": False}
 _ERROR = {
     "description": "What is wrong with the request",
     "content": {
@@ -61,12 +67,10 @@ def page(models: Mapping[str, Model]) -> bytes:
     parts = [_HEAD]
     for name, model in sorted(models.items()):
         manifest = model.manifest
-        example = json.dumps(_example(manifest), separators=(", ", ": "))
-        command = f"curl -d '{example}' http://HOST/predict/{name}"
         parts.append(
             f"<h2>{html.escape(name)} {html.escape(manifest.version)}</h2>"
-            f"<p>{html.escape(manifest.task)}, {len(manifest.features)} features</p>"
-            f"<pre>{html.escape(command)}</pre>"
+            f"<p>{html.escape(manifest.task)}, {html.escape(_takes(manifest))}</p>"
+            f"<pre>{html.escape(_command(manifest, name))}</pre>"
         )
     if not models:
         parts.append("<p>No model answers yet.</p>")
@@ -88,8 +92,41 @@ _HEAD = (
 )
 
 
-def _example(manifest: Manifest) -> dict[str, Any]:
-    return {feature.name: _sample(feature) for feature in manifest.features}
+def _takes(manifest: Manifest) -> str:
+    if manifest.features:
+        return f"{len(manifest.features)} features"
+    tensors = (f"{each.name} {each.dtype} {_extents(each)}" for each in manifest.inputs)
+    return f"tensors: {'; '.join(tensors)}"
+
+
+def _extents(tensor: Tensor) -> str:
+    return "[" + ", ".join("any" if n is None else str(n) for n in tensor.shape) + "]"
+
+
+def _command(manifest: Manifest, name: str) -> str:
+    """To try the model with; of tensors that are too large to be typed, what describes them."""
+    if manifest.features:
+        example: dict[str, Any] = {each.name: _sample(each) for each in manifest.features}
+    elif sum(_size(each) for each in manifest.inputs) > TYPED_MAX:
+        return f"curl http://HOST/v2/models/{name}"
+    else:
+        example = {"tensors": {each.name: _zeros(each) for each in manifest.inputs}}
+    said = json.dumps(example, separators=(", ", ": "))
+    return f"curl -d '{said}' http://HOST/predict/{name}"
+
+
+def _least(tensor: Tensor) -> list[int]:
+    """Extents of one row: 1 where any will do."""
+    return [1 if extent is None else extent for extent in tensor.shape]
+
+
+def _size(tensor: Tensor) -> int:
+    return math.prod(_least(tensor))
+
+
+def _zeros(tensor: Tensor) -> dict[str, Any]:
+    zero = _ZEROS.get(tensor.dtype, 0.0 if tensor.dtype.startswith("float") else 0)
+    return {"shape": _least(tensor), "data": [zero] * _size(tensor)}
 
 
 def _sample(feature: Feature) -> float | str:
@@ -115,11 +152,39 @@ def _row(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _tensors(manifest: Manifest) -> dict[str, Any]:
+    """A request by whole tensors: ``edge_contract.messages.TensorData`` by name."""
+    properties = {}
+    for tensor in manifest.inputs:
+        extents: list[dict[str, Any]] = [
+            {"type": "integer", "minimum": 0} if extent is None else {"const": extent}
+            for extent in tensor.shape
+        ]
+        shape = {"type": "array", "prefixItems": extents, "items": False, "minItems": len(extents)}
+        data = {"type": "array", "items": {"type": _JSON_TYPES.get(tensor.dtype, "number")}}
+        properties[tensor.name] = {
+            "type": "object",
+            "required": ["shape", "data"],
+            "properties": {"shape": shape, "data": data},
+            "description": tensor.dtype,
+        }
+    tensors = {
+        "type": "object",
+        "required": list(properties),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    return {"type": "object", "required": ["tensors"], "properties": {"tensors": tensors}}
+
+
 def _predict(manifest: Manifest) -> dict[str, Any]:
-    row = _row(manifest)
-    rows = {"type": "array", "minItems": 1, "items": row}
-    many = {"type": "object", "required": ["rows"], "properties": {"rows": rows}}
-    body = {"oneOf": [row, many]}
+    if manifest.features:
+        row = _row(manifest)
+        rows = {"type": "array", "minItems": 1, "items": row}
+        many = {"type": "object", "required": ["rows"], "properties": {"rows": rows}}
+        body: dict[str, Any] = {"oneOf": [row, many]}
+    else:
+        body = _tensors(manifest)
     found = _operation(f"Predictions of {manifest.name} {manifest.version}", {})
     found["requestBody"] = _json_body(body)
     return found
