@@ -5,6 +5,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +212,20 @@ def test_a_store_of_version_4_gets_the_tables_of_version_5_and_keeps_its_data(
         assert tx.audits_before((), 9) == []
     store.close()
     assert schema(any_db) == wanted
+
+
+@pytest.mark.parametrize("any_db", ["postgresql"], indirect=True)
+def test_collectors_that_start_at_once_on_an_empty_database_all_start(any_db: str) -> None:
+    """As Compose and Kubernetes start them; without a lock all but one fail on a table's name."""
+    at_once = threading.Barrier(6)
+
+    def start(_: int) -> int | None:
+        at_once.wait(60)
+        store = open_store(any_db, create=True)
+        with store.connection(reading=True) as connection:
+            version = migrations.stored_version(connection)
+        store.close()
+        return version
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(start, range(6))) == [migrations.VERSION] * 6

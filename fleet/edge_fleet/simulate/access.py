@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -37,8 +38,8 @@ def tls_of(door: Door) -> ssl.SSLContext | None:
     """One for all devices, each of which would read the authorities anew. Raises InputFault."""
     if not door.broker.tls:
         return None
-    files = {"ca_file": door.ca_file, "cert_file": door.cert_file, "key_file": door.key_file}
-    return tls_context(LinkConfig(door.broker, client_id="", **files))
+    config = LinkConfig(door.broker, client_id="", ca_file=door.ca_file)
+    return tls_context(replace(config, cert_file=door.cert_file, key_file=door.key_file))
 
 
 def account(door: Door, device: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from edge_fleet.store.transaction import SqlTransaction
 BUSY_TIMEOUT_MS = 10_000
 _LOCK_SPACE = 0x65646765
 """First key of PostgreSQL's advisory locks of ours: "edge"."""
-_COMPACTION = -1
+_COMPACTION, _SET_UP = -1, -2
 """Second key, where that of a collector is its ordinal."""
 _KEEPALIVES = {
     "tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3,
@@ -84,6 +84,9 @@ class SqlStore:
         """Create or check the tables."""
         with self._connect(reading=not create) as connection:
             if create:
+                if self._engine.dialect.name == "postgresql":  # others may be at it as well
+                    keys = {"space": _LOCK_SPACE, "number": _SET_UP}
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:space, :number)"), keys)
                 migrations.migrate(connection)
                 return
             version = migrations.stored_version(connection)
