@@ -33,6 +33,8 @@ class Fleet:
         self.heard: dict[str, Desired] = {f"d{i:02d}": Desired(revision=0) for i in range(count)}
         self.bad: set[str] = set()
         self.labels: dict[str, str] = {"site": "lyon"}
+        self.ahead_ms = 0  # of the devices' clocks; this server's is right
+        self.mute: set[str] = set()
         store.claim(FLEET)
         self.live([])
 
@@ -52,8 +54,9 @@ class Fleet:
             failure=Failure(version=wanted, digest="2" * 64) if failed else None,
         )  # fmt: skip
         said = Reported(
-            boot=1, at_ms=self.now_ms, agent="1", hardware=HARDWARE, labels=self.labels,
-            revision=desired.revision if revision is None else revision, models={"pump": model},
+            boot=1, at_ms=self.now_ms + self.ahead_ms, agent="1", hardware=HARDWARE,
+            labels=self.labels, models={"pump": model},
+            revision=desired.revision if revision is None else revision,
         )  # fmt: skip
         tx.status(StatusSeen(name, True, 1, "1", self.now_ms, False))
         tx.report(ReportSeen(name, messages.encode(said), self.now_ms, False))
@@ -65,7 +68,7 @@ class Fleet:
             if desired.revision > self.heard[wish.device].revision:
                 self.heard[wish.device] = desired
         with self.store.transaction() as tx:
-            for name in self.heard:
+            for name in [each for each in self.heard if each not in self.mute]:
                 self._tell(tx, name)
 
     def run(self) -> RolloutRun:
