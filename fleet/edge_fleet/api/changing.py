@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -18,6 +19,8 @@ from edge_fleet.api import resources
 from edge_fleet.store.api import Note, NoteKind, Write
 from edge_fleet.store.audit import audit
 from edge_fleet.store.base import Store, Transaction
+
+T = TypeVar("T")
 
 KEY_MAX_CHARS = 255
 KEPT_MS = 24 * 3_600_000
@@ -42,6 +45,13 @@ class Closed(Struct, frozen=True):
 
 class Absent(InputFault):
     """What the request names is not there."""
+
+
+def there(found: T | None, device: str) -> T:
+    """What was found of a device. Raises Absent where that is nothing."""
+    if not found:
+        raise Absent(f"there is no device {device!r}")
+    return found
 
 
 class Conflict(InputFault):

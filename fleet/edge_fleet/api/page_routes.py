@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from edge_fleet import reports
 from edge_fleet.api import asking, device_page, overview, resources
-from edge_fleet.api.changing import Absent
+from edge_fleet.api.changing import there
 from edge_fleet.api.described import describe
 
 router = APIRouter(prefix="/api/v1")
@@ -36,10 +36,7 @@ def read_overview(ours: asking.Ours, _: asking.Viewer) -> Response:
 def read_detail(ours: asking.Ours, _: asking.Viewer, device: asking.DeviceName) -> Response:
     budget = reports.budget_of(ours.store.settings())
     with ours.store.reading() as tx:
-        found = device_page.detail(tx, device, ours.clock_ms(), budget)
-    if found is None:
-        raise Absent(f"there is no device {device!r}")
-    return _json(found)
+        return _json(there(device_page.detail(tx, device, ours.clock_ms(), budget), device))
 
 
 @router.get(
@@ -50,6 +47,5 @@ def read_counts(
     ours: asking.Ours, _: asking.Viewer, device: asking.DeviceName, hours: asking.Hours = 24.0
 ) -> Response:
     with ours.store.reading() as tx:
-        if not tx.devices_named([device]):
-            raise Absent(f"there is no device {device!r}")
+        there(tx.devices_named([device]), device)
         return _json(device_page.counts(tx, device, ours.clock_ms(), hours))

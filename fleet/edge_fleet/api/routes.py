@@ -15,7 +15,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from edge_contract.errors import InputFault
 from edge_fleet import estimating, reports, views
 from edge_fleet.api import asking, changing, feed, metrics, resources
-from edge_fleet.api.changing import Absent, Change
+from edge_fleet.api.changing import Absent, Change, there
 from edge_fleet.api.described import describe
 from edge_fleet.api.service import Service
 from edge_fleet.api.streaming import CONTENT_TYPE, Stream
@@ -88,10 +88,7 @@ def list_devices(
 def read_device(ours: asking.Ours, _: asking.Viewer, device: asking.DeviceName) -> Response:
     budget = reports.budget_of(ours.store.settings())
     with ours.store.reading() as tx:
-        found = resources.device(tx, device, ours.clock_ms(), budget)
-    if found is None:
-        raise Absent(f"there is no device {device!r}")
-    return _json(found)
+        return _json(there(resources.device(tx, device, ours.clock_ms(), budget), device))
 
 
 @router.get(
