@@ -13,6 +13,7 @@ import csv
 import io
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -179,6 +180,11 @@ def _json(value: Mapping[str, str]) -> str:
 
 
 # -- files -------------------------------------------------------------------------------------
+
+
+def print_lines(kind: Kind, form: Literal["csv", "jsonl"], found: Iterable[Line]) -> None:
+    """Put the lines on standard output as they come, UTF-8 whatever the terminal's encoding."""
+    {"csv": _csv, "jsonl": _jsonl}[form](sys.stdout.buffer, kind, found)
 
 
 def write(path: Path, kind: Kind, form: Format, found: Iterable[Line]) -> int:

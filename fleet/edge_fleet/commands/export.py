@@ -106,17 +106,13 @@ def _table(kind: Kind, what: str, example: str) -> None:
 
     def command(
         *,
-        out: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")],
+        out: Annotated[Path, typer.Option(metavar="FILE", help="Where to; - is stdout, CSV.")],
         format: Annotated[str, typer.Option(help="csv, jsonl or parquet; default: FILE's.")] = "",
         k: K = disclosure.K,
         db: Db = DEFAULT_DB,
     ) -> None:
-        form = format or out.suffix.removeprefix(".")
-        if form not in ("csv", "jsonl", "parquet"):
-            raise InputFault(
-                f"{form or 'no suffix'!r} is none of csv, jsonl and parquet",
-                advice="Name the file so, or give --format.",
-            )
+        printed = str(out) == "-"
+        form = _form(format or ("csv" if printed else out.suffix.removeprefix(".")), printed)
         try:
             from edge_fleet import reports, table_export  # noqa: PLC0415 (an extra)
         except ModuleNotFoundError as error:
@@ -130,11 +126,25 @@ def _table(kind: Kind, what: str, example: str) -> None:
             with store.reading() as tx:
                 found = table_export.lines(tx, kind, now_ms(), budget, k)
                 told = bar.track(found, total=None, description=kind)
-                count = table_export.write(out, kind, cast("Format", form), told)
+                if printed:
+                    table_export.print_lines(kind, form, told)
+                    return
+                count = table_export.write(out, kind, form, told)
         terminal.print_line(f"{out}: {count} lines")
 
     command.__doc__ = f"{what}\n\nExample: edge-fleet export {kind} {example}"
     app.command(kind)(command)
+
+
+def _form(form: str, printed: bool) -> Format:
+    if form not in ("csv", "jsonl", "parquet"):
+        raise InputFault(
+            f"{form!r} is none of csv, jsonl and parquet" if form else "--out has no suffix",
+            advice="Name it .csv, .jsonl or .parquet, or give --format; - is stdout.",
+        )
+    if printed and form == "parquet":
+        raise InputFault("Parquet does not go to stdout", advice="Name a file: --out FILE.parquet.")
+    return cast("Format", form)
 
 
 _table("devices", "Write the inventory: a line a device.", "--out devices.csv")

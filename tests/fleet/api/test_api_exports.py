@@ -103,6 +103,20 @@ def test_what_cannot_be_written_leaves_the_former_file(
     assert "'xls' is none of csv, jsonl and parquet" in str(odd.exception)
 
 
+def test_a_dash_is_standard_output_and_no_file(
+    filled: SqlStore, db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = tmp_path / "devices.csv"
+    assert run("export", "devices", "--out", str(whole), db=db).exit_code == 0
+    assert run("export", "devices", "--out", "-", db=db).output == whole.read_text()
+    lines = run("export", "devices", "--out", "-", "--format", "jsonl", db=db).output.splitlines()
+    assert [json.loads(line)["device"] for line in lines] == [f"pi-{n}" for n in range(5)]
+    odd = run("export", "devices", "--out", "-", "--format", "parquet", db=db)
+    assert "Parquet does not go to stdout" in str(odd.exception)
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith("-")] == []
+
+
 def test_a_large_table_is_never_held_whole(store: SqlStore, tmp_path: Path) -> None:
     """Ten thousand events: the lines that exist at once are a batch, whoever reads slowly."""
     now = now_ms()
