@@ -12,9 +12,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from edge_agent.config import Config
 
 CONFIG_VARIABLE = "EDGE_AGENT_CONFIG"
+LOG_VARIABLE = "EDGE_AGENT_LOG_FORMAT"
+LOG_FORMATS = ("text", "json")
+
+CORNERS = ("ipaddress", "securesystemslib._gpg.functions", "shutil")
+"""What libraries import at their top, and an agent hardly ever uses: addresses in brackets,
+signatures by GnuPG, and removing folders, which brings three kinds of archives."""
 
 
 class Line(NamedTuple):
@@ -22,50 +31,45 @@ class Line(NamedTuple):
 
     config: str = ""
     verbose: bool = False
+    log_format: str = "text"
 
 
 def read(words: Sequence[str], environment: Mapping[str, str]) -> Line | None:
     """What ``run`` is asked for; None for every other command, help, and what is wrong."""
     if list(words[:1]) != ["run"]:
         return None
-    config, verbose = environment.get(CONFIG_VARIABLE, ""), False
+    found = {
+        "--config": environment.get(CONFIG_VARIABLE, ""),
+        "--log-format": environment.get(LOG_VARIABLE, "") or LOG_FORMATS[0],
+    }
+    verbose = False
     rest = iter(words[1:])
     for word in rest:
         if word in ("--verbose", "-v"):
             verbose = True
             continue
         name, equals, value = word.partition("=")
-        if name != "--config":
+        if name not in found:
             return None
-        config = value if equals else next(rest, "")
-        if not config or config.startswith("-"):
+        found[name] = value if equals else next(rest, "")
+        if not found[name] or found[name].startswith("-"):
             return None
-    return Line(config, verbose)
+    if found["--log-format"] not in LOG_FORMATS:
+        return None
+    return Line(found["--config"], verbose, found["--log-format"])
 
 
 def run(line: Line) -> None:
     """Answer, update and report until SIGTERM or SIGINT. Raises an EdgeError."""
     import logging  # noqa: PLC0415 - see the module's text
     import signal  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
 
     from edge_contract import lean  # noqa: PLC0415
 
-    lean.load_msgspec()
-    from edge_agent import config as configs  # noqa: PLC0415
-    from edge_agent import journal, local  # noqa: PLC0415
-
-    settings = configs.load(Path(line.config or configs.DEFAULT_PATH), os.environ)
-    logging.basicConfig(
-        handlers=[journal.handler(sys.stderr, os.environ)],
-        level=logging.DEBUG if line.verbose else logging.INFO,
-    )
-    from edge_agent import lean_tuf  # noqa: PLC0415
-
-    lean.load_paho()
-    lean.load_zoneinfo()
-    lean_tuf.load_tuf()
-    from edge_agent.agent import Agent  # noqa: PLC0415 - faulty settings are said at once
+    with lean.put_off(*CORNERS):
+        settings = _load(line)
+    from edge_agent import local  # noqa: PLC0415
+    from edge_agent.agent import Agent  # noqa: PLC0415
     from edge_agent.notify import Notifier  # noqa: PLC0415
 
     # The kernel may give a signal to any thread, which ends no wait of this one: an Event set by
@@ -79,6 +83,34 @@ def run(line: Line) -> None:
         while os.read(woken, 1)[0] == local.LOOK_SIGNAL:
             agent.look()
         logging.getLogger(__name__).info("stopping")
+
+
+def _load(line: Line) -> Config:
+    """The settings, and in memory the libraries that an agent uses. Raises InputFault."""
+    import logging  # noqa: PLC0415 - see the module's text
+    from pathlib import Path  # noqa: PLC0415
+
+    from edge_contract import lean  # noqa: PLC0415
+
+    lean.load_msgspec()
+    from edge_agent import config as configs  # noqa: PLC0415
+    from edge_agent import journal  # noqa: PLC0415
+
+    settings = configs.load(Path(line.config or configs.DEFAULT_PATH), os.environ)
+    logging.basicConfig(
+        handlers=[
+            journal.handler(sys.stderr, os.environ, as_json=line.log_format == LOG_FORMATS[1])
+        ],
+        level=logging.DEBUG if line.verbose else logging.INFO,
+    )
+    from edge_agent import lean_tuf  # noqa: PLC0415 - faulty settings are said at once
+
+    lean.load_paho()
+    lean.load_zoneinfo()
+    lean_tuf.load_tuf()
+    import edge_agent.agent  # noqa: F401, PLC0415
+
+    return settings
 
 
 def main() -> None:

@@ -11,17 +11,25 @@ import pytest
 import typer
 import typer.core
 import typer.main
+from typer.testing import CliRunner
 
 from edge_agent import running
 from edge_agent.cli import app
 from edge_agent.config import DEFAULT_PATH
-from edge_agent.running import CONFIG_VARIABLE, Line
+from edge_agent.running import CONFIG_VARIABLE, LOG_VARIABLE, Line
+from edge_contract.errors import InputFault
 
 WORDS = (
     "run", "status", "--config", "a.toml", "--config=b.toml", "--config=", "-v", "--verbose",
-    "--verbose=1", "-vv", "--help", "--version", "--", "-", "",
+    "--verbose=1", "-vv", "--help", "--version", "--", "-", "", "--log-format", "json",
+    "--log-format=json",
 )  # fmt: skip
-ENVIRONMENTS: tuple[dict[str, str], ...] = ({}, {CONFIG_VARIABLE: "c.toml"}, {CONFIG_VARIABLE: ""})
+FEW = ("--config", "--config=b.toml", "a.toml", "-v", "--log-format", "json", "--help")
+ENVIRONMENTS: tuple[dict[str, str], ...] = (
+    {},
+    {CONFIG_VARIABLE: "c.toml", LOG_VARIABLE: "json"},
+    {CONFIG_VARIABLE: "", LOG_VARIABLE: ""},
+)
 
 
 def as_typer_reads(words: list[str]) -> Line:
@@ -29,20 +37,22 @@ def as_typer_reads(words: list[str]) -> Line:
     whole = typer.main.get_command(app)
     assert isinstance(whole, typer.core.TyperGroup)
     with whole.commands["run"].make_context("run", words[1:]) as read:
-        return Line(str(read.params["config"]), read.params["verbose"])
+        config, *others = (read.params[name] for name in Line._fields)
+        return Line(str(config), *others)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=["unset", "set", "empty"])
 def test_a_line_that_is_read_here_is_read_as_typer_reads_it(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every line of up to three words behind ``run``, of all that mean something to either."""
-    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+    """Every line of up to two words behind ``run`` that mean something to either, some of three."""
+    for name in (CONFIG_VARIABLE, LOG_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     known = 0
     for count in range(4):
-        for rest in itertools.product(WORDS, repeat=count):
+        for rest in itertools.product(WORDS if count < 3 else FEW, repeat=count):
             line = running.read(["run", *rest], environment)
             if line is not None:
                 known += 1
@@ -54,10 +64,17 @@ def test_a_line_that_is_read_here_is_read_as_typer_reads_it(
 @pytest.mark.parametrize(
     "words",
     [[], ["--help"], ["--version"], ["status"], ["run", "--help"], ["run", "--config"],
-     ["run", "--config", "--verbose"], ["run", "a.toml"], ["run", "--conf", "a.toml"]],
+     ["run", "--config", "--verbose"], ["run", "a.toml"], ["run", "--conf", "a.toml"],
+     ["run", "--log-format", "yaml"]],
 )  # fmt: skip
 def test_everything_else_is_for_the_whole_command(words: list[str]) -> None:
     assert running.read(words, {}) is None
+
+
+def test_a_form_of_logs_that_is_none_is_refused() -> None:
+    done = CliRunner().invoke(app, ["run", "--log-format", "yaml", "--config", "none.toml"])
+    assert isinstance(done.exception, InputFault)
+    assert "--log-format 'yaml' is none of text, json" in str(done.exception)
 
 
 def test_the_process_that_stays_holds_no_reader_of_command_lines(tmp_path: Path) -> None:

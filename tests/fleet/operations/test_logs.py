@@ -38,7 +38,7 @@ def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
 
 
 def test_a_record_is_one_line_of_ascii_with_its_fields() -> None:
-    line = logs.JsonForm().format(record("a\n%s ü \x1b[2J\u202e", "b", device="pi-1", rows=3))
+    line = logs.json_form().format(record("a\n%s ü \x1b[2J\u202e", "b", device="pi-1", rows=3))
     assert line.isascii() and "\n" not in line and "\x1b" not in line
     assert json.loads(line) == {
         "ts": "2026-09-21T14:13:20.250Z",
@@ -51,7 +51,7 @@ def test_a_record_is_one_line_of_ascii_with_its_fields() -> None:
 
 
 @pytest.mark.parametrize(("said", "left"), SECRETS.items())
-@pytest.mark.parametrize("form", [logs.JsonForm(), logs.TextForm()])
+@pytest.mark.parametrize("form", [logs.json_form(), logs.TextForm()])
 def test_no_secret_is_said_in_any_form(said: str, left: str, form: logging.Formatter) -> None:
     one = record("%s", said, url=said)
     try:
@@ -79,7 +79,7 @@ class Kept(logging.Handler):
         self.lines: list[dict[str, object]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(json.loads(logs.JsonForm().format(record)))
+        self.lines.append(json.loads(logs.json_form().format(record)))
 
 
 @pytest.fixture
