@@ -7,11 +7,16 @@ spin meanwhile (a survey of scikit-learn took a third of the time so).
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # `free_ports` is beside the tests
+
+from free_ports import free_port
 
 from edge_fleet.broker import (
     BrokerConfig,
@@ -63,6 +68,7 @@ def start_broker(broker_kind: str, tmp_path: Path) -> Iterator[Callable[..., Any
     def start(*, users: Mapping[str, User] | None = None, **limits: int) -> AnyBroker:
         directory = tmp_path / f"broker-{len(started)}"
         broker: AnyBroker
+        limits.setdefault("port", free_port())  # it keeps it while it is stopped
         if broker_kind == "embedded":
             config = BrokerConfig(users=users or {}, state_dir=directory, **limits)
             broker = BrokerThread(config)

@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import kubernetes_validate
 import pytest
 import typer.main
 import yaml
+from free_ports import free_port
 
 from edge_contract.access import mosquitto
 from edge_fleet import cli
@@ -105,10 +105,8 @@ def test_the_brokers_settings_are_what_broker_acl_writes() -> None:
     assert (COMPOSE / "mosquitto.conf").read_text().endswith(written)
 
 
-def test_mosquitto_takes_its_settings_with_accounts_of_broker_acl(
-    tmp_path: Path, free_port: int
-) -> None:
-    binary = find_mosquitto()
+def test_mosquitto_takes_its_settings_with_accounts_of_broker_acl(tmp_path: Path) -> None:
+    binary, port = find_mosquitto(), free_port()
     if binary is None:
         pytest.skip("no mosquitto installed (Debian: apt-get install mosquitto)")
     accounts = tmp_path / "accounts"
@@ -119,14 +117,14 @@ def test_mosquitto_takes_its_settings_with_accounts_of_broker_acl(
     )  # fmt: skip
     text = (COMPOSE / "mosquitto.conf").read_text()
     text = text.replace("/accounts", str(accounts)).replace("/mosquitto/data", str(tmp_path))
-    text = text.replace("listener 8883", f"listener {free_port} 127.0.0.1")
+    text = text.replace("listener 8883", f"listener {port} 127.0.0.1")
     (tmp_path / "mosquitto.conf").write_text(f"{text}\nuser root\n")
     broker = subprocess.Popen([binary, "-c", tmp_path / "mosquitto.conf"], stderr=subprocess.PIPE)
     try:
         password = (accounts / "secrets" / "plant.server.password").read_text().strip()
         done = subprocess.run(
             [sys.executable, "-m", "edge_fleet", "doctor", "--db", f"sqlite:///{tmp_path}/none.db",
-             "--broker", f"mqtts://plant.server@localhost:{free_port}", "--fleet", "plant",
+             "--broker", f"mqtts://plant.server@localhost:{port}", "--fleet", "plant",
              "--ca-file", accounts / "tls" / "ca.pem", "--json"],
             capture_output=True, text=True, check=False,
             env={"EDGE_FLEET_PASSWORD_FILE": str(accounts / "secrets" / "plant.server.password")},
@@ -138,15 +136,6 @@ def test_mosquitto_takes_its_settings_with_accounts_of_broker_acl(
     assert found["may read and write what a fleet server needs"] == "ok", found
     assert password not in done.stdout
     assert not [what for what, state in found.items() if "whoever has no name" in what]
-
-
-@pytest.fixture
-def free_port() -> Iterator[int]:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        found = server.getsockname()[1]
-    yield found
 
 
 # -- Kubernetes ----------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from free_ports import free_port
+
 from edge_agent import config as configs
 from edge_agent import local
 from edge_contract import broker_url
@@ -41,12 +43,6 @@ def command(*arguments: object, module: str = "edge_pack", **options: Any) -> An
         capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
         **options,
     )  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Mosquitto:

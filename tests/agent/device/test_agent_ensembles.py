@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import socket
 
 import pytest
+from free_ports import free_port
 
 from edge_agent import Agent
 from edge_contract import messages
@@ -24,10 +24,7 @@ def ask_http(port: int, path: str, body: object | None = None) -> tuple[int, dic
 
 
 def test_an_ensemble_answers_through_every_door_and_follows_its_models(world, tiny_bundle) -> None:
-    device = world.device
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    device, port = world.device, free_port()
     device.set(http={"listen": f"127.0.0.1:{port}"})
     with device.path.open("a") as settings:
         settings.write(

@@ -9,16 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from edge_contract.errors import InputFault, MachineFault
 
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ask(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import socket
 from typing import Any
+
+from free_ports import free_port
 
 from edge_agent import Agent
 from edge_contract import aside
@@ -15,12 +16,6 @@ from edge_contract.topics import Topics
 
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 TOPICS = Topics("home")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def post(port: int, path: str, body: object) -> tuple[int, dict[str, Any], dict[str, str]]:

@@ -5,6 +5,7 @@ import socket
 import threading
 
 import pytest
+from free_ports import free_port
 
 from edge_agent.steps import RESTING
 from edge_contract.broker_url import parse
@@ -13,12 +14,6 @@ from edge_contract.ports.mqtt import Link, LinkConfig
 ROW = {"temp": 1.0, "hum": 0.2, "rpm": 0.1, "volt": 1.0}
 BODY = json.dumps(ROW).encode()
 JOIN_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def flood_http(port: int, stop: threading.Event) -> None:

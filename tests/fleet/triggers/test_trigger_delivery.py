@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import standardwebhooks
 from fleet_kit import until
+from free_ports import free_port
 from trigger_kit import NOW_MS, SECRET
 
 from edge_contract import broker_url, trigger
@@ -287,9 +288,7 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
         pytest.skip("no Alertmanager (Debian: apt-get install prometheus-alertmanager)")
     config = tmp_path / "alertmanager.yml"
     config.write_text("route: { receiver: nobody }\nreceivers: [{ name: nobody }]\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     server = subprocess.Popen(
         [binary, f"--config.file={config}", f"--storage.path={tmp_path / 'am'}",
          f"--web.listen-address={address}", "--cluster.listen-address="],
