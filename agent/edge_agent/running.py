@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edge_agent.config import Config
 
 CONFIG_VARIABLE = "EDGE_AGENT_CONFIG"
+LOG_VARIABLE = "EDGE_AGENT_LOG_FORMAT"
+LOG_FORMATS = ("text", "json")
 
 CORNERS = ("ipaddress", "securesystemslib._gpg.functions", "shutil")
 """What libraries import at their top, and an agent hardly ever uses: addresses in brackets,
@@ -29,25 +31,32 @@ class Line(NamedTuple):
 
     config: str = ""
     verbose: bool = False
+    log_format: str = "text"
 
 
 def read(words: Sequence[str], environment: Mapping[str, str]) -> Line | None:
     """What ``run`` is asked for; None for every other command, help, and what is wrong."""
     if list(words[:1]) != ["run"]:
         return None
-    config, verbose = environment.get(CONFIG_VARIABLE, ""), False
+    found = {
+        "--config": environment.get(CONFIG_VARIABLE, ""),
+        "--log-format": environment.get(LOG_VARIABLE, "") or LOG_FORMATS[0],
+    }
+    verbose = False
     rest = iter(words[1:])
     for word in rest:
         if word in ("--verbose", "-v"):
             verbose = True
             continue
         name, equals, value = word.partition("=")
-        if name != "--config":
+        if name not in found:
             return None
-        config = value if equals else next(rest, "")
-        if not config or config.startswith("-"):
+        found[name] = value if equals else next(rest, "")
+        if not found[name] or found[name].startswith("-"):
             return None
-    return Line(config, verbose)
+    if found["--log-format"] not in LOG_FORMATS:
+        return None
+    return Line(found["--config"], verbose, found["--log-format"])
 
 
 def run(line: Line) -> None:
@@ -89,7 +98,9 @@ def _load(line: Line) -> Config:
 
     settings = configs.load(Path(line.config or configs.DEFAULT_PATH), os.environ)
     logging.basicConfig(
-        handlers=[journal.handler(sys.stderr, os.environ)],
+        handlers=[
+            journal.handler(sys.stderr, os.environ, as_json=line.log_format == LOG_FORMATS[1])
+        ],
         level=logging.DEBUG if line.verbose else logging.INFO,
     )
     from edge_agent import lean_tuf  # noqa: PLC0415 - faulty settings are said at once
