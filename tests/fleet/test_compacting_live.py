@@ -277,7 +277,7 @@ def test_fetch_learns_a_bundle_and_what_waited_is_counted(
     assert rows_counted(store, packed) == 100
     assert "0 windows wait" in run("fetch", str(file), db=db)
     file.write_bytes(b"junk")
-    with pytest.raises(InputFault, match="bundle"):
+    with pytest.raises(InputFault, match=r"boiler\.edgepack: .*bundle"):
         run("fetch", str(file), db=db)
 
 

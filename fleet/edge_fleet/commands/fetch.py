@@ -9,6 +9,7 @@ import typer
 
 from edge_contract import bundle as bundles
 from edge_contract.bundle import Bundle
+from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded
 from edge_fleet import terminal
 from edge_fleet.library import known_of, profile_file
@@ -34,7 +35,7 @@ def fetch(
 
       edge-fleet fetch old/*.edgepack --db sqlite:///home.db --json
     """
-    known = [bundles.read(read_bounded(file, bundles.BUNDLE_MAX_BYTES)) for file in files]
+    known = [_read(file) for file in files]
     with opened(db) as store:
         learnt = [_learn(store, one) for one in known]
     if as_json:
@@ -45,6 +46,15 @@ def fetch(
             f"{one['model']} {one['version']} ({str(one['bundle'])[:12]}) is known:"
             f" {one['waiting']} windows wait, a running collector counts them within a minute"
         )
+
+
+def _read(file: Path) -> Bundle:
+    """The bundle in ``file``; what is wrong with it is said of the file, one of many perhaps."""
+    data = read_bounded(file, bundles.BUNDLE_MAX_BYTES)
+    try:
+        return bundles.read(data)
+    except InputFault as fault:
+        raise InputFault(f"{file}: {fault.what}", advice=fault.advice) from fault
 
 
 def _learn(store: Store, found: Bundle) -> dict[str, str | int]:
