@@ -75,7 +75,7 @@ def simulate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Each device has its own account: DIR/FLEET.DEVICE.password, as `edge-pack"
+            help="Each device has its own account: DIR/DEVICE.password, as `edge-pack"
             " broker-acl` writes them into `secrets`; default: all use the user in --broker.",
         ),
     ] = None,

@@ -46,15 +46,14 @@ def account(door: Door, device: str) -> tuple[str, str]:
     """User and password of a device. Raises InputFault for a file that is not there."""
     if door.passwords is None:
         return door.broker.user, door.broker.password
-    user = f"{door.fleet}.{device}"
-    path = door.passwords / f"{user}.password"
+    path = door.passwords / f"{device}.password"
     if not path.is_file():
         raise InputFault(
             f"there is no {path}",
             advice=f"Make the account: edge-pack broker-acl DIR --fleet {door.fleet} --device"
             f" {device}; passwords are in DIR/secrets.",
         )
-    return user, read_bounded(path, PASSWORD_MAX_BYTES).decode(errors="replace").strip()
+    return device, read_bounded(path, PASSWORD_MAX_BYTES).decode(errors="replace").strip()
 
 
 def read(client: paho.Client) -> None:

@@ -63,7 +63,7 @@ class Scene:
         install_s: mean time to install a version. failing: share of devices on which it fails.
         duration_s: 0: until stopped.
         ca_file: of TLS; the system's authorities without one. cert_file, key_file: the devices'.
-        passwords: a folder with FLEET.DEVICE.password for each; None: all have the broker's user.
+        passwords: a folder with DEVICE.password for each; None: all have the broker's user.
     """
 
     broker: BrokerUrl
