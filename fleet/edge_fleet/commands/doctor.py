@@ -10,9 +10,10 @@ import typer
 
 from edge_contract import broker_url
 from edge_contract.errors import EdgeError, InputFault, MachineFault
-from edge_contract.ports.mqtt import LinkConfig
+from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import terminal
+from edge_fleet.collector import CollectorConfig
 from edge_fleet.doctor.checks import Finding, examine
 from edge_fleet.opening import lacking, opened, reached
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, with_password
@@ -101,6 +102,50 @@ def alive(
         terminal.print_line(f"collector {ordinal}: last sign of life {age_s:.0f} s ago")
     if age_s is None or age_s > within_s:
         raise typer.Exit(1)
+
+
+def end_session(
+    *,
+    ordinal: Annotated[
+        int, typer.Option(min=0, help="Which collector: the one that will not come back.")
+    ],
+    db: Db = DEFAULT_DB,
+    broker: Annotated[
+        str, typer.Option(envvar="EDGE_BROKER", help="Default: the collector's last.")
+    ] = "",
+    ca_file: Annotated[str, typer.Option(help="TLS authorities, PEM.")] = "",
+    cert_file: Annotated[str, typer.Option(help="TLS client certificate, PEM.")] = "",
+    key_file: Annotated[str, typer.Option(help="Its key, PEM.")] = "",
+    wait_s: Annotated[float, typer.Option(help="How long the broker may take.")] = 10.0,
+) -> None:
+    """End the session that a broker keeps for a collector which was taken away.
+
+    It would keep what came for it for 30 days, and hand it records of a shared subscription.
+    Refused while that collector works. Records that wait in the session are gone.
+
+    Example: edge-fleet end-session --ordinal 2 --db postgresql://edge@db/fleet
+    """
+    if not 0 < wait_s <= 300:
+        raise InputFault(f"--wait-s {wait_s:g} is not above 0 and at most 300")
+    with opened(db) as store:
+        settings = store.settings()
+        fleet, url = settings.get("fleet", ""), broker or settings.get("broker", "")
+        if not fleet or not url:
+            raise InputFault(
+                "no collector ever worked on this store", advice="Name the broker with --broker."
+            )
+        config = CollectorConfig(
+            with_password(broker_url.parse(url)), fleet, ordinal=ordinal, ca_file=ca_file,
+            cert_file=cert_file, key_file=key_file,
+        )  # fmt: skip
+        with store.lock(ordinal):
+            link = Link(config.link(durable=False))
+            try:
+                link.start(wait_s)
+            finally:
+                link.stop()
+            store.put_settings({f"collector-{ordinal}": "0"})
+    terminal.print_line(f"the session of {config.client_id} at {config.broker} is ended")
 
 
 def _print(found: list[Finding]) -> None:

@@ -28,6 +28,7 @@ FSYNC_SLOW_MS = 50.0
 """A collector commits five times a second at most, and waits for each."""
 CLOCK_OFF_MS = 5_000.0
 BEAT_LATE_MS = 60_000
+GONE_MS = DAY_MS
 LAG_LONG_S = 900.0
 POSTGRES_OLDEST = 130_000
 SAFE = {"fsync": "on", "full_page_writes": "on"}
@@ -228,6 +229,17 @@ def _postgres(it: StoreFacts) -> Iterator[Finding]:
                       "Set synchronous_commit = on.")  # fmt: skip
 
 
+def _gone(it: FleetFacts, now_ms: int) -> Iterator[Finding]:
+    for ordinal, beat_ms in sorted(it.beats.items()):
+        if 0 < beat_ms < now_ms - GONE_MS:
+            days = (now_ms - beat_ms) / DAY_MS
+            yield Finding(
+                "fleet", "warning", f"collector {ordinal} left no sign of life for {days:.0f} days",
+                "the broker keeps its session, and messages for it until it is full",
+                f"Start it, or end its session: edge-fleet end-session --ordinal {ordinal}.",
+            )  # fmt: skip
+
+
 def _fleet(it: FleetFacts, now_ms: int) -> Iterator[Finding]:
     area = "fleet"
     newest = max(it.beats.values(), default=0)
@@ -236,6 +248,7 @@ def _fleet(it: FleetFacts, now_ms: int) -> Iterator[Finding]:
                       " as long as that keeps it", "Start `edge-fleet serve`.")  # fmt: skip
     else:
         yield Finding(area, "ok", f"fleet {it.fleet}: {it.devices} devices, collector running")
+        yield from _gone(it, now_ms)
     if it.lag_s is not None and it.lag_s > LAG_LONG_S:
         yield Finding(area, "warning", f"telemetry comes {it.lag_s:.0f} s after it was counted",
                       "drift is seen as much later", "Does the collector keep up, and the links?"

@@ -33,6 +33,7 @@ from edge_fleet.broker import (
     User,
     find_mosquitto,
 )
+from edge_fleet.collector import CollectorConfig
 from edge_fleet.doctor import asking_broker, asking_store
 from edge_fleet.doctor.checks import DAY_MS, Finding, examine
 from edge_fleet.doctor.facts import BrokerFacts, Facts, FleetFacts, MachineFacts, StoreFacts
@@ -421,3 +422,40 @@ def test_the_command_says_all_of_it_as_json_and_by_its_exit_code(
     assert code == 4 and "there is no database" in json.dumps(found)
     done = CliRunner().invoke(cli.app, ["doctor", "--db", db, "--wait-s", "-1"])
     assert isinstance(done.exception, InputFault)
+
+
+def test_a_collector_that_was_taken_away_is_named_and_its_session_ended(tmp_path: Path) -> None:
+    """Told by the broker: whoever comes under that name finds no session any more."""
+    gone = FleetFacts("plant", beats={0: NOW, 2: NOW - 3 * DAY_MS, 3: 0})
+    said = [one for one in examine(Facts(NOW, SOUND, MachineFacts(), fleet=gone), 5)
+            if "sign of life" in one.what]  # fmt: skip
+    assert [one.what for one in said] == ["collector 2 left no sign of life for 3 days"]
+    assert "end-session --ordinal 2" in said[0].advice
+    db = f"sqlite:///{tmp_path}/fleet.db"
+    store = open_store(db, create=True)
+    store.claim("plant")
+    with BrokerThread() as broker:
+        store.put_settings({"broker": broker.url, "collector-2": str(NOW)})
+        durable = CollectorConfig(broker_url.parse(broker.url), "plant", ordinal=2).link(
+            durable=True
+        )
+        found: list[bool] = []
+
+        def come() -> None:
+            link = Link(durable, on_up=found.append)
+            link.start(60)
+            until(lambda: found, "it is up")
+            link.stop()
+
+        come()
+        words = ["end-session", "--ordinal", "2", "--db", db]
+        with store.lock(2):
+            refused = CliRunner().invoke(cli.app, words)
+            assert isinstance(refused.exception, InputFault)
+        come()
+        ended = CliRunner().invoke(cli.app, words)
+        assert (ended.exit_code, "edge-fleet-plant-2" in ended.stdout) == (0, True)
+        come()
+    assert found == [False, True, False]
+    assert store.settings()["collector-2"] == "0"
+    store.close()
