@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Insert,
+    Row,
     String,
     bindparam,
     column,
@@ -23,9 +24,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from edge_fleet.store.base import Window
+from edge_fleet.store.base import Detector, Window
 from edge_fleet.store.rollups import Key
-from edge_fleet.store.tables import devices
+from edge_fleet.store.tables import detectors, devices
 
 _STAGING = text(
     "CREATE TEMPORARY TABLE IF NOT EXISTS edge_new_windows (LIKE windows) ON COMMIT DELETE ROWS"
@@ -57,6 +58,66 @@ def copied(connection: Connection, new: Sequence[tuple[Window, int]]) -> set[Key
                 )
             )  # fmt: skip
     return {(row[0], row[1], row[2]) for row in connection.execute(_TAKE)}
+
+
+_DETECTOR_TYPES = (
+    "varchar", "bytea", "varchar", "varchar", "bytea", "int4", "int8", "int8", "int8", "int8",
+    "int8",
+)  # fmt: skip
+_DETECTOR = tuple(column.name for column in detectors.columns)
+_STAGING_DETECTORS = text(
+    "CREATE TEMPORARY TABLE IF NOT EXISTS edge_new_detectors (LIKE detectors INCLUDING STORAGE)"
+    " ON COMMIT DELETE ROWS"
+)
+_PUT_DETECTORS = text(
+    "INSERT INTO detectors SELECT * FROM edge_new_detectors ORDER BY device, bundle"
+    " ON CONFLICT (device, bundle) DO UPDATE SET state = excluded.state,"
+    " monitors = excluded.monitors, windows = excluded.windows, rows = excluded.rows,"
+    " boot = excluded.boot, seq = excluded.seq, updated_ms = excluded.updated_ms"
+)
+_STORED_HOW = text(
+    "SELECT attstorage FROM pg_attribute"
+    " WHERE attrelid = to_regclass('detectors') AND attname = 'state'"
+)
+_AS_IT_IS = text("ALTER TABLE detectors ALTER COLUMN state SET STORAGE EXTERNAL")
+
+
+def keep_states_plain(connection: Connection) -> None:
+    """Numbers of evidence hardly shrink, and trying to took half of what a window cost."""
+    stored_how = connection.execute(_STORED_HOW).scalar_one()
+    if stored_how not in ("e", b"e"):
+        connection.execute(_AS_IT_IS)
+
+
+_FIND_DETECTORS = text(
+    "SELECT detectors.* FROM"
+    " unnest(CAST(:devices AS varchar[]), CAST(:bundles AS bytea[])) AS new (device, bundle)"
+    " JOIN detectors ON detectors.device = new.device AND detectors.bundle = new.bundle"
+)
+
+
+def put_detectors(connection: Connection, changed: Sequence[Detector]) -> None:
+    """Keep detectors; of two of one device and bundle, the last."""
+    connection.execute(_STAGING_DETECTORS)
+    connection.execute(text("DELETE FROM edge_new_detectors"))  # of this transaction
+    driver: Any = connection.connection.driver_connection
+    last = {(one.device, one.bundle): one for one in changed}
+    with (
+        driver.cursor() as cursor,
+        cursor.copy("COPY edge_new_detectors FROM STDIN (FORMAT BINARY)") as copy,
+    ):
+        copy.set_types(_DETECTOR_TYPES)
+        for one in last.values():
+            row = {**vars(one), "bundle": bytes.fromhex(one.bundle)}
+            copy.write_row([row[name] for name in _DETECTOR])
+    connection.execute(_PUT_DETECTORS)
+
+
+def find_detectors(connection: Connection, keys: Sequence[tuple[str, bytes]]) -> list[Row[Any]]:
+    """Rows of the detectors of these (device, bundle)."""
+    names, bundles = (list(column) for column in zip(*keys, strict=True))
+    values = {"devices": names, "bundles": bundles}
+    return list(connection.execute(_FIND_DETECTORS, values))
 
 
 _MARK = text(

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from edge_contract.errors import InputFault, MachineFault
 from edge_fleet.store import faults, migrations
+from edge_fleet.store.copying import keep_states_plain
 from edge_fleet.store.tables import settings
 from edge_fleet.store.transaction import SqlTransaction
 
@@ -88,6 +89,8 @@ class SqlStore:
                     keys = {"space": _LOCK_SPACE, "number": _SET_UP}
                     connection.execute(text("SELECT pg_advisory_xact_lock(:space, :number)"), keys)
                 migrations.migrate(connection)
+                if connection.dialect.name == "postgresql":
+                    keep_states_plain(connection)
                 return
             version = migrations.stored_version(connection)
             if version is None:

@@ -46,7 +46,14 @@ from edge_fleet.store.base import (
     Unknown,
     Window,
 )
-from edge_fleet.store.copying import SEEN, copied, devices_from_arrays, marked
+from edge_fleet.store.copying import (
+    SEEN,
+    copied,
+    devices_from_arrays,
+    find_detectors,
+    marked,
+    put_detectors,
+)
 from edge_fleet.store.firing_rows import FiringRows
 from edge_fleet.store.group_rows import GroupRows
 from edge_fleet.store.retention_rows import RetentionRows
@@ -444,17 +451,21 @@ class SqlTransaction(
     # -- evidence --------------------------------------------------------------------------
 
     def detectors(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Detector]:
-        found: dict[tuple[str, str], Detector] = {}
+        found: list[Row[Any]] = []
         wanted = [(device, bytes.fromhex(bundle)) for device, bundle in keys]
+        if wanted and self._connection.dialect.name == "postgresql":
+            found = find_detectors(self._connection, wanted)
+            wanted = []
         for some in _parts(wanted):
             key = tuple_(detectors.c.device, detectors.c.bundle)
-            for row in self._connection.execute(select(detectors).where(key.in_(some))):
-                detector = _detector(row)
-                found[detector.device, detector.bundle] = detector
-        return found
+            found += self._connection.execute(select(detectors).where(key.in_(some)))
+        return {(one.device, one.bundle): one for one in map(_detector, found)}
 
     def put_detectors(self, changed: Sequence[Detector]) -> None:
         if not changed:
+            return
+        if self._connection.dialect.name == "postgresql":
+            put_detectors(self._connection, changed)
             return
         rows = [{**vars(one), "bundle": bytes.fromhex(one.bundle)} for one in changed]
         statement = self._insert(detectors)

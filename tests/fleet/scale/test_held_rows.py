@@ -2,12 +2,14 @@
 
 import random
 import threading
+from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from edge_contract import telemetry
 from edge_contract.errors import EdgeError
-from edge_fleet.store.base import EventSeen, Window
+from edge_fleet.store.base import Detector, EventSeen, Window
 from edge_fleet.store.sql import open_store
 from edge_fleet.windows import window_of
 
@@ -79,4 +81,34 @@ def test_what_became_a_sum_is_found_whatever_is_asked(any_db: str, boots: tuple[
         found = {(name, 1, seq) for name in NAMES for seq in (0, 1)} if boots else set()
         assert tx.rolled(asked) == found
         assert tx.add_windows([window("a", 0), window("a", 3)]) == [window("a", 3)]
+    store.close()
+
+
+def test_detectors_of_many_devices_come_back_as_they_were(any_db: str) -> None:
+    """In a transaction that puts some of them twice; also in a store that compresses states."""
+    store = open_store(any_db, create=True)
+    if "postgresql" in any_db:
+        with store.connection(reading=False) as connection:
+            connection.execute(text("ALTER TABLE detectors ALTER state SET STORAGE EXTENDED"))
+        store.close()
+        store = open_store(any_db, create=True)
+        with store.connection(reading=True) as connection:
+            how = "SELECT attstorage FROM pg_attribute WHERE attname = 'state' AND attrelid ="
+            found = connection.execute(text(f"{how} to_regclass('detectors')")).scalar_one()
+            assert found in ("e", b"e")
+    rng = random.Random(7)
+    made = [
+        Detector(name, bundle * 32, "m", "1", rng.randbytes(3_000), 5, at, 2**40, 1, at, 9)
+        for at, name in enumerate(NAMES)
+        for bundle in ("0a", "f0")
+    ]
+    later = [replace(one, state=b"\0later\xff", windows=99) for one in made[::3]]
+    with store.transaction() as tx:
+        tx.put_detectors(made)
+        tx.put_detectors([later[0], made[1], later[0]])
+        tx.put_detectors(later)
+    expected = {(one.device, one.bundle): one for one in [*made, *later]}
+    with store.reading() as tx:
+        assert tx.detectors([*expected, ("pi-1", "ee" * 32)]) == expected
+        assert tx.detectors([]) == {}
     store.close()
