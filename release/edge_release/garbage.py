@@ -35,9 +35,6 @@ from edge_release.publication import ACK_S, IN_FLIGHT_MAX, Progress
 from edge_release.repository import Repository
 from edge_release.shelf import METADATA_MAX_BYTES, State, prefixed, versioned
 
-KEEP = 1
-"""Former versions that stay: the one to go back to."""
-
 
 @dataclass(frozen=True)
 class Garbage:

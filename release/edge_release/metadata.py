@@ -42,7 +42,6 @@ AUDIT = "audit"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
-AnySigned = Signed
 
 _SERIALIZER = JSONSerializer(compact=True)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_contract.errors import BuildFault
-from edge_pack.trees.form import LEAF, LEQ, Floats, Forest, Ints
+from edge_pack.trees.form import LEAF, Floats, Forest, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +97,6 @@ def _renumbered(tree: Tree, order: Ints, root: int) -> dict[str, NDArray[Any]]:
         "values": np.where(leaf[:, None], tree.values[order], 0.0),
         "cover": tree.cover[order].astype(np.float64),
     }
-
-
-def stump(value: Sequence[float], target: int = 0, test: int = LEQ) -> Tree:
-    """A tree of one leaf. ``value``: what it adds, one number or one for each output."""
-    one = np.zeros(1, dtype=np.int64)
-    return Tree(
-        column=one, test=one + test, cut=np.zeros(1), member=one - 1, yes=one - 1, no=one - 1,
-        missing_yes=np.zeros(1, dtype=bool), values=np.array([value], dtype=np.float64),
-        cover=np.zeros(1), target=target,
-    )  # fmt: skip
 
 
 class Sets:

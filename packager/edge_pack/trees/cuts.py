@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,22 +77,10 @@ def as_float64(forest: Forest) -> Forest:
             stays = middle.astype(np.float32) <= near
         cut = np.where(stays, middle, np.nextafter(middle, -np.inf))
         cut = np.where(near == np.inf, np.inf, np.where(near == -np.inf, -np.inf, cut))
-    return _with_cuts(forest, cut, "float64")
-
-
-def as_float32(forest: Forest) -> Forest:
-    """The same with tests ``x <= cut`` of values rounded to float32, and cuts that are float32.
-
-    Only for a forest whose original compares in float32.
-    """
-    return _with_cuts(forest, _float32_below(_closed(forest)).astype(np.float64), "float32")
-
-
-def _with_cuts(forest: Forest, cut: Floats, compares: Literal["float32", "float64"]) -> Forest:
     asks = (forest.test == LEQ) | (forest.test == LT)
     cut = np.where(asks, cut, 0.0) + 0.0  # no -0.0: equal forests give equal bytes
     test = np.where(forest.test == LT, LEQ, forest.test)
-    return replace(forest, cut=cut, test=test, compares=compares)
+    return replace(forest, cut=cut, test=test, compares="float64")
 
 
 def _closed(forest: Forest) -> Floats:
