@@ -111,6 +111,7 @@ def test_labels_that_come_while_the_agent_stops_are_counted_once(world, tiny_bun
         return sum(int(aside.counts_of(r).sum()) for r in labelled(world))
 
     device.start()
+    assert world.client.ask("pi1")  # or SIGTERM finds one that does not listen to it yet
     world.until(lambda: counted() == len(ids), "each label counted")
     assert sum(r.repeated + r.contradicted + r.unknown for r in labelled(world)) == 0
     assert device.stop() == 0
