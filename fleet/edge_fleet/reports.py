@@ -24,13 +24,14 @@ from edge_fleet.drift.discovery import e_adjusted
 from edge_fleet.drift.groups import GroupTable, Pace
 from edge_fleet.evidence import load_state, streams
 from edge_fleet.library import Library
-from edge_fleet.liveness import liveness
-from edge_fleet.store.base import Alarm, AsideKind, Device, Store, Transaction
+from edge_fleet.liveness import Liveness, liveness
+from edge_fleet.store.base import Alarm, AsideKind, Device, Store, Totals, Transaction
 from edge_fleet.views import (
     AlarmReport,
     DeviceReport,
     Drift,
     FaultReport,
+    Figures,
     Level,
     Status,
     UnknownBundle,
@@ -45,6 +46,7 @@ __all__ = [
     "device_report",
     "devices",
     "drift",
+    "figures",
     "instant",
     "reported_of",
     "resolve",
@@ -88,21 +90,10 @@ def status(store: Store, now_ms: int) -> Status:
     states = [liveness(device, now_ms, budget.window_s) for device in devices]
     lags = [d.lag_ms for d, s in zip(devices, states, strict=True) if s == "online" and d.windows]
     collecting = is_collecting(settings, now_ms)
+    dropped = sum(device.dropped for device in devices)
+    counted = figures(settings, totals, states, dropped=dropped, now_ms=now_ms)
     return Status(
-        fleet=settings.get("fleet", ""),
-        collecting=collecting,
-        devices=len(devices),
-        online=states.count("online"),
-        silent=states.count("silent"),
-        offline=states.count("offline"),
-        windows=totals.windows,
-        rows=totals.rows,
-        pending_windows=totals.pending,
-        refused_windows=totals.refused,
-        dropped_records=sum(device.dropped for device in devices),
-        open_alarms=totals.open_alarms,
-        faults=totals.faults,
-        last_heard=instant(totals.newest_ms),
+        **msgspec.structs.asdict(counted),
         lag_s=max(lags) / 1000 if lags else None,
         streams=sum(watched.values()),
         threshold=budget.log_thresholds(watched)["device"] / LN10,
@@ -116,6 +107,29 @@ def status(store: Store, now_ms: int) -> Status:
             for f in faults
         ),
         notes=tuple(_notes(devices, budget, collecting)),
+    )
+
+
+def figures(
+    settings: Mapping[str, str], totals: Totals, states: Sequence[Liveness], *, dropped: int,
+    now_ms: int,
+) -> Figures:  # fmt: skip
+    """What every view of the whole fleet says. ``states``: of each device."""
+    return Figures(
+        fleet=settings.get("fleet", ""),
+        collecting=is_collecting(settings, now_ms),
+        devices=len(states),
+        online=states.count("online"),
+        silent=states.count("silent"),
+        offline=states.count("offline"),
+        windows=totals.windows,
+        rows=totals.rows,
+        pending_windows=totals.pending,
+        refused_windows=totals.refused,
+        dropped_records=dropped,
+        open_alarms=totals.open_alarms,
+        faults=totals.faults,
+        last_heard=instant(totals.newest_ms),
     )
 
 

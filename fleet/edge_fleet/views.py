@@ -35,14 +35,8 @@ class FaultReport(Struct, frozen=True):
     detail: str
 
 
-class Status(Struct, frozen=True):
-    """The fleet at a glance. Times are ISO 8601 in UTC, None where there is none.
-
-    Attributes:
-        streams, threshold: detectors' monitors, and log10 of the alarm threshold for them.
-        lag_s: the longest time from the end of a window to its arrival, over devices online.
-        notes: what a person should know, such as windows shorter than declared.
-    """
+class Figures(Struct, frozen=True, kw_only=True):
+    """The fleet counted. Times are ISO 8601 in UTC, None where there is none."""
 
     fleet: str
     collecting: bool
@@ -58,6 +52,17 @@ class Status(Struct, frozen=True):
     open_alarms: int
     faults: int
     last_heard: str | None
+
+
+class Status(Figures, frozen=True, kw_only=True):
+    """The fleet at a glance. Times are ISO 8601 in UTC, None where there is none.
+
+    Attributes:
+        streams, threshold: detectors' monitors, and log10 of the alarm threshold for them.
+        lag_s: the longest time from the end of a window to its arrival, over devices online.
+        notes: what a person should know, such as windows shorter than declared.
+    """
+
     lag_s: float | None
     streams: int
     threshold: float

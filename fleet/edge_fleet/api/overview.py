@@ -11,13 +11,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from edge_fleet.api.inventory import Line, lines
 from edge_fleet.liveness import Liveness, liveness
-from edge_fleet.reports import budget_of, instant, is_collecting
+from edge_fleet.reports import budget_of, figures, instant
 from edge_fleet.rollouts import state
 from edge_fleet.store.base import Store, Transaction
+from edge_fleet.views import Figures
 
 KEPT_S = 2.0
 SITES_MAX = 400
@@ -80,27 +82,13 @@ class Lag(Struct, frozen=True):
     max_s: float
 
 
-class Overview(Struct, frozen=True):
+class Overview(Figures, frozen=True, kw_only=True):
     """See the module's docstring. ``now``: this server's clock."""
 
-    fleet: str
     now: str | None
-    collecting: bool
-    devices: int
-    online: int
-    silent: int
-    offline: int
-    windows: int
-    rows: int
-    pending_windows: int
-    refused_windows: int
-    dropped_records: int
-    faults: int
-    open_alarms: int
     unacknowledged: int
     alarms: dict[str, int]
     lag: Lag | None
-    last_heard: str | None
     notes: tuple[str, ...]
     sites: tuple[SiteView, ...]
     sites_left_off: int
@@ -115,30 +103,17 @@ def read(tx: Transaction, settings: Mapping[str, str], now_ms: int) -> Overview:
     budget = budget_of(settings)
     seen, totals, alarmed = lines(tx), tx.totals(), tx.open_by_device()
     states = [liveness(one, now_ms, budget.window_s) for one in seen]
-    collecting = is_collecting(settings, now_ms)
     sites = _sites(seen, states, alarmed)
     places = list(_places(seen, states, alarmed))
     dropped = sum(one.dropped for one in seen)
+    counted = figures(settings, totals, states, dropped=dropped, now_ms=now_ms)
     return Overview(
-        fleet=settings.get("fleet", ""),
+        **msgspec.structs.asdict(counted),
         now=instant(now_ms),
-        collecting=collecting,
-        devices=len(seen),
-        online=states.count("online"),
-        silent=states.count("silent"),
-        offline=states.count("offline"),
-        windows=totals.windows,
-        rows=totals.rows,
-        pending_windows=totals.pending,
-        refused_windows=totals.refused,
-        dropped_records=dropped,
-        faults=totals.faults,
-        open_alarms=totals.open_alarms,
         unacknowledged=tx.unacknowledged(),
         alarms=tx.open_by_scope(),
         lag=_lag(seen, states),
-        last_heard=instant(totals.newest_ms),
-        notes=tuple(_notes(collecting, totals.pending, dropped)),
+        notes=tuple(_notes(counted.collecting, totals.pending, dropped)),
         sites=sites[:SITES_MAX],
         sites_left_off=max(len(sites) - SITES_MAX, 0),
         places=tuple(places[:PLACES_MAX]),
