@@ -259,8 +259,11 @@ def test_a_page_that_waits_and_one_that_fails_say_so(served: Served, browsing: O
     seen.expected = ("500",)
     held: list[object] = []
     seen.page.route("**/api/v1/events?*", lambda one: held.append(one))  # noqa: PLW0108 (playwright marks it)
-    seen.page.goto(f"{served.url}/dashboard/#/events")
+    with seen.page.expect_request("**/api/v1/events?*"):
+        seen.page.goto(f"{served.url}/dashboard/#/events")
     seen.page.get_by_role("status", name="Loading events").wait_for()
+    while not held:  # the route is told after the request is
+        seen.page.wait_for_timeout(20)
     problem = json.dumps({"detail": "the disk is full", "advice": "Make room."})
     held[0].fulfill(status=500, body=problem)  # type: ignore[attr-defined]
     alert = seen.page.get_by_role("alert").filter(has_text="the disk is full")

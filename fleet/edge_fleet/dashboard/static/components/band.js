@@ -59,7 +59,9 @@ const NAME_PX = 70;
 export function named(starts, px) {
   const times = starts.map((start) => Date.parse(start));
   const step = times.length > 1 ? times[1] - times[0] : HOUR_MS;
-  const apart = HOUR_MS * (APART_HOURS.find((hours) => (hours * HOUR_MS * px) / step >= NAME_PX) ?? APART_HOURS.at(-1));
+  const least = times.length * step > 48 * HOUR_MS ? 24 : 1; // an hour of a week says nothing
+  const fits = (hours) => hours >= least && (hours * HOUR_MS * px) / step >= NAME_PX;
+  const apart = HOUR_MS * (APART_HOURS.find(fits) ?? APART_HOURS.at(-1));
   const begins = (at) => Math.floor(times[at] / apart) !== Math.floor((at ? times[at - 1] : times[0] - step) / apart);
   const text = (start) => (apart >= 24 * HOUR_MS ? start.slice(5, 10) : start.slice(11, 16));
   const found = starts.flatMap((start, at) => (begins(at) ? [[at, text(start)]] : []));
