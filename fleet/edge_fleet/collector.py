@@ -177,7 +177,11 @@ class Collector:
         self._twins = twins.Twins()
         self._logged: set[tuple[str, str]] = set()
         self._heartbeat_s = self._rescan_s = float("-inf")
-        self._link = Link(config.link(durable=True), on_messages=self._received, on_up=self._up)
+        self._alone = self._leaving = False
+        self._link = Link(
+            config.link(durable=True), on_messages=self._received, on_up=self._up,
+            on_down=self._down,
+        )  # fmt: skip
         self._fetcher = Fetcher(
             config.link("-profiles", durable=False),
             self._topics,
@@ -205,6 +209,7 @@ class Collector:
                 self._loop(stop)
             finally:
                 self._fetcher.stop()
+                self._leaving = True
                 self._link.stop()
 
     def note(self, fault: Fault) -> None:
@@ -213,10 +218,19 @@ class Collector:
 
     # -- network thread --------------------------------------------------------------------
 
+    def _down(self, _reason: str) -> None:
+        """Say it once, however often it is tried in vain."""
+        if self._connection and not self._alone and not self._leaving:
+            self._alone = True
+            log.warning("the broker is gone: devices keep what they count until it is back")
+
     def _up(self, session_present: bool) -> None:
         """Subscribe at every connection; retained state comes once a process or session."""
         first = self._connection == 0
         self._connection += 1
+        if self._alone:
+            self._alone = False
+            log.warning("the broker is back")
         handling = 1 if session_present and not first else 0
         filters = self._config.filters(self._topics)
         tickets = [

@@ -324,6 +324,24 @@ def test_a_second_collector_and_another_fleet_are_refused(
         other.close()
 
 
+def test_a_broker_that_goes_and_comes_back_is_said_once_each_time_and_an_own_stop_never(
+    store: SqlStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        return [each.getMessage() for each in caplog.records if "the broker" in each.getMessage()]
+
+    caplog.set_level(logging.WARNING, "edge_fleet.collector")
+    with BrokerThread(BrokerConfig()) as broker, collecting(broker.url, store):
+        for loss in (1, 2):
+            broker.kill()
+            until(lambda loss=loss: len(said()) == 2 * loss - 1, "the loss is said")
+            broker.start()
+            until(lambda loss=loss: len(said()) == 2 * loss, "the return is said")
+    gone = "the broker is gone: devices keep what they count until it is back"
+    assert said()[:4] == [gone, "the broker is back"] * 2
+    assert [said()[4:], caplog.records[-1].levelname] == [[], "WARNING"]
+
+
 def test_no_broker_is_said_within_seconds(store: SqlStore) -> None:
     config = CollectorConfig(broker_url.parse("mqtt://127.0.0.1:1"), FLEET, connect_s=0.5)
     with pytest.raises(PeerFault, match="no connection to mqtt://127"):
