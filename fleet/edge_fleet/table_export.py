@@ -182,9 +182,9 @@ def _json(value: Mapping[str, str]) -> str:
 # -- files -------------------------------------------------------------------------------------
 
 
-def print_lines(kind: Kind, form: Literal["csv", "jsonl"], found: Iterable[Line]) -> None:
+def print_lines(kind: Kind, form: Format, found: Iterable[Line]) -> None:
     """Put the lines on standard output as they come, UTF-8 whatever the terminal's encoding."""
-    {"csv": _csv, "jsonl": _jsonl}[form](sys.stdout.buffer, kind, found)
+    (_jsonl if form == "jsonl" else _csv)(sys.stdout.buffer, kind, found)
 
 
 def write(path: Path, kind: Kind, form: Format, found: Iterable[Line]) -> int:
