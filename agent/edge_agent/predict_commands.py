@@ -43,6 +43,7 @@ def predict(
     CSV has a header of feature names; other columns are left alone, empty cells are missing
     values. Answers name the line. A row that does not fit is refused and the others are answered;
     then the exit code is 1.
+    With --lines each line gets its answer or its error, and the exit code is 0.
 
     Examples:
 
