@@ -222,6 +222,8 @@ def test_collectors_that_start_at_once_on_an_empty_database_all_start(any_db: st
     def start(_: int) -> int | None:
         at_once.wait(60)
         store = open_store(any_db, create=True)
+        at_once.wait(60)
+        store.claim("test")
         with store.connection(reading=True) as connection:
             version = migrations.stored_version(connection)
         store.close()

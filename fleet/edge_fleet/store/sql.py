@@ -138,9 +138,11 @@ class SqlStore:
     def claim(self, fleet: str) -> None:
         with self._connect(reading=False) as connection:
             owner = _settings_of(connection).get(_CLAIMED)
-            if owner is None:
-                connection.execute(settings.insert().values(name=_CLAIMED, value=fleet))
-            elif owner != fleet:
+            if owner is None:  # or another one claims it at this moment
+                mine = _insert(connection)(settings).values(name=_CLAIMED, value=fleet)
+                connection.execute(mine.on_conflict_do_nothing())
+                owner = _settings_of(connection)[_CLAIMED]
+            if owner != fleet:
                 raise InputFault(
                     f"{self} belongs to fleet {owner!r}, not {fleet!r}",
                     advice="Give each fleet a database of its own with --db.",
