@@ -28,6 +28,7 @@ _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=366 * 86400)]
+Deadline = Annotated[float, Meta(gt=0, le=366 * 86400)]
 Sample = Annotated[int, Meta(ge=0, le=2**53)]
 Policy = Literal["halt", "rollback", "rollback-all", "wait"]
 """Call back what is under way and end; take the wave, or all of it, back; ask a person."""
@@ -45,7 +46,25 @@ class Gate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     limit: Share | None
     least: Sample = 0
-    deadline_s: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0
+    deadline_s: Deadline = 86400.0
+
+
+class Soon(Gate, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A ``Gate`` of what shows within the hour."""
+
+    deadline_s: Deadline = 3600.0
+
+
+class Silent(Gate, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A ``Gate`` of who is not heard of."""
+
+    deadline_s: Deadline = 1800.0
+
+
+class Shadowed(Gate, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A ``Gate`` of shares of a candidate's answers."""
+
+    least: Sample = 200
 
 
 class Ratio(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,7 +72,7 @@ class Ratio(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     limit: Annotated[float, Meta(ge=1, le=1000)] | None
     least: Sample = 0
-    deadline_s: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0
+    deadline_s: Deadline = 86400.0
 
 
 class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,9 +106,9 @@ class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             limit, over the whole rollout, however often one looks; of each such gate.
     """
 
-    installed: Gate = Gate(limit=0.9, deadline_s=3600)
+    installed: Soon = Soon(limit=0.9)
     failures: Gate = Gate(limit=0.02)
-    silent: Gate = Gate(limit=0.05, deadline_s=1800)
+    silent: Silent = Silent(limit=0.05)
     errors: Gate = Gate(limit=0.01)
     drift: Gate = Gate(limit=0.1)
     quality: Gate = Gate(limit=0.02)
@@ -97,8 +116,8 @@ class Gates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     memory: Gate = Gate(limit=0.1)
     scores: Gate = Gate(limit=0.2)
     estimate: Gate = Gate(limit=0.05)
-    agreement: Gate = Gate(limit=0.05, least=200)
-    shadow_failures: Gate = Gate(limit=0.02, least=200)
+    agreement: Shadowed = Shadowed(limit=0.05)
+    shadow_failures: Shadowed = Shadowed(limit=0.02)
     shadow_scores: Gate = Gate(limit=0.1)
     shadow_latency: Ratio = Ratio(limit=3.0)
     alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01

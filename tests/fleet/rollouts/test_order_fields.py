@@ -52,3 +52,17 @@ def test_limits_over_those_of_gates_leave_the_rest_as_it_was() -> None:
     assert orders.limits(gates) == {
         **orders.limits(Gates()), "installed": 0.8, "drift": None, "latency": 2.0,
     }  # fmt: skip
+
+
+def test_a_gate_with_another_limit_keeps_its_own_deadline_and_sample() -> None:
+    text = "gates:\n" + "".join(
+        f"  {name}: {{limit: 0.5}}\n"
+        for name in orders.limits(orders.Gates())
+        if "latency" not in name
+    )
+    found = files.read("order.yaml", text.encode())["gates"]
+    for name in orders.limits(orders.Gates()):
+        made, usual = getattr(found, name), getattr(orders.Gates(), name)
+        assert (made.deadline_s, made.least) == (usual.deadline_s, usual.least), name
+    assert (found.installed.deadline_s, found.silent.deadline_s) == (3600.0, 1800.0)
+    assert found.agreement.least == 200

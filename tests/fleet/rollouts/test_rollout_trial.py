@@ -18,7 +18,7 @@ from edge_contract.telemetry import LATENCY_BUCKETS
 from edge_contract.typed import convert
 from edge_fleet.rollouts import facts, plan, runner, standing, steering, trying
 from edge_fleet.rollouts import order as orders
-from edge_fleet.rollouts.order import Gate, Gates, Order, Trying, Wave
+from edge_fleet.rollouts.order import Gates, Order, Shadowed, Trying, Wave
 from edge_fleet.rollouts.state import Reports, Rollout, Want
 from edge_fleet.rollouts.tallies import Arms, ShadowTally, Tally
 from edge_fleet.store.rollouts import Wish
@@ -124,7 +124,7 @@ def test_one_that_is_neither_shown_to_agree_nor_not_waits_and_fails_at_its_deadl
     world: Shown, seed: int
 ) -> None:
     world.differ = 0.05  # the limit itself
-    gates = Gates(alpha=1e-6, agreement=Gate(limit=0.05, deadline_s=1800))
+    gates = Gates(alpha=1e-6, agreement=Shadowed(limit=0.05, least=0, deadline_s=1800))
     rollout = world.run(began(world, order(gates=gates)), 30)
     assert (rollout.phase, rollout.members) == ("running", {}), seed
     rollout = world.run(rollout, 3)
