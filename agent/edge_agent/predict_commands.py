@@ -87,7 +87,9 @@ def watch(
     ] = "",
     layout: Annotated[str, typer.Option(help="Of pictures: nchw or nhwc.")] = "",
     fit: Annotated[str, typer.Option(help="stretch, crop or pad.")] = "stretch",
-    scale: Annotated[float, typer.Option(help="What a pixel is multiplied by.")] = 1 / 255,
+    scale: Annotated[
+        float, typer.Option(help="What a pixel is multiplied by.", show_default="1/255")
+    ] = 1 / 255,
     rate: Annotated[int, typer.Option(help="Samples a second of sounds; 0: any.")] = 0,
     keep: Annotated[int, typer.Option(help="So many handled files stay.")] = 1000,
     config: Annotated[
@@ -107,6 +109,8 @@ def watch(
     """
     from edge_agent import predicting  # noqa: PLC0415 - `status` needs no runtime
 
+    if not folder.is_dir():
+        raise InputFault(f"there is no folder {folder}", advice="Name one that is there.")
     settings = {
         "folder": str(folder), "layout": layout, "fit": fit, "scale": scale,
         "rate_hz": rate, "keep": keep, "size": size.lower().split("x") if size else [],

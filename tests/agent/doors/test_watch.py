@@ -315,10 +315,14 @@ def test_the_command_answers_what_is_there(
     assert CliRunner().invoke(app, words).exit_code == 1
     wrong = CliRunner().invoke(app, [*words, "--size", "2"])
     assert "a width and a height" in str(wrong.exception)
+    mistyped = CliRunner().invoke(app, ["watch", "inn", *words[2:]])
+    assert "there is no folder inn" in str(mistyped.exception)
+    assert not Path("inn").exists()
 
 
 def test_it_watches_until_it_is_interrupted(tiny_bundle, tmp_path: Path) -> None:
     (tmp_path / "pump.edgepack").write_bytes(tiny_bundle())
+    (tmp_path / "in").mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_agent.cli", "watch", str(tmp_path / "in"),
          str(tmp_path / "pump.edgepack")],
