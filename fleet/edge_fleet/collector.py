@@ -253,7 +253,7 @@ class Collector:
             self._link.unsubscribe(others[at : at + FILTERS_MAX])
 
     def _answered(self, accepted: bool) -> None:
-        if not accepted:
+        if not accepted and self._link.up:  # else it went before it answered
             log.error("the broker refused the subscription to the fleet's topics")
 
     def _received(self, messages: list[Message]) -> None:
