@@ -15,14 +15,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from edge_contract.errors import EdgeError, InputFault, MachineFault
+from edge_contract.errors import MachineFault
 from edge_contract.ports.mqtt import Link, Message
 from edge_contract.topics import Topics
 from edge_fleet import intake, twins
 from edge_fleet.collector import CollectorConfig, now_ms, until_kept
+from edge_fleet.election import whenever_free
 from edge_fleet.evidence import Evidence
 from edge_fleet.fetcher import Fetcher
 from edge_fleet.library import Library
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 LOCK_ORDINAL = 1_000_000_011
 """No collector's: who holds it leads."""
-ELECTION_S = 1.0
-"""Who does not lead asks this often whether it may."""
 BATCH = 500
 ROUND_S = 0.5
 """Windows wait this long at most while nothing else happens."""
@@ -67,27 +66,14 @@ class Leader:
 
     def run(self, stop: threading.Event) -> None:
         """Lead whenever nobody else does, until ``stop`` is set."""
-        while not stop.is_set():
+
+        def lead(_held: Callable[[], None]) -> None:
             try:
-                with ExitStack() as stack:
-                    if _taken(stack, self._store):
-                        Term(self._config, self._store, self._topics, self._clock_ms).run(stop)
+                Term(self._config, self._store, self._topics, self._clock_ms).run(stop)
             except Deposed:
                 log.warning("another process leads now")
-            except EdgeError as error:
-                log.warning("leading: %s; again in %.0f s", error.what, ELECTION_S)
-            except Exception:
-                log.exception("leading failed; again in %.0f s", ELECTION_S)
-            stop.wait(ELECTION_S)
 
-
-def _taken(stack: ExitStack, store: Store) -> bool:
-    """Whether the lock is ours, until ``stack`` is closed."""
-    try:
-        stack.enter_context(store.lock(LOCK_ORDINAL))
-    except InputFault:
-        return False
-    return True
+        whenever_free(self._store, LOCK_ORDINAL, lead, stop, log=log, what="leading")
 
 
 class Term:

@@ -17,11 +17,12 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from edge_contract import messages
-from edge_contract.errors import EdgeError, InputFault
+from edge_contract.errors import EdgeError
 from edge_contract.messages import Desired
 from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_contract.topics import Topics
 from edge_fleet import tracing
+from edge_fleet.election import ELECTION_S, whenever_free
 from edge_fleet.rollouts import facts, plan, state, whom
 from edge_fleet.rollouts.facts import Look
 from edge_fleet.rollouts.order import Order
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 LOCK_ORDINAL = 1_000_000_009
 """No collector's: who holds it plans."""
-ELECTION_S = 1.0
-"""Who does not plan asks this often whether it may."""
 EVERY_S = 15.0
 """Each round reads every device's report, and the records since the rollout began."""
 LOOK_MS = 600_000
@@ -255,15 +254,10 @@ def _lead(
     run: RolloutRun, store: Store, config: LinkConfig, stop: threading.Event, every_s: float
 ) -> None:
     """Become the one that plans, as soon as no other one does."""
-    while not stop.is_set():
-        try:
-            with store.lock(LOCK_ORDINAL) as held:
-                _loop(run, config, stop, every_s, held)
-        except InputFault:
-            stop.wait(min(every_s, ELECTION_S))
-        except EdgeError as error:
-            log.warning("rollouts: %s; again in %.0f s", error.what, every_s)
-            stop.wait(every_s)
+    whenever_free(
+        store, LOCK_ORDINAL, lambda held: _loop(run, config, stop, every_s, held), stop,
+        log=log, what="rollouts", every_s=min(every_s, ELECTION_S), again_s=every_s,
+    )  # fmt: skip
 
 
 def _loop(

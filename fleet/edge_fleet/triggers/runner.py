@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from edge_contract.errors import EdgeError, InputFault
+from edge_contract.errors import EdgeError
+from edge_fleet.election import whenever_free
 from edge_fleet.store.base import Store
 from edge_fleet.store.firings import Firing
 from edge_fleet.triggers import facts
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 
 LOCK_ORDINAL = 1_000_000_007
 """No collector's: who holds it delivers."""
-ELECTION_S = 1.0
-"""Who stands by asks this often; who delivers looks this often whether it still may."""
+HELD_S = 1.0
+"""Who delivers looks this often whether it still may."""
 JOIN_S = 30.0
 
 
@@ -133,22 +134,15 @@ def running(
 
 def _stand(settings: Settings, store: Store, place: Place, say: Callable[[str], None]) -> None:
     """Become the one that delivers, whenever no other one does, until ``place.stop`` is set."""
-    waits = False
-    while not place.stop.is_set():
-        try:
-            with store.lock(LOCK_ORDINAL) as held:
-                waits = False
-                say(f"delivering triggers from {store}")
-                _deliver(settings, store, place, held)
-        except InputFault:
-            if not waits:
-                say(f"another edge-fleet delivers triggers from {store}: standing by")
-            waits = True
-        except EdgeError as error:
-            log.warning("triggers: %s; again in %.0f s", error.what, ELECTION_S)
-        except Exception:
-            log.exception("triggers failed; again in %.0f s", ELECTION_S)
-        place.stop.wait(ELECTION_S)
+
+    def work(held: Callable[[], None]) -> None:
+        say(f"delivering triggers from {store}")
+        _deliver(settings, store, place, held)
+
+    whenever_free(
+        store, LOCK_ORDINAL, work, place.stop, log=log, what="triggers",
+        stands_by=lambda: say(f"another edge-fleet delivers triggers from {store}: standing by"),
+    )  # fmt: skip
 
 
 def _deliver(settings: Settings, store: Store, place: Place, held: Callable[[], None]) -> None:
@@ -166,7 +160,7 @@ def _deliver(settings: Settings, store: Store, place: Place, held: Callable[[], 
     for thread in threads:
         thread.start()
     try:
-        while not place.stop.wait(ELECTION_S):
+        while not place.stop.wait(HELD_S):
             held()
     finally:
         ours.stop.set()
