@@ -71,24 +71,25 @@ class Counter:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self._projectors = [Projector(one) for one in profile.projections]
-        self._cells = [_Cells(one) if one.edges else None for one in profile.monitors]
 
     def __call__(self, rows: Rows) -> NDArray[np.int64]:
         """Counts ``[devices, cells]`` of one hour."""
         devices, many = rows.numbers.shape[:2]
-        numbers = rows.numbers[:, :, :WATCHED].astype(np.float64)
-        flat = numbers.reshape(-1, WATCHED)
-        projected = [projector(flat) for projector in self._projectors]
-        along = np.concatenate(projected, axis=1) if projected else np.zeros((len(flat), 0))
-        directions = iter(along.T.reshape(-1, devices, many))
+        numbers = np.ascontiguousarray(rows.numbers[:, :, :WATCHED].T)
+        flat = rows.numbers[:, :, :WATCHED].astype(np.float64).reshape(-1, WATCHED)
+        directions = (
+            np.ascontiguousarray(column.reshape(devices, many).T)
+            for projector in self._projectors
+            for column in projector(flat).T
+        )
         parts = []
-        for monitor, cells in zip(self.profile.monitors, self._cells, strict=True):
-            if cells is None:
+        for monitor in self.profile.monitors:
+            if monitor.kind == "category":
                 parts.append(_words(monitor, rows.letters[:, :, int(monitor.name[1:])]))
             elif monitor.source == "projection":
-                parts.append(cells(next(directions)))
+                parts.append(_cells(monitor, next(directions)))
             else:
-                parts.append(cells(numbers[:, :, int(monitor.name[1:])]))
+                parts.append(_cells(monitor, numbers[int(monitor.name[1:])]))
         return np.concatenate(parts, axis=1)
 
     def check(self, rows: Rows) -> None:
@@ -110,46 +111,37 @@ class Counter:
                 assert (own == profiles.count_numbers(monitor, values)).all(), monitor.name
 
 
-class _Cells:
-    """Looks cells of a quantile monitor up by a grid: a binary search takes ten times as long."""
+def _cells(monitor: Monitor, values: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Counts ``[devices, cells]`` of finite values ``[rows, devices]`` of a quantile monitor.
 
-    STEPS = 4096
-
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-        edges = np.asarray(monitor.edges)
-        self._low, self._high = float(edges[0]), float(edges[-1])
-        grid = np.linspace(self._low, self._high, self.STEPS + 1)
-        self._first = np.clip(edges.searchsorted(grid, side="right") - 2, 0, monitor.regular - 1)
-        self._upper = edges[1:].copy()
-        self._upper[-1] = np.inf  # the last bin holds its edge
-        within = np.histogram(edges, grid)[0]
-        self._steps = int(within.max()) + 1
-
-    def __call__(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Counts ``[devices, cells]`` of finite values ``[devices, rows]``."""
-        scale = self.STEPS / (self._high - self._low)
-        at = ((np.clip(values, self._low, self._high) - self._low) * scale).astype(np.int32)
-        cells = self._first[at]
-        for _ in range(self._steps):
-            cells += values >= self._upper[cells]
-        regular = self._monitor.regular
-        cells[values < self._low] = regular
-        cells[values > self._high] = regular + 1
-        return _tally(cells, self._monitor.cells)
+    How many values of each device reach each edge, a comparison an edge: a fifth of the time that
+    a binary search a value takes.
+    """
+    edges = np.asarray(monitor.edges).astype(values.dtype)
+    too_low = edges < monitor.edges  # rounded to float32: the next one has the same values above it
+    edges[too_low] = np.nextafter(edges[too_low], np.inf, dtype=values.dtype)
+    width = np.uint8 if len(values) < 256 else np.int64
+    reached = np.empty((len(edges) + 1, values.shape[1]), dtype=np.int64)
+    for at, edge in enumerate(edges):
+        reached[at] = np.add.reduce((values >= edge).view(np.uint8), axis=0, dtype=width)
+    # The last bin holds its edge.
+    reached[-1] = reached[-2] = np.sum(values > np.float64(monitor.edges[-1]), axis=0)
+    regular = monitor.regular
+    counts = np.zeros((values.shape[1], monitor.cells), dtype=np.int64)
+    counts[:, :regular] = (reached[:regular] - reached[1 : regular + 1]).T
+    counts[:, regular] = len(values) - reached[0]
+    counts[:, regular + 1] = reached[-1]
+    return counts
 
 
 def _words(monitor: Monitor, letters: NDArray[np.int8]) -> NDArray[np.int64]:
     where = {name: cell for cell, name in enumerate(monitor.categories)}
     unseen = monitor.regular + 1
     cells = np.array([where.get(word, unseen) for word in (*WORDS, NEW_WORD)])
-    return _tally(cells[letters], monitor.cells)
-
-
-def _tally(cells: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    devices = len(cells)
-    flat = (cells + width * np.arange(devices)[:, None]).ravel()
-    return np.bincount(flat, minlength=devices * width).reshape(devices, width)
+    devices = len(letters)
+    flat = (cells[letters] + monitor.cells * np.arange(devices)[:, None]).ravel()
+    tally = np.bincount(flat, minlength=devices * monitor.cells)
+    return tally.reshape(devices, monitor.cells)
 
 
 @dataclass
