@@ -1,6 +1,7 @@
 """What two collectors on a shared subscription store in PostgreSQL, and what a leader counts.
 
     python benchmarks/scale.py [--quick] [--json FILE] [--minutes 2] [--devices 10000]
+                               [--rate RECORDS_A_SECOND] [--only records|fleet]
 
 Real processes on this machine: mosquitto, PostgreSQL (synced at every commit), collectors, a
 leader, a simulated fleet. Three runs:
@@ -8,8 +9,11 @@ leader, a simulated fleet. Three runs:
 1. records as fast as the collectors keep up: stored a second, CPU time a record of each process
    beside that of a subscriber that throws them away, and how resident memory grows;
 2. the leader alone: windows counted a second;
-3. `edge-fleet simulate`: so many devices connected, and how long after the last of them sent its
-   first record all have been judged.
+3. `edge-fleet simulate`: so many devices connected, how long after the last of them sent its
+   first record all have been judged, and how the memory of collectors and leader grows after that.
+
+Memory over an hour: `--only records --rate 3300 --minutes 60`, and `--only fleet --minutes 60
+--window-s 30`.
 
 A record counts 1,000 rows of 20 numeric and 5 categorical features, as in collect.py.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -52,10 +57,11 @@ GOALS = {
     "collector_to_bare_ratio": 3.0,  # CPU a record: checked, copied, committed, against thrown away
     "judged_late_windows": 1.0,  # from the last device's first record until it is judged
     "rss_growth_mib_per_h": 30.0,
+    "fleet_rss_growth_mib_per_h": 30.0,
 }
 TOLD_QUICKLY = ("collector_to_bare_ratio", "judged_late_windows")
 """What seconds and some hundred devices can say."""
-LESS_IS_BETTER = ("collector_to_bare_ratio", "judged_late_windows", "rss_growth_mib_per_h")
+LESS_IS_BETTER = (*TOLD_QUICKLY, "rss_growth_mib_per_h", "fleet_rss_growth_mib_per_h")
 STORED = sqlalchemy.func.sum(devices_table.c.windows)
 AHEAD = 8_000
 """Records that may be under way: the publisher waits for the store."""
@@ -153,6 +159,11 @@ def rss_mib(pid: int) -> float:
     """Resident memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def resident(services: list[Service]) -> float:
+    """Resident memory of all of them, MiB."""
+    return sum(rss_mib(one.process.pid) for one in services)
 
 
 def children_of(name: str, parent: int) -> list[int]:
@@ -269,25 +280,27 @@ class Sustained:
 
 
 def sustained(
-    place: Place, bench: Bench, store: SqlStore, minutes: float, devices: int
+    place: Place, bench: Bench, store: SqlStore, options: argparse.Namespace
 ) -> Sustained:
-    """Two collectors, fed as fast as they store."""
+    """Two collectors, fed as fast as they store, at most ``--rate`` a second."""
     collectors = [start(place, at, "collector", 300.0) for at in range(2)]
     for one in collectors:
         _until(lambda one=one: one.ready("collecting"), "a collector", 60)  # type: ignore[misc]
-    stream, done = Stream(place.url, bench, devices), threading.Event()
+    stream, done = Stream(place.url, bench, options.devices), threading.Event()
     stored = [0]
 
     def feed() -> None:
+        began = time.monotonic()
         while not done.is_set():
-            if stream.sent - stored[0] < AHEAD:
+            early = stream.sent / options.rate - (time.monotonic() - began)
+            if early <= 0 and stream.sent - stored[0] < AHEAD:
                 stream.send()
             else:
-                time.sleep(0.002)
+                time.sleep(min(max(early, 0.002), 1.0))
 
     feeder = threading.Thread(target=feed)
     feeder.start()
-    warm_s, seconds = min(5.0, minutes * 12), minutes * 60
+    warm_s, seconds = min(5.0, options.minutes * 12), options.minutes * 60
     processes: dict[str, list[int]] = {}
     rss: list[tuple[float, float]] = []
     began, first, before = 0.0, 0, dict[str, float]()
@@ -304,7 +317,7 @@ def sustained(
                 "publisher": [os.getpid()],
             }
             before = {name: _cpu(pids) for name, pids in processes.items()}
-        rss.append((now, sum(rss_mib(one.process.pid) for one in collectors)))
+        rss.append((now, resident(collectors)))
         time.sleep(0.2)
     last = stored_in(store)
     took = time.monotonic() - began
@@ -374,8 +387,10 @@ def _another(place: Place) -> Place:
     return replace(place, db=place.db.replace("/postgres?", "/simulated?"))
 
 
-def simulated(place: Place, bench: Bench, devices: int, window_s: float) -> dict[str, float]:
-    """A whole fleet for two windows: connected at once, and until each device was judged."""
+def simulated(
+    place: Place, bench: Bench, devices: int, window_s: float, minutes: float
+) -> dict[str, float]:
+    """A whole fleet for two windows at least: connected at once, until each device was judged."""
     model, stored = bundle.encode_member(manifests.MODEL_FILE, b"not run here")
     entry = manifests.decode(bench.manifest).file(manifests.PROFILE_FILE)
     file = place.folder / "bench.edgepack"
@@ -389,8 +404,8 @@ def simulated(place: Place, bench: Bench, devices: int, window_s: float) -> dict
         _until(lambda one=one: one.ready("collecting"), "a collector", 60)  # type: ignore[misc]
     command = [sys.executable, "-m", "edge_fleet", "simulate", "--fleet", FLEET,
                "--broker", place.url, "--bundle", str(file), "--devices", str(devices),
-               "--window-s", str(window_s),
-               "--duration-s", str(1.6 * window_s + devices / 500), "--json"]  # fmt: skip
+               "--window-s", str(window_s), "--duration-s",
+               str(max(1.6 * window_s + devices / 500, 60 * minutes)), "--json"]  # fmt: skip
     crowd = subprocess.Popen(command, stdout=subprocess.PIPE, env=ENV)
 
     def judged() -> int:
@@ -404,6 +419,10 @@ def simulated(place: Place, bench: Bench, devices: int, window_s: float) -> dict
         for one in tx.records():  # the newest first: the last word on a device is its first window
             came_ms[one.device] = one.received_ms
     late_s = (now_ms - max(ms for device, ms in came_ms.items() if device[:4] == "sim-")) / 1000
+    rss = [(time.monotonic(), resident(services))]
+    while crowd.poll() is None:
+        time.sleep(0.2)
+        rss.append((time.monotonic(), resident(services)))
     said = json.loads(crowd.communicate()[0])
     for one in services:
         one.stop()
@@ -413,25 +432,39 @@ def simulated(place: Place, bench: Bench, devices: int, window_s: float) -> dict
         "judged_late_s": late_s,
         "judged_late_windows": late_s / window_s,
         "simulated_lost_connections": said["losses"],
+        "fleet_rss_mib": rss[-1][1],
+        "fleet_rss_growth_mib_per_h": growth_mib_per_h(rss),
     }
 
 
-def measure(minutes: float, devices: int, window_s: float, *, bare: int) -> dict[str, float]:
-    """All figures."""
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """All figures, or those of one part."""
     bench = make(64, np.random.default_rng(0))
+    figures: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url, kind = stack.enter_context(running_broker(0, folder / "broker", embedded=False))
         db, server = stack.enter_context(postgres())
         place = Place(url, db, folder, server)
         print(f"records of {len(bench.payloads[0][1])} bytes over a {kind} into PostgreSQL")
-        thrown_us = bare_us(url, bench, bare)
-        store = open_store(db, create=True)
-        _learn(store, bench)
-        run = sustained(place, bench, store, minutes, devices)
-        counted = counted_per_s(place, store, bare)
-        fleet = simulated(_another(place), bench, devices, window_s)
-        store.close()
+        if options.only != "fleet":
+            figures |= records(place, bench, options)
+        if options.only != "records":
+            minutes = options.minutes if options.only else 0.0
+            another = _another(place)
+            figures |= simulated(another, bench, options.devices, options.window_s, minutes)
+    return figures
+
+
+def records(place: Place, bench: Bench, options: argparse.Namespace) -> dict[str, float]:
+    """Thrown away, stored, counted: the first two runs."""
+    few = 5_000 if options.quick else 30_000
+    thrown_us = bare_us(place.url, bench, few)
+    store = open_store(place.db, create=True)
+    _learn(store, bench)
+    run = sustained(place, bench, store, options)
+    counted = counted_per_s(place, store, few)
+    store.close()
     return {
         "stored_per_s": run.stored / run.seconds,
         "bare_us_per_record": thrown_us,
@@ -440,7 +473,6 @@ def measure(minutes: float, devices: int, window_s: float, *, bare: int) -> dict
         "rss_mib": run.rss[-1][1],
         "rss_growth_mib_per_h": growth_mib_per_h(run.rss),
         "counted_per_s": counted,
-        **fleet,
     }
 
 
@@ -453,16 +485,21 @@ def main() -> None:
     """Print the figures; write them where ``--json`` says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="10 s, and 300 devices at 20 s")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of records at full speed")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of records, or of --only fleet")
+    parser.add_argument("--rate", type=float, default=math.inf, help="records a second at most")
+    parser.add_argument("--only", choices=("records", "fleet"), help="a part of it")
     parser.add_argument("--devices", type=int, default=10_000)
     parser.add_argument("--window-s", type=float, default=300.0)
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     if options.quick:
-        figures = measure(1 / 6, 300, 20.0, bare=5_000)
-    else:
-        figures = measure(options.minutes, options.devices, options.window_s, bare=30_000)
-    goals_told = {n: g for n, g in GOALS.items() if n in TOLD_QUICKLY or not options.quick}
+        options.minutes, options.devices, options.window_s = 1 / 6, 300, 20.0
+    figures = measure(options)
+    goals_told = {
+        name: goal
+        for name, goal in GOALS.items()
+        if name in figures and (name in TOLD_QUICKLY or not options.quick)
+    }
     for name, figure in figures.items():
         goal = ""
         if name in goals_told:
