@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from edge_agent import Model
 from edge_agent.doors.media import Images
 from edge_agent.media_rules import Rules
+from edge_contract.errors import EdgeError
 
 Frame = NDArray[np.uint8]
 
@@ -85,7 +86,10 @@ def drawn(count: int, per_second: float) -> Iterator[Frame]:
 
 
 def captured(source: str, count: int) -> Iterator[Frame]:
-    """So many frames that OpenCV takes from ``source``."""
+    """So many frames that OpenCV takes from ``source``; a film at its own pace.
+
+    Exits here, not in the thread that takes the frames, when there is nothing to take.
+    """
     try:
         import cv2  # noqa: PLC0415 - optional
     except ModuleNotFoundError:
@@ -95,11 +99,19 @@ def captured(source: str, count: int) -> Iterator[Frame]:
     capture = cv2.VideoCapture(where, cv2.CAP_GSTREAMER if pipeline else cv2.CAP_ANY)
     if not capture.isOpened():
         sys.exit(f"{source} cannot be opened")
-    for _ in range(count):
-        there, frame = capture.read()
-        if not there:
-            return
-        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    pause_s = 0.0
+    if Path(source).is_file():
+        pause_s = 1 / max(capture.get(cv2.CAP_PROP_FPS), 1.0)
+
+    def frames() -> Iterator[Frame]:
+        for _ in range(count):
+            there, frame = capture.read()
+            if not there:
+                return
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            time.sleep(pause_s)
+
+    return frames()
 
 
 def asked(url: str) -> Callable[[Any], tuple[Any, float]]:
@@ -133,6 +145,12 @@ def answered(model: Model) -> Callable[[Any], tuple[Any, float]]:
     return ask
 
 
+def sides(said: str) -> tuple[int, ...]:
+    """``12x12`` as two numbers; for argparse."""
+    width, height = said.split("x")
+    return int(width), int(height)
+
+
 def main() -> None:
     """Read what the camera shows, and say it when it changes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -140,12 +158,13 @@ def main() -> None:
     parser.add_argument("--source", default="", help="camera, file, URL or GStreamer pipeline")
     parser.add_argument("--frames", type=int, default=10**9)
     parser.add_argument("--fps", type=float, default=25.0, help="of the display that is drawn")
-    parser.add_argument("--size", default="", help="WxH, where the model leaves it open")
+    parser.add_argument(
+        "--size", type=sides, default=(), help="WxH, where the model leaves it open"
+    )
     parser.add_argument("--url", default="", help="of an agent's /predict/<model>")
     chosen = parser.parse_args()
     with Model.open(chosen.bundle) as model:
-        size = tuple(int(side) for side in chosen.size.split("x")) if chosen.size else ()
-        images = Images(model.manifest, Rules(size=size))
+        images = Images(model.manifest, Rules(size=chosen.size))
         ask = asked(chosen.url) if chosen.url else answered(model)
         frames = (
             captured(chosen.source, chosen.frames)
@@ -171,3 +190,7 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit(130)
+    except EdgeError as error:
+        sys.exit(f"{error.what}\n{error.advice}".rstrip())
+    except OSError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")

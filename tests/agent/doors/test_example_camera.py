@@ -7,8 +7,11 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from edge_agent import Model
@@ -27,6 +30,14 @@ def run(*words: object, cwd: Path) -> str:
     return done.stdout
 
 
+def film(path: Path, shown: Iterable[tuple[np.ndarray, int]]) -> None:
+    """What the display shows, 10 pictures a second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for frame, _ in shown:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
 @pytest.mark.slow
 def test_the_camera_reads_the_display(tmp_path: Path) -> None:
     run(sys.executable, CAMERA / "display.py", "out", cwd=tmp_path)
@@ -43,6 +54,15 @@ def test_the_camera_reads_the_display(tmp_path: Path) -> None:
     right = sum(shown[number - 1] == digit for number, digit in read.items())
     assert right > len(read) / 2, (read, shown)
     assert re.search(r"\d+ of 60 frames read", said)
+    film(tmp_path / "shown.avi", itertools.islice(frames(seed=5), 20))
+    said = run(*words, "--source", "shown.avi", "--frames", 20, cwd=tmp_path)
+    assert int(re.search(r"(\d+) of 20 frames read", said)[1]) > 10, "a film goes at its own pace"
+    for wrong in (["--source", "nothing.avi"], ["--size", "twelve"], ["--size", "99x12"]):
+        faulty = subprocess.run(
+            [*map(str, words), *wrong], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert faulty.returncode
+        assert "Traceback" not in faulty.stderr
     seat = Live("digits", Model.open(tmp_path / "digits.edgepack"))
     door = HttpDoor(HttpConfig(host="127.0.0.1", port=0), {"digits": seat}, version="0")
     try:
