@@ -94,7 +94,7 @@ class _Reader:
         self._budget = budget
         self._alarms = [a for a in tx.alarms(open_only=True) if a.parent is None]
         self._firings = tx.firings(name, FIRINGS_READ)
-        self._estimates: tuple[estimating.VersionQuality, ...] = ()
+        self._estimates: dict[str, tuple[estimating.VersionQuality, ...]] = {}
 
     def versions(self) -> list[Version]:
         """Those that the trigger selects, and where alarms are a condition that have any."""
@@ -175,11 +175,12 @@ class _Reader:
     # -- quality ---------------------------------------------------------------------------
 
     def _quality(self, version: Version) -> estimating.VersionQuality | None:
-        if not self._estimates:
-            self._estimates = estimating.read(
+        if version.model not in self._estimates:
+            self._estimates[version.model] = estimating.read(
                 self._tx, self._now_ms, self._budget, period_ms=QUALITY_MS, model=version.model
             )
-        found = next((q for q in self._estimates if q.bundle == version.bundle), None)
+        of_model = self._estimates[version.model]
+        found = next((q for q in of_model if q.bundle == version.bundle), None)
         if found is None:
             return None
         return estimating.of_enough(found, self._rule.k)

@@ -327,7 +327,29 @@ def test_accuracy_lost_by_late_labels_fires(
     assert evidence.why[0].startswith("accuracy lost by labels: 0.2000 (0.1")
 
 
-def labels_of(packed: Packed, *, right: int, wrong: int) -> Any:
+def test_each_models_loss_is_its_own(
+    store: SqlStore, packed: Packed, receiver: Any, rng: np.random.Generator
+) -> None:
+    metric = manifest.Metric(name="accuracy", original=0.8, bundle=0.8, low=0.78, high=0.82)
+    built = msgspec.structs.replace(manifest.decode(packed.manifest_bytes), metrics=(metric,))
+    for seq, (name, wrong) in enumerate((("boiler", 100), ("pump", 400))):
+        data = manifest.encode(msgspec.structs.replace(built, name=name))
+        one = replace(packed, manifest_bytes=data)
+        learn(store, one)
+        count(store, one, rng, seq=2 * seq, model=name)
+        with store.transaction() as tx:
+            tx.add_asides([labels_of(one, right=1000 - wrong, wrong=wrong, seq=2 * seq + 1)])
+    rule = settings(
+        hook(receiver.url, 'when = { alarms = 0, loss = 0.1, loss_by = ["labels"] }')
+    ).triggers["retrain"]
+    found = facts.cases(store, "retrain", rule, FLEET, NOW_MS)
+    assert [(case.version.model, case.verdict.fires) for case in found] == [
+        ("boiler", False), ("pump", True),
+    ]  # fmt: skip
+    assert found[1].verdict.said[0].startswith("accuracy lost by labels: 0.2")
+
+
+def labels_of(packed: Packed, *, right: int, wrong: int, seq: int = 100) -> Any:
     """A device's record of labels, all of one score."""
     from edge_contract import aside
     from edge_contract.profile import SCORE_BINS
@@ -337,11 +359,12 @@ def labels_of(packed: Packed, *, right: int, wrong: int) -> Any:
     counts = np.zeros((2, 2, SCORE_BINS), dtype=np.int64)
     counts[0, 1, -1], counts[1, 1, -1] = wrong, right
     made = aside.Labelled(
-        device="pi-1", boot=1, seq=100, model="boiler", version="1.0",
+        device="pi-1", boot=1, seq=seq,
+        model=manifest.decode(packed.manifest_bytes).name, version="1.0",
         bundle=bytes.fromhex(packed.digest), start_ms=NOW_MS, end_ms=NOW_MS, synchronised=True,
         kind="label", labels=2, bins=SCORE_BINS, unit=1.0, counts=pack_counts(counts.reshape(-1)),
     )  # fmt: skip
-    return AsideSeen("pi-1", 1, 100, AsideKind.LABELLED, packed.digest, NOW_MS, aside.encode(made))
+    return AsideSeen("pi-1", 1, seq, AsideKind.LABELLED, packed.digest, NOW_MS, aside.encode(made))
 
 
 def test_a_dry_run_is_kept_and_sends_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from fleet_kit import FLEET, Packed, draw, record
 
@@ -65,11 +66,13 @@ def learn(store: SqlStore, packed: Packed) -> None:
 
 
 def count(
-    store: SqlStore, packed: Packed, rng: np.random.Generator, *, seq: int = 1, rows: int = 500
-) -> None:
+    store: SqlStore, packed: Packed, rng: np.random.Generator, *, seq: int = 1, rows: int = 500,
+    model: str = "boiler",
+) -> None:  # fmt: skip
     """A quiet window more."""
     at_ms = NOW_MS - 200_000
-    data = telemetry.encode(record(packed, packed.counts(draw(rng, rows)), seq=seq))
+    made = record(packed, packed.counts(draw(rng, rows)), seq=seq)
+    data = telemetry.encode(msgspec.structs.replace(made, model=model))
     with store.transaction() as tx:
         fresh = tx.add_windows([window_of(data, at_ms)])
         Evidence(Library(), Budget()).count(tx, fresh, at_ms)
