@@ -5,9 +5,12 @@ thread a process: the workers fill every processor already, and threads that wai
 spin meanwhile (a survey of scikit-learn took a third of the time so).
 """
 
+import contextlib
 import os
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -90,3 +93,50 @@ def start_broker(broker_kind: str, tmp_path: Path) -> Iterator[Callable[..., Any
 def any_broker(start_broker: Callable[..., AnyBroker]) -> AnyBroker:
     """A running broker without users: embedded, then mosquitto."""
     return start_broker()
+
+
+class StallingBroker:
+    """Takes each client, reads nothing of the first one and ends it at ``drop``."""
+
+    CONNACK = bytes((0x20, 3, 0, 0, 0))
+
+    def __init__(self) -> None:
+        self.drop = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # for those it accepts
+        self.url = f"mqtt://127.0.0.1:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more clients."""
+        self.drop.set()
+        self._server.shutdown(socket.SHUT_RDWR)  # ``accept`` returns
+        self._server.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            with self._greet():
+                self.drop.wait()
+            while True:
+                threading.Thread(target=self._read, args=(self._greet(),), daemon=True).start()
+
+    def _greet(self) -> socket.socket:
+        connection = self._server.accept()[0]
+        connection.recv(4096)
+        connection.sendall(self.CONNACK)
+        return connection
+
+    def _read(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            while connection.recv(65_536):
+                pass
+
+
+@pytest.fixture
+def stalling_broker() -> Iterator[StallingBroker]:
+    """Stalls its first client; well once that is dropped."""
+    broker = StallingBroker()
+    yield broker
+    broker.stop()

@@ -171,6 +171,33 @@ def test_closing_settles_what_is_still_under_way() -> None:
         ticket.wait(1)
 
 
+def test_off_line_a_message_of_qos_0_is_lost_and_one_of_qos_1_is_kept() -> None:
+    link = Link(LinkConfig(broker_url.parse("mqtt://127.0.0.1:1"), client_id="one"))
+    with pytest.raises(PeerFault, match="not currently connected"):
+        link.publish("a", b"x", qos=0).wait(0)
+    assert not link.publish("a", b"x", qos=1).done
+
+
+def test_what_the_connection_took_with_it_is_settled(stalling_broker: Any) -> None:
+    back = threading.Event()
+    link = Link(
+        LinkConfig(broker_url.parse(stalling_broker.url), client_id="one", reconnect_max_s=1),
+        on_up=lambda _: back.set() if stalling_broker.drop.is_set() else None,
+    )
+    link.start(timeout_s=TIMEOUT_S)
+    kept = link.publish("a", b"x", qos=1)
+    tickets = [link.publish("a", bytes(60_000), qos=0) for _ in range(300)]
+    assert not tickets[-1].done, "18 MB are more than the sockets hold"
+    stalling_broker.drop.set()
+    with pytest.raises(PeerFault, match="the connection was lost"):
+        tickets[-1].wait(TIMEOUT_S)
+    assert all(ticket.done for ticket in tickets)
+    assert not kept.done
+    assert back.wait(TIMEOUT_S)
+    link.publish("a", b"x", qos=0).wait(TIMEOUT_S)
+    link.stop()
+
+
 def test_why_there_is_no_connection_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -53,6 +53,7 @@ gone again, every second."""
 QUICK_FREE = 3
 FILTERS_MAX = 8
 """Filters in one SUBSCRIBE (AWS IoT Core's limit)."""
+_LOST = "the connection was lost"
 NO_MATCHING_SUBSCRIBERS = 0x10
 """Reason code of a PUBACK: accepted, nobody subscribes (MQTT 5, 3.4.2.1). A broker may say it."""
 
@@ -110,9 +111,13 @@ class LinkConfig:
 
 
 class Ticket:
-    """A publish or subscribe under way: ``wait`` returns when the broker said yes."""
+    """A publish or subscribe under way: ``wait`` returns when the broker said yes.
 
-    def __init__(self, what: str) -> None:
+    ``again``: paho sends it anew after a connection was lost, as it does with QoS 1 and 2.
+    """
+
+    def __init__(self, what: str, *, again: bool = True) -> None:
+        self.again = again
         self.unheard = False
         """The broker took it, and said that nobody listens (reason 0x10): it keeps nothing."""
         self._what = what
@@ -205,6 +210,7 @@ class Link:
         self._identifiers = True
         self._offered: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._losses = 0
         self._tickets: dict[tuple[str, int], Ticket] = {}
         self._settled: dict[tuple[str, int], tuple[str, bool]] = {}
         self._client = self._make_client()
@@ -310,7 +316,10 @@ class Link:
         correlation: bytes = b"",
         response_topic: str = "",
     ) -> Ticket:
-        """Send one message. While off line paho keeps it in memory until connected."""
+        """Send one message. While off line paho keeps one of QoS 1 in memory until connected.
+
+        One of QoS 0 is lost with the connection (MQTT 5, 4.3.1), and its ticket says so.
+        """
         properties = _properties(PacketTypes.PUBLISH)
         if expiry_s is not None:
             properties.MessageExpiryInterval = expiry_s
@@ -320,12 +329,14 @@ class Link:
             properties.CorrelationData = correlation
         if response_topic:
             properties.ResponseTopic = response_topic
-        ticket = Ticket(f"a message on {topic}")
+        ticket = Ticket(f"a message on {topic}", again=qos > 0)
+        losses = self._losses
         info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
-        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+        kept = ticket.again and info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS and not kept:
             ticket.settle(paho.error_string(info.rc))
         else:
-            self._register("publish", info.mid, ticket)
+            self._register("publish", info.mid, ticket, losses)
         return ticket
 
     def subscribe(
@@ -346,12 +357,13 @@ class Link:
         if identifier is not None and self._identifiers:
             properties.SubscriptionIdentifier = identifier
         options = SubscribeOptions(qos=qos, retainHandling=retain_handling, noLocal=no_local)
-        ticket = Ticket(f"the subscription to {', '.join(filters)}")
+        ticket = Ticket(f"the subscription to {', '.join(filters)}", again=False)
+        losses = self._losses
         code, mid = self._client.subscribe([(f, options) for f in filters], properties=properties)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             ticket.settle(paho.error_string(code))
         else:
-            self._register("subscribe", mid, ticket)
+            self._register("subscribe", mid, ticket, losses)
         return ticket
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
@@ -413,9 +425,12 @@ class Link:
             properties.SessionExpiryInterval = self.config.session_expiry_s
         return properties
 
-    def _register(self, kind: str, mid: int, ticket: Ticket) -> None:
+    def _register(self, kind: str, mid: int, ticket: Ticket, losses: int) -> None:
+        """``losses``: of connections, before it was sent; one since then may have taken it."""
         with self._lock:
             settled = self._settled.pop((kind, mid), None)
+            if settled is None and not ticket.again and losses != self._losses:
+                settled = (_LOST, False)
             if settled is None:
                 self._tickets[kind, mid] = ticket
         if settled is not None:
@@ -468,10 +483,11 @@ class Link:
         was_up = self._up.is_set()
         self._up.clear()
         with self._lock:
-            lost = [key for key in self._tickets if key[0] == "subscribe"]
+            self._losses += 1
+            lost = [key for key, ticket in self._tickets.items() if not ticket.again]
             tickets = [self._tickets.pop(key) for key in lost]
         for ticket in tickets:
-            ticket.settle("the connection was lost")
+            ticket.settle(_LOST)
         if was_up or self._refusal:
             log.info("disconnected from %s: %s", self.config.broker, code)
         elif code.is_failure:

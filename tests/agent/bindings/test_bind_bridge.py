@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import jinja2
 import pytest
 from sparkplug_pb import PayloadMessage, encode
 
+from edge_agent.bindings.station import IN_FLIGHT_MAX, Station
 from edge_contract import broker_url
 from edge_contract.ports.mqtt import Link, LinkConfig
 from edge_fleet.broker import Right, User
@@ -241,6 +243,26 @@ def test_a_local_broker_that_comes_late_or_goes_away_disturbs_nothing(
     desk.until(lambda: not bindings.reports()["far"].connected, "the local broker gone")
     feed(desk)
     desk.until_heard(ANSWERS, 2)
+
+
+def test_a_broker_that_stalled_and_dropped_the_connection_is_published_to_again(
+    stalling_broker: Any,
+) -> None:
+    back, taken = threading.Event(), threading.Event()
+    link = Link(
+        LinkConfig(broker_url.parse(stalling_broker.url), client_id="pi1", reconnect_max_s=1),
+        on_up=lambda _: back.set() if stalling_broker.drop.is_set() else None,
+    )
+    station = Station("local", link, [])
+    link.start(60)
+    said = [station.publish("out", bytes(60_000)) for _ in range(300 + IN_FLIGHT_MAX)]
+    assert said[-1].endswith("takes no more at this moment")
+    stalling_broker.drop.set()
+    assert back.wait(60)
+    assert station.publish("out", b"x", then=lambda accepted: accepted and taken.set()) == ""
+    assert taken.wait(60)
+    assert station.refused == "", "a connection that was lost is no refusal"
+    link.stop()
 
 
 SPARK = """
