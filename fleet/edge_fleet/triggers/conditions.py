@@ -2,8 +2,8 @@
 
 Guards: an alarm is the grounds of one firing of a trigger and not of the next; a loss counts only
 at the near end of an interval, so an estimate without one never fires; whatever holds, nothing
-fires within the cooldown, without new rows, while an earlier firing is under way, or while devices
-change versions.
+fires within the cooldown, without new rows, while an earlier firing is under way, soon after ones
+that were given up, or while devices change versions.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from edge_fleet.triggers.retry import again_s
 from edge_fleet.triggers.settings import When
 
 
@@ -47,12 +48,15 @@ class Past:
     Attributes:
         last_ms: when it fired last; None: never. rows: of the bundle, counted then.
         named: alarms that firings named, save those that were given up.
+        given_up: its last firings in a row that were. given_up_ms: when the last one was.
         under_way: in words; "": nothing.
     """
 
     last_ms: int | None = None
     rows: int = 0
     named: frozenset[int] = frozenset()
+    given_up: int = 0
+    given_up_ms: int = 0
     under_way: str = ""
 
 
@@ -131,6 +135,11 @@ def _hindrance(when: When, facts: Facts, past: Past, now_ms: int) -> str:
         left_s = (when.cooldown_s or 0.0) - (now_ms - past.last_ms) / 1000
         if left_s > 0:
             return f"cooldown for another {left_s:.0f} s"
+    if past.given_up:
+        pause_s = again_s(past.given_up, when.cooldown_s or 0.0)
+        left_s = pause_s - (now_ms - past.given_up_ms) / 1000
+        if left_s > 0:
+            return f"given up {past.given_up} times in a row, again in {left_s:.0f} s"
     if facts.rows - past.rows < when.rows:
         return f"{facts.rows - past.rows} new rows, {when.rows} are wanted"
     if facts.rollout and not when.during_rollout:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import msgspec
 
@@ -138,7 +139,9 @@ class _Reader:
 
     def _past(self, version: Version) -> Past:
         """What it did for the model; what was given up does not count as told."""
-        ours = [f for f in self._firings if f.model == version.model and f.state != "failed"]
+        ours = [f for f in self._firings if f.model == version.model]
+        given_up = list(takewhile(lambda f: f.state == "failed", ours))
+        ours = [f for f in ours if f.state != "failed"]
         of_bundle = [f for f in ours if f.bundle == version.bundle]
         waiting = [f for f in ours if f.state == "waiting"]
         last = max((f.at_ms for f in ours), default=None)
@@ -146,6 +149,8 @@ class _Reader:
             last_ms=last,
             rows=max((f.rows for f in of_bundle), default=0),
             named=frozenset(alarm for f in ours for alarm in f.alarms),
+            given_up=len(given_up),
+            given_up_ms=max((f.done_ms or f.at_ms for f in given_up), default=0),
             under_way=f"firing {waiting[0].number} is still being delivered" if waiting else "",
         )
 

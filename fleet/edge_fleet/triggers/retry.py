@@ -1,7 +1,8 @@
-"""When a delivery is tried again. Pure.
+"""When a delivery is tried again, and a trigger whose deliveries were given up. Pure.
 
-Guards: the pauses grow and are spread at random, so that a receiver that was away is not met by
-all of a fleet's servers at once; what a receiver asks for (Retry-After, RFC 9110, 10.2.3) is kept.
+Guards: the pauses grow; those between attempts are spread at random, so that a receiver that was
+away is not met by all of a fleet's servers at once; what a receiver asks for (Retry-After, RFC
+9110, 10.2.3) is kept.
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ def pause_s(attempt: int, chance: float, asked_s: float | None = None) -> float:
     doubled = FIRST_S * 2.0 ** min(max(attempt - 1, 0), 20)
     pause = min(doubled, LONGEST_S) * (0.5 + 0.5 * chance)
     return pause if asked_s is None else max(pause, min(asked_s, ASKED_MAX_S))
+
+
+def again_s(given_up: int, cooldown_s: float) -> float:
+    """Seconds from the end of the last of ``given_up`` firings in a row to the next firing.
+
+    1, 2, 4 ..., at most the trigger's cooldown; an hour where it has none.
+    """
+    doubled = FIRST_S * 2.0 ** min(max(given_up - 1, 0), 30)
+    return min(doubled, cooldown_s or LONGEST_S)
 
 
 def retry_after_s(text: str, now_ms: int) -> float | None:

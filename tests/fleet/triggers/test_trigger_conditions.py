@@ -95,6 +95,8 @@ def test_what_holds_a_trigger_back() -> None:
     for past, said in (
         (Past(rows=501), "499 new rows, 500 are wanted"),
         (Past(last_ms=NOW_MS - 59_000), "cooldown for another 1 s"),
+        (Past(given_up=1, given_up_ms=NOW_MS), "given up 1 times in a row, again in 1 s"),
+        (Past(given_up=9, given_up_ms=NOW_MS - 59_000), "again in 1 s"),
         (Past(under_way="firing 3 is still being delivered"), "firing 3"),
     ):
         verdict = decide(when, known, past, NOW_MS)
@@ -187,6 +189,13 @@ def test_pauses_grow_to_an_hour_and_are_spread() -> None:
     assert longest[:4] == [1, 2, 4, 8]
     assert max(longest) == 3600
     assert [retry.pause_s(attempt, 0.0) for attempt in (1, 2)] == [0.5, 1]
+
+
+def test_firings_that_were_given_up_come_again_at_growing_pauses_up_to_the_cooldown() -> None:
+    assert [retry.again_s(times, 86_400) for times in (1, 2, 3, 17)] == [1, 2, 4, 65_536]
+    assert {retry.again_s(times, 86_400) for times in (18, 500)} == {86_400}
+    assert retry.again_s(500, 0) == 3600, "a trigger without a cooldown"
+    assert retry.again_s(500, 366 * 86_400) == 366 * 86_400
 
 
 def test_a_receivers_wish_is_kept_within_a_day() -> None:

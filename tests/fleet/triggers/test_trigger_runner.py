@@ -134,9 +134,26 @@ def test_a_receiver_that_fails_is_tried_at_growing_pauses_then_given_up(
     [given_up] = firings(watched)
     assert (given_up.state, given_up.attempts) == ("failed", 4)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.came}) == 1
+    assert run.step() == [], "not at once"
+    clock.pass_s(1)
     [again] = run.step()
     assert again.state == "done", "what was given up does not count as told"
     assert again.key != given_up.key
+
+
+def test_firings_that_are_given_up_again_and_again_become_seldom(
+    watched: SqlStore, packed: Packed, receiver: Any, clocked: tuple[Place, Clock]
+) -> None:
+    place, clock = clocked
+    raised(watched, packed)
+    receiver.answers = [(400, {})] * 100  # final: each firing is given up at once
+    run = run_of(watched, place, hook(receiver.url, "when = { cooldown_s = 20 }"))
+    began_ms = clock.ms
+    for _ in range(120):
+        run.step()
+        clock.pass_s(1)
+    times = [(f.at_ms - began_ms) // 1000 for f in reversed(firings(watched))]
+    assert times == [0, 1, 3, 7, 15, 31, 51, 71, 91, 111], "1, 2, 4 ... and then the cooldown"
 
 
 @pytest.mark.parametrize("final", [True, False])
