@@ -138,8 +138,15 @@ class _Reader:
     # -- the past --------------------------------------------------------------------------
 
     def _past(self, version: Version) -> Past:
-        """What it did for the model; what was given up does not count as told."""
-        ours = [f for f in self._firings if f.model == version.model]
+        """What it did for the model; what was given up does not count as told.
+
+        Nor do dry runs, save to a trigger that makes nothing else.
+        """
+        ours = [
+            f
+            for f in self._firings
+            if f.model == version.model and (f.state != "dry-run" or self._rule.dry_run)
+        ]
         given_up = list(takewhile(lambda f: f.state == "failed", ours))
         ours = [f for f in ours if f.state != "failed"]
         of_bundle = [f for f in ours if f.bundle == version.bundle]

@@ -393,6 +393,10 @@ def test_a_dry_run_is_kept_and_sends_nothing(
     [kept] = firings(watched)
     assert kept.state == "dry-run" and trigger.decode(kept.evidence).dry_run
     assert not receiver.came
+    [told] = run_of(watched, place, hook(receiver.url)).step()
+    assert told.state == "done" and len(receiver.came) == 1, "by a dry run nobody was told"
+    assert not trigger.decode(told.evidence).dry_run
+    assert run.step() == [] and len(firings(watched)) == 2
 
 
 def test_alerts_last_until_their_alarms_are_resolved(
