@@ -1,7 +1,8 @@
 """Bundles whose profile is known: from the store, as content-addressed bytes.
 
 Guards: bytes are believed only for the digest that they have; a profile is the one that the
-bundle's manifest names, and the manifest is the one that a record names.
+bundle's manifest names, and the manifest is the one that a record names. A record may name any
+bytes that the store has: those that are no bundle are an unknown one.
 """
 
 from __future__ import annotations
@@ -93,10 +94,13 @@ class Library:
         self._known: OrderedDict[str, Known] = OrderedDict()
 
     def find(self, blobs: Blobs, bundle: str) -> Known | None:
-        """The bundle, or None when the store lacks its manifest or profile."""
+        """The bundle, or None when the store lacks its manifest or profile, or it is none."""
         known = self._known.get(bundle)
         if known is None:
-            known = _load(blobs, bundle)
+            try:
+                known = _load(blobs, bundle)
+            except InputFault:
+                return None
             if known is None:
                 return None
             self._known[bundle] = known

@@ -12,7 +12,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from fleet_kit import Packed, Publisher, collecting, draw, fault_kinds, pack, record, totals, until
+from fleet_kit import (
+    Packed,
+    Publisher,
+    collecting,
+    draw,
+    fault_kinds,
+    pack,
+    record,
+    settled,
+    totals,
+    until,
+)
 
 from edge_contract import bundle, chunks, manifest, profile, telemetry
 from edge_contract.profile import Monitor, Profile
@@ -235,6 +246,24 @@ def test_each_kind_of_bad_input_has_its_reason_and_disturbs_nobody(
     assert status.faults == sum(wanted.values())
     [unknown] = status.unknown_profiles
     assert (unknown.bundle, unknown.version, unknown.windows) == (world.unknown.digest, "1.0", 1)
+
+
+def test_a_window_that_names_a_blob_which_is_no_bundle_waits_and_stops_nobody(
+    any_broker: Any, store: SqlStore, world: World
+) -> None:
+    """Every device reads the digest of the profile's file in its own manifest."""
+    file = manifest.decode(world.packed.manifest_bytes).file(manifest.PROFILE_FILE)
+    with collecting(any_broker.url, store):
+        world.send.record(world.good("good"))
+        until(settled(store, 1), "the profile is known")
+        odd = msgspec.structs.replace(world.good("odd"), bundle=bytes.fromhex(file.sha256))
+        world.send.record(odd)
+        world.send.record(world.good("good", seq=2))
+        until(settled(store, 3, pending=1), "the good one is counted")
+    with collecting(any_broker.url, store):  # which looks at what waits
+        world.send.record(world.good("good", seq=3))
+        until(settled(store, 4, pending=1), "the next good one")
+    assert fault_kinds(store) == {}
 
 
 @pytest.mark.slow

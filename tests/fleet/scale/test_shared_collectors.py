@@ -19,8 +19,9 @@ from fleet_kit import (
     totals,
     until,
 )
+from msgspec.structs import replace
 
-from edge_contract import broker_url, messages
+from edge_contract import broker_url, manifest, messages
 from edge_contract.errors import InputFault
 from edge_contract.ports.mqtt import Message
 from edge_contract.topics import Topics
@@ -103,6 +104,23 @@ def test_two_collectors_share_what_comes_and_one_counts(
     store = open_store(any_db, create=False)
     assert fault_kinds(store) == {}
     store.close()
+
+
+def test_a_window_that_names_a_blob_which_is_no_bundle_does_not_stop_the_leader(
+    any_broker: Any, publisher: Publisher, db: str, packed: Packed, rng: np.random.Generator
+) -> None:
+    file = manifest.decode(packed.manifest_bytes).file(manifest.PROFILE_FILE)
+    publisher.bundle(packed)
+    with sharing(any_broker.url, db, [SHARED]):
+        store = open_store(db, create=False)
+        publisher.record(record(packed, packed.counts(draw(rng, 20))))
+        until(settled(store, 1), "the profile is known")
+        odd = record(packed, packed.counts(draw(rng, 20)), device="odd")
+        publisher.record(replace(odd, bundle=bytes.fromhex(file.sha256)))
+        until(settled(store, 2, pending=1), "it waits")
+        publisher.record(record(packed, packed.counts(draw(rng, 20)), seq=2))
+        until(settled(store, 3, pending=1), "the good one is counted")
+        store.close()
 
 
 def test_fixed_parts_take_every_device_once(
