@@ -112,7 +112,8 @@ def serve(
             topics = Topics(config.fleet, config.prefix)
             link = config.link("-triggers", durable=False)
             store.claim(config.fleet)
-            place = Place(folder, link, topics, now_ms, threading.Event())
+            keep_ms = None if retention is None else retention.events_ms
+            place = Place(folder, link, topics, now_ms, threading.Event(), keep_ms)
             stack.enter_context(running(rules, store, place, announce))
         if leads:
             stack.enter_context(_planning(config, store, stop))

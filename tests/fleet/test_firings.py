@@ -33,6 +33,32 @@ def test_a_firing_is_kept_once_under_its_number(any_store: SqlStore) -> None:
     assert len(kept.detail) == 8000 and "\0" not in kept.detail
 
 
+def test_old_firings_are_those_that_nothing_is_counted_from(any_store: SqlStore) -> None:
+    other = "cd" * 32
+    with any_store.transaction() as tx:
+        for number, (state, bundle) in enumerate(
+            [
+                ("done", BUNDLE), ("failed", BUNDLE), ("done", other), ("active", BUNDLE),
+                ("waiting", BUNDLE), ("done", BUNDLE), ("failed", BUNDLE), ("done", BUNDLE),
+            ], 1,
+        ):  # fmt: skip
+            tx.add_firing(
+                replace(FIRST, key=f"k{number}", number=number, at_ms=number, state=state,
+                        bundle=bundle)
+            )  # fmt: skip
+        tx.add_firing(replace(FIRST, key="other", trigger="other", state="done"))
+
+    def old(before_ms: int) -> list[str]:
+        with any_store.reading() as tx:
+            return [f.key for f in tx.old_firings("retrain", before_ms)]
+
+    assert (old(1), old(6), old(10_000)) == ([], ["k1", "k2"], ["k1", "k2", "k6"])
+    with any_store.transaction() as tx:
+        assert tx.old_firings("retrain", 2) == [replace(FIRST, at_ms=1, state="done", evidence=b"")]
+        tx.drop_firings(["k1", "k2"])
+    assert old(10_000) == ["k6"]
+
+
 def test_bets_on_labels_are_kept_by_bundle(any_store: SqlStore) -> None:
     first = LabelEvidence(BUNDLE, b"state", wrong=1, rows=9, updated_ms=5)
     with any_store.transaction() as tx:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    literal,
     select,
 )
 
@@ -104,6 +105,31 @@ class FiringRows:
             .order_by(firings.c.number)
         )
         return [firing_of(row) for row in found]
+
+    def old_firings(self, trigger: str, before_ms: int) -> list[Firing]:
+        newest = (
+            select(func.max(firings.c.number))
+            .where(firings.c.trigger == trigger)
+            .group_by(firings.c.bundle, firings.c.state)
+        )
+        found = self._connection.execute(
+            select(
+                *(column for column in firings.c if column is not firings.c.evidence),
+                literal(b"", LargeBinary).label("evidence"),
+            )
+            .where(
+                firings.c.trigger == trigger,
+                firings.c.at_ms < before_ms,
+                firings.c.state.in_(["done", "failed", "dry-run"]),
+                firings.c.number.not_in(newest),
+            )
+            .order_by(firings.c.number)
+        )
+        return [firing_of(row) for row in found]
+
+    def drop_firings(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._connection.execute(firings.delete().where(firings.c.key == key))
 
     def rows_of(self, bundles: Iterable[str]) -> dict[str, tuple[int, int, int]]:
         found = {}

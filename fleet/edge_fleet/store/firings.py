@@ -82,6 +82,17 @@ class FiringsPort(Protocol):
         """A trigger's firings that wait or are active, oldest first."""
         ...
 
+    def old_firings(self, trigger: str, before_ms: int) -> list[Firing]:
+        """A trigger's firings of before that are over, oldest first, without their evidence.
+
+        Not the newest of each bundle and state: cooldowns and new rows are counted from those.
+        """
+        ...
+
+    def drop_firings(self, keys: Iterable[str]) -> None:
+        """Take firings out."""
+        ...
+
     def rows_of(self, bundles: Iterable[str]) -> dict[str, tuple[int, int, int]]:
         """(rows, windows, devices) that were counted of each bundle."""
         ...

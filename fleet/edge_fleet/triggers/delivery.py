@@ -56,6 +56,7 @@ class Place:
         folder: of the settings file; relative paths begin there.
         link: how the fleet's broker is reached, without a client id.
         clock_ms: milliseconds since 1970 UTC.
+        keep_ms: how long firings that are over are kept; None: for ever.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Place:
     topics: Topics
     clock_ms: Callable[[], int]
     stop: threading.Event
+    keep_ms: int | None = None
 
 
 def deliver(rule: Trigger, firing: Firing, open_alarms: Collection[int], place: Place) -> Delivered:

@@ -65,7 +65,20 @@ class TriggerRun:
                     kept = tx.add_firing(case.firing)
                 if kept:
                     log.warning("trigger %s fires: %s", self._name, "; ".join(case.verdict.said))
+                    self._forget(now_ms)
         return self._deliver()
+
+    def _forget(self, now_ms: int) -> None:
+        """What is over and old goes, save what named an alarm that is open: it is told once."""
+        if self._place.keep_ms is None:
+            return
+        with self._store.reading() as tx:
+            old = tx.old_firings(self._name, now_ms - self._place.keep_ms)
+        still = facts.still_open(self._store, {alarm for f in old for alarm in f.alarms})
+        gone = [f.key for f in old if f.state == "failed" or still.isdisjoint(f.alarms)]
+        if gone:
+            with self._store.transaction() as tx:
+                tx.drop_firings(gone)
 
     def _deliver(self) -> list[Firing]:
         with self._store.reading() as tx:

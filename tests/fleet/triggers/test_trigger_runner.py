@@ -156,6 +156,40 @@ def test_firings_that_are_given_up_again_and_again_become_seldom(
     assert times == [0, 1, 3, 7, 15, 31, 51, 71, 91, 111], "1, 2, 4 ... and then the cooldown"
 
 
+DAY_MS = 86_400_000
+
+
+def test_firings_that_are_over_go_when_they_are_old(
+    watched: SqlStore, packed: Packed, receiver: Any, clocked: tuple[Place, Clock]
+) -> None:
+    """An alarm a day; every second one is resolved."""
+    place, clock = clocked
+    run = run_of(watched, replace(place, keep_ms=2 * DAY_MS), hook(receiver.url))
+    for day in range(6):
+        number = raised(watched, packed, monitor=day, feature=f"feature {day}")
+        assert [f.state for f in run.step()] == ["done"]
+        if day % 2:
+            with watched.transaction() as tx:
+                tx.resolve([number], clock.ms, "")
+        clock.pass_s(DAY_MS / 1000)
+    assert [f.number for f in firings(watched)] == [6, 5, 4, 3, 1], "an open alarm is told once"
+    assert run.step() == []
+
+
+def test_what_was_given_up_goes_too(
+    watched: SqlStore, packed: Packed, receiver: Any, clocked: tuple[Place, Clock]
+) -> None:
+    place, clock = clocked
+    raised(watched, packed)
+    receiver.answers = [(400, {})] * 100
+    text = hook(receiver.url, "when = { cooldown_s = 10 }")
+    run = run_of(watched, replace(place, keep_ms=60_000), text)
+    for _ in range(60):
+        run.step()
+        clock.pass_s(10)
+    assert [f.number for f in firings(watched)] == list(range(60, 53, -1))
+
+
 @pytest.mark.parametrize("final", [True, False])
 def test_what_an_attempt_makes_of_a_firing(final: bool) -> None:
     firing = Firing("k", "t", 1, "m", "1", "ab" * 32, (), 0, 0, "waiting", attempts=1)
