@@ -26,7 +26,8 @@ Item = Window | AsideSeen | StatusSeen | ReportSeen | EventSeen | Fault
 FUTURE_MS = 3_600_000
 """A window that ends so far ahead of our clock: one of the two clocks is wrong."""
 ROWS_MAX = 2**36
-"""No device makes so many predictions in a window; sums over a fleet stay within 64 bits."""
+"""No device makes so many predictions in a window, or refuses so many: sums over a fleet stay within
+64 bits."""
 ROWS_PER_S_MAX = 10_000_000
 """More than any device answers: a bare linear model in batches does a million or two a second."""
 LENGTH_LEAST_S = 60.0
@@ -81,7 +82,7 @@ def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: 
 
 def _window(device: str, payload: bytes, now_ms: int) -> Window | Fault:
     record = telemetry.decode(payload)
-    telemetry.latency_of(record)
+    timed = int(telemetry.latency_of(record).sum())
     window = window_from(record, payload, now_ms)
     if window.device != device:
         detail = f"a record of {window.device!r} on the topic of {device!r}"
@@ -89,6 +90,9 @@ def _window(device: str, payload: bytes, now_ms: int) -> Window | Fault:
     length_s = max((window.end_ms - window.start_ms) / 1000, LENGTH_LEAST_S)
     if window.rows > min(ROWS_MAX, ROWS_PER_S_MAX * length_s):
         detail = f"{window.rows} rows in {length_s:.0f} s: more than any device answers"
+        return Fault(device, "too-many-rows", detail, now_ms)
+    if (most := max(window.refused, window.failed, timed)) > ROWS_MAX:
+        detail = f"{most} rows refused, failed or timed: more than any device has"
         return Fault(device, "too-many-rows", detail, now_ms)
     return window
 
@@ -98,12 +102,22 @@ def _aside(device: str, payload: bytes, now_ms: int) -> AsideSeen | Fault:
     if record.device != device:
         detail = f"a record of {record.device!r} on the topic of {device!r}"
         return Fault(device, "wrong-device", detail, now_ms)
-    shadow = isinstance(record, aside.Shadow)
-    rows = record.rows if isinstance(record, aside.Shadow) else aside.counts_of(record).sum()
-    if rows > ROWS_MAX:
-        return Fault(device, "bad-telemetry", f"a record of {rows} rows", now_ms)
-    kind = AsideKind.SHADOW if shadow else AsideKind.LABELLED
+    if (most := _most(record)) > ROWS_MAX:
+        return Fault(device, "bad-telemetry", f"a record of {most} rows", now_ms)
+    kind = AsideKind.SHADOW if isinstance(record, aside.Shadow) else AsideKind.LABELLED
     return AsideSeen(device, record.boot, record.seq, kind, record.bundle.hex(), now_ms, payload)
+
+
+def _most(record: aside.Aside) -> int:
+    """The largest figure in it."""
+    if isinstance(record, aside.Shadow):
+        timed = telemetry.unpack_counts(record.latency, telemetry.LATENCY_BUCKETS)
+        return max(record.rows, record.refused, record.failed, record.skipped, int(timed.sum()))
+    counts = aside.counts_of(record)
+    return max(  # the sum of counts that are too large may not fit 64 bits
+        int(counts.max(initial=0)), int(counts.sum()), record.repeated, record.contradicted,
+        record.late, record.unknown, record.refused,
+    )  # fmt: skip
 
 
 def _plain(text: str) -> str:

@@ -73,6 +73,14 @@ def test_records_beside_are_read_as_what_they_are() -> None:
         (labelled(bins=3), "bad-telemetry"),
         (labelled(counts=pack_counts([2**37] + [0] * 7)), "bad-telemetry"),
         (labelled(labels=100_000, bins=100_000), "bad-telemetry"),
+        (labelled(bins=512, counts=pack_counts([2**53] * 2048)), "bad-telemetry"),  # 2^64 is 0
+        (labelled(bins=512, counts=pack_counts([2**26] * 2048)), "bad-telemetry"),
+        (labelled(late=2**53), "bad-telemetry"),
+        (shadow(failed=2**53), "bad-telemetry"),
+        (
+            shadow(latency=buckets(48, b0=2**53), live_latency=buckets(48, b1=2**53)),
+            "bad-telemetry",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_a_fault_of_the_device(record: aside.Aside, kind: str) -> None:

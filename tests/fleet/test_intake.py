@@ -1,10 +1,13 @@
 """Whatever a device sends becomes an item or a counted fault, and nothing else."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fleet_kit import Packed, draw, record
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edge_contract import messages, telemetry
 from edge_contract.topics import Topics
@@ -51,6 +54,24 @@ def test_more_rows_than_a_device_can_make_are_a_fault(packed: Packed) -> None:
         counts[start] = 2**37
     found = read(TOPICS.telemetry("pi-1"), telemetry.encode(record(packed, counts)))
     assert isinstance(found, Fault)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"refused": 2**53},
+        {"failed": 2**53},
+        {"latency": telemetry.pack_counts([2**53] * telemetry.LATENCY_BUCKETS)},
+        {"latency": telemetry.pack_counts([2**31] * telemetry.LATENCY_BUCKETS)},
+    ],
+)
+def test_more_of_anything_that_is_added_up_than_a_device_has_is_a_fault(
+    changes: dict[str, Any], packed: Packed, rng: np.random.Generator
+) -> None:
+    sane = record(packed, packed.counts(draw(rng, 50)))
+    found = read(TOPICS.telemetry("pi-1"), telemetry.encode(replace(sane, **changes)))
+    assert isinstance(found, Fault)
+    assert (found.device, found.kind) == ("pi-1", "too-many-rows")
 
 
 def test_status_report_and_event_are_read() -> None:
