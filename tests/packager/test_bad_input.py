@@ -106,6 +106,40 @@ def test_a_csv_that_is_none(text: str, finding: str, tmp_path: Path) -> None:
         tables.read(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('"T (C, K, F)";b\n1;2\n', ["T (C, K, F)", "b"]),
+        ('"x; y; z",b\n1,2\n', ["x; y; z", "b"]),
+        ('a,"says ""x; y; z;"""\n1,2\n', ["a", 'says "x; y; z;"']),
+        ('"two\nlines; or; three",b\n1,2\n', ["two\nlines; or; three", "b"]),
+        ('5" pipe;3" pipe\n1;2\n', ['5" pipe', '3" pipe']),
+    ],
+)
+def test_a_delimiter_inside_a_quoted_name_is_none(
+    text: str, names: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    table = tables.read(path)
+    assert list(table.columns) == names
+    assert [table.numbers(name).tolist() for name in names] == [[1.0], [2.0]]
+
+
+def test_bytes_of_text_in_npz_are_that_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    cells = np.array([[text.encode()] for text in ("red", "grün")])
+    np.savez(path, X=cells, columns=np.array(["größe".encode()]), y=np.array([b"a", b"b"]))
+    table = tables.read(path)
+    assert table.columns["größe"].tolist() == ["red", "grün"]
+    assert table.columns["y"].tolist() == ["a", "b"]
+    for arrays in ({"X": np.array([[b"\xff"]])},
+                   {"X": np.eye(1), "columns": np.array([b"\xff"])}):  # fmt: skip
+        np.savez(path, **arrays)
+        with pytest.raises(InputFault, match="not UTF-8"):
+            tables.read(path)
+
+
 def test_bytes_that_are_no_table(tmp_path: Path) -> None:
     for name, data, finding in [
         ("a.csv", b"a,b\n\xff\xfe,1\n", "not UTF-8"),

@@ -12,6 +12,7 @@ import codecs
 import csv
 import importlib.util
 import io
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,10 @@ _LINE_MAX = 16 * 1024**2
 """Characters of one line: 10,000 columns of 1,600 characters."""
 _ROWS = 8192
 _CELLS = 4_000_000
+_QUOTED = re.compile(rb'(?:^|(?<=[,;\t]))"[^"]*(?:""[^"]*)*"')
+"""A quoted cell: what looks like a delimiter inside it is none."""
+_DELIMITED_BYTES = 1024**2
+"""From so much of the file's start the delimiter is told."""
 _FAST_BYTES = 4 * 1024**2
 """Smaller files are read before Arrow would be imported."""
 
@@ -56,7 +61,8 @@ class Csv:
         if fast is None:
             fast = len(head) >= _FAST_BYTES and importlib.util.find_spec("pyarrow") is not None
         self._fast = fast
-        first = head.removeprefix(_BOM).split(b"\n", 1)[0]
+        start = head.removeprefix(_BOM)[:_DELIMITED_BYTES]
+        first = _QUOTED.sub(b"", start).split(b"\n", 1)[0]
         self._delimiter = max(",;\t", key=lambda mark: first.count(mark.encode()))
         self._row = 0
         if not head.removeprefix(_BOM).strip() and len(head) < BLOCK_BYTES:

@@ -98,7 +98,7 @@ class Npz:
     def _names(self, x: _Head, with_y: bool) -> list[str]:
         width = x.shape[1]
         given = self.tensors.get("columns", np.array([])).ravel().tolist()
-        names = [str(name) for name in given]
+        names = [self._text(name) for name in given]
         self.unnamed = not names
         names = names or [f"x{i}" for i in range(width)]
         if len(names) != width:
@@ -147,11 +147,20 @@ class Npz:
             return column.astype(np.float64)
         if column.dtype.kind in "US":
             out = np.empty(len(column), dtype=object)
-            out[:] = [str(cell) for cell in column.tolist()]
+            out[:] = [self._text(cell) for cell in column.tolist()]
             return out
         raise InputFault(
             f"{self._path}: column {name!r} is of type {column.dtype}, not numbers or text"
         )
+
+    def _text(self, cell: object) -> str:
+        try:
+            return cell.decode() if isinstance(cell, bytes) else str(cell)
+        except UnicodeDecodeError as error:
+            raise InputFault(
+                f"{self._path}: the text {cell!r} is not UTF-8",
+                advice="Write text as numpy's str, or its bytes as UTF-8.",
+            ) from error
 
 
 def _read_head(file: IO[bytes]) -> _Head:
