@@ -75,6 +75,21 @@ class Loop:
                 self._wake.notify()
         return timer
 
+    def every(self, period_s: float, *calls: Call) -> None:
+        """Run ``calls`` soon, and again and again ``period_s`` later. From any thread.
+
+        What one raises hinders neither the others nor its own next run, and is said once, until
+        it went well or failed in another way.
+        """
+        guarded = [_saying_once(call) for call in calls]
+
+        def again() -> None:
+            for call in guarded:
+                self.post(call)
+            self.later(period_s, again)
+
+        self.post(again)
+
     def ask(self, call: Callable[[], T]) -> T:
         """The result of ``call``, made in the loop. Never from within the loop.
 
@@ -113,3 +128,21 @@ class Loop:
                 if self._ending:
                     return None
                 self._wake.wait(wait_s)
+
+
+def _saying_once(call: Call) -> Call:
+    """``call``, but for an error that it raised the last time as well."""
+    said = ""
+
+    def run() -> None:
+        nonlocal said
+        try:
+            call()
+        except Exception as error:
+            before, said = said, repr(error)
+            if said != before:
+                raise
+        else:
+            said = ""
+
+    return run

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -23,7 +23,7 @@ from edge_agent.factory import DEFAULT_FOLDER, Factory
 from edge_agent.feedback import Feedback
 from edge_agent.folder import Folder, next_boot
 from edge_agent.follow import Follower
-from edge_agent.loop import Loop
+from edge_agent.loop import Call, Loop
 from edge_agent.notify import Notifier
 from edge_agent.outbox import Outbox
 from edge_agent.pull import Puller
@@ -234,9 +234,9 @@ class Parts:
             self.loop.ask(self.follower.start)
             self.loop.ask(self.updater.sweep)
             self.loop.post(self.voice.publish)
-            self.loop.post(self._tick)
-            self.loop.post(self._kick)
-            self.loop.post(self._look)
+            self.loop.every(TICK_S, *self._ticking())
+            self.loop.every(KICK_S, self.sender.kick)
+            self.loop.every(LOOK_S, self._look)
             self.uplink.filters = [
                 self._desired,
                 self._doorbell,
@@ -291,19 +291,16 @@ class Parts:
         self.follower.online()
         self.doors.up()
 
-    def _tick(self) -> None:
-        self.recorder.tick(self.clocks.now())
-        self.shadows.tick()
-        if self.feedback is not None:
-            self.feedback.tick(self.clocks.now())
+    def _ticking(self) -> Iterator[Call]:
+        """Each a call of its own: a fault in one part must not keep the windows open."""
+        now, feedback = self.clocks.now, self.feedback
+        yield lambda: self.recorder.tick(now())
+        yield self.shadows.tick
+        if feedback is not None:
+            yield lambda: feedback.tick(now())
         if self.samples is not None:
-            self.samples.tick()
-        self.voice.tick()
-        self.loop.later(TICK_S, self._tick)
-
-    def _kick(self) -> None:
-        self.sender.kick()
-        self.loop.later(KICK_S, self._kick)
+            yield self.samples.tick
+        yield self.voice.tick
 
     def _look(self) -> None:
         now = self.clocks.now()
@@ -311,7 +308,6 @@ class Parts:
         if told is not None:
             self.voice.told("", told)
             self.voice.publish()
-        self.loop.later(LOOK_S, self._look)
 
     def _put_down(self) -> None:
         """Have on disk what was counted."""

@@ -7,6 +7,7 @@ entry in a ring.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -22,7 +23,7 @@ from edge_agent.model import Model
 from edge_agent.sampling import Chooser, Quota, Sample, Seen
 from edge_agent.settings import Sampling
 from edge_contract import sealed, wire
-from edge_contract.errors import EdgeError, InputFault
+from edge_contract.errors import EdgeError, InputFault, MachineFault
 from edge_contract.messages import Count, Name, Sha256
 from edge_contract.ports.disk import make_folder, read_bounded, write_atomic
 
@@ -194,13 +195,21 @@ class Samples:
         return self._folder / f"{int(self._now_s() * 1000):013d}-{self._number:06d}.sealed"
 
     def _make_room(self, size: int) -> None:
-        files = sorted(self._folder.glob("*.sealed"))
-        sizes = {path: path.stat().st_size for path in files}
-        for path in files:
-            if sum(sizes.values()) + size <= self._rules.disk_bytes:
-                return
-            del sizes[path]
-            path.unlink(missing_ok=True)
+        """Raises MachineFault. What `samples export --remove` takes meanwhile needs no room."""
+        sizes: dict[Path, int] = {}
+        try:
+            for path in sorted(self._folder.glob("*.sealed")):
+                with contextlib.suppress(FileNotFoundError):
+                    sizes[path] = path.stat().st_size
+            for path in list(sizes):
+                if sum(sizes.values()) + size <= self._rules.disk_bytes:
+                    return
+                del sizes[path]
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise MachineFault(
+                f"cannot make room in {self._folder}: {error.strerror or error}"
+            ) from error
 
     def _load(self) -> Quota:
         path = self._folder / "day.json"

@@ -221,7 +221,11 @@ class Shadows:
         shade = side.shade
         if shade is None or shade.live is not live:
             self._pass_on(side, now)
-            side.shade = shade = self._shade(live, side, wish, now)
+            try:
+                side.shade = shade = self._shade(live, side, wish, now)
+            except Exception as error:  # noqa: BLE001 - said, and in the way of nothing else
+                self._over(model, side, _what(error))
+                return
             watch(live, shade)
         shade.share = 0.0 if self._strained() else wish.share
         shade.check(now.monotonic_s, self._stall_s)
@@ -330,13 +334,15 @@ class Shadows:
             side.split = Split(wish.version, salt=wish.sha256, share=0.0)
             self._serving.models[model].split = side.split
         self.tick()
+        if side.over:
+            return
         how = "answers its share" if side.answers else "runs in the shadow"
         self._tell(model, Tell("shadow-began", side.release.version, how))
 
     def _failed(self, model: str, side: _Side, error: Exception) -> None:
         if self._sides.get(model) is not side:
             return
-        what = error.what if isinstance(error, EdgeError) else f"unexpected error: {error!r}"
+        what = _what(error)
         if isinstance(error, _Unfit):
             self._over(model, side, what)
         else:
@@ -349,6 +355,10 @@ class Shadows:
 
 class _Unfit(MachineFault):
     """This version will not run on this machine."""
+
+
+def _what(error: Exception) -> str:
+    return error.what if isinstance(error, EdgeError) else f"unexpected error: {error!r}"
 
 
 def _said(side: _Side) -> str:

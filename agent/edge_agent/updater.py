@@ -292,11 +292,11 @@ class Updater:
         now = self._load(model)
         if now.phase is not Phase.TRIAL or now.candidate != release:
             return
+        self._loop.later(WATCH_S, lambda: self._watch(model, release, since_s))  # whatever follows
         seen = self._serving.evidence(model, time.monotonic() - since_s)
         if seen and seen.sha256 == release.sha256:
             self._trials[model] = seen
             self.take(model, seen)
-        self._loop.later(WATCH_S, lambda: self._watch(model, release, since_s))
 
     # -- small steps -------------------------------------------------------------------------
 

@@ -55,6 +55,25 @@ def test_a_fault_or_a_bug_in_one_call_does_not_end_the_loop(loop: Loop, caplog) 
         loop.ask(fault)
 
 
+def test_what_runs_every_period_goes_on_whatever_one_of_it_raises(loop: Loop, caplog) -> None:
+    runs, enough = [0, 0], threading.Event()
+
+    def failing() -> None:
+        runs[0] += 1
+        raise InputFault("bad input" if runs[0] != 3 else "other input")
+
+    def well() -> None:
+        runs[1] += 1
+        if runs[1] == 5:
+            enough.set()
+
+    loop.every(0.001, failing, well)
+    assert enough.wait(60)
+    assert runs[0] >= runs[1] >= 5
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["bad input", "other input", "bad input"], "an error is said when it is news"
+
+
 def test_a_loop_that_ended_takes_nothing_more() -> None:
     loop = Loop("test-loop")
     loop.start()

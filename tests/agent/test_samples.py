@@ -173,6 +173,15 @@ def test_bytes_are_bounded_by_day_and_on_disk(model: Model, tmp_path: Path, cloc
         clock.at_s = BEGIN_S + (day + 1) * DAY_S
 
 
+def test_room_is_made_though_an_export_takes_files_meanwhile(tmp_path: Path, clock: Clock) -> None:
+    samples = Samples(replace(RULES, disk_max="1 kB"), tmp_path, "pi", clock, random.Random(1))
+    (tmp_path / "1.sealed").symlink_to(tmp_path / "listed, and gone when it is looked at")
+    for name in ("2.sealed", "3.sealed"):
+        (tmp_path / name).write_bytes(bytes(600))
+    samples._make_room(100)
+    assert {path.name for path in tmp_path.glob("[23].sealed")} == {"3.sealed"}
+
+
 def test_nothing_on_disk_is_readable_and_no_other_key_opens_it(
     model: Model, tmp_path: Path, clock: Clock
 ) -> None:

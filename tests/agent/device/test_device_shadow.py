@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edge_contract import aside, broker_url, messages, telemetry
+from edge_contract import bundle as bundles
+from edge_contract import profile as profiles
 from edge_contract.aside import Shadow
+from edge_contract.manifest import MODEL_FILE, PROFILE_FILE
 from edge_contract.messages import Beside, Desired
 from edge_contract.topics import Topics
 from edge_fleet import reports
@@ -84,6 +88,32 @@ def test_a_candidate_that_fails_its_self_test_is_never_loaded(world, tiny_bundle
         assert "self-test failed" in event.detail
         assert agent.predict("pump", ROW).label in ("bad", "good")
         assert shadows(world) == []
+
+
+def test_a_candidate_that_cannot_be_counted_is_ended_and_windows_still_close(
+    world, tiny_bundle, seal_bundle
+) -> None:
+    device = world.device
+    device.set(shadow={"models": ["pump"], "share": 1.0})
+    world.publisher.publish(tiny_bundle("1.0"))
+    own = bundles.read(tiny_bundle("2.0", seed=8))
+    profile = profiles.decode(own.file(PROFILE_FILE))
+    first, *others = profile.monitors
+    odd = seal_bundle(
+        own.file(MODEL_FILE), version="2.0", features=own.manifest.features,
+        inputs=own.manifest.inputs, outputs=own.manifest.outputs,
+        profile=replace(profile, monitors=(replace(first, name="pressure"), *others)),
+        golden_inputs={"X": np.zeros((4, 4), np.float32)},
+    )  # fmt: skip
+    with device.agent() as agent:
+        device.wait_at("1.0")
+        world.publisher.publish(odd, candidate=True)
+        (event,) = world.until(lambda: world.client.events("shadow-ended"), "it was ended")
+        assert "'pressure', which is no feature" in event.detail
+        assert not began(world, "2.0")
+        before = windows(world).get("1.0", 0)
+        assert agent.predict("pump", ROW).label in ("bad", "good")
+        world.until(lambda: windows(world).get("1.0", 0) > before, "the window to close")
 
 
 def test_the_fleet_names_a_version_by_word_and_takes_it_back(world, tiny_bundle) -> None:
