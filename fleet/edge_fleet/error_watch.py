@@ -113,7 +113,9 @@ class ErrorWatch:
             wrong, rows = wrong + some, rows + labels
             level = float(detector.level(state)[0])
             if alarm is None and level >= threshold:
-                found = _alarm(tx, known, detector, seen, level=level, threshold=threshold)
+                found = _alarm(
+                    tx, known, detector, seen, level=level, threshold=threshold, now_ms=now_ms
+                )
                 alarm = found.id
                 raised.append(found)
         after = replace(
@@ -132,7 +134,7 @@ def _of_bundle(tx: Transaction, bundle: str) -> list[AsideSeen]:
 
 def _alarm(
     tx: Transaction, known: Known, detector: ErrorDetector, last: AsideSeen, *, level: float,
-    threshold: float,
+    threshold: float, now_ms: int,
 ) -> Alarm:  # fmt: skip
     """Keep the alarm that ``last`` raised, with when it began and what came since."""
     order = [seen for seen in _of_bundle(tx, known.bundle) if seen.received_ms <= last.received_ms]
@@ -159,7 +161,7 @@ def _alarm(
         monitor=NO_MONITOR,
         source=SOURCE,
         feature=FEATURE,
-        opened_ms=last.received_ms,
+        opened_ms=now_ms,  # a record may have waited for its profile
         since_ms=order[began].received_ms,
         log_evidence=level,
         log_threshold=threshold,

@@ -280,7 +280,7 @@ class _History:
             monitor=monitor,
             source=table.monitor.source,
             feature=table.monitor.name,
-            opened_ms=window.received_ms,
+            opened_ms=self._now_ms,  # a window may have waited for its profile
             since_ms=before.times_ms[begin][0],
             log_evidence=float(level),
             log_threshold=threshold,

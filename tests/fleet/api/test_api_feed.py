@@ -7,13 +7,19 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 from api_kit import EVIL, Client, fill
-from fleet_kit import Packed
+from fleet_kit import Packed, draw, record
 
+from edge_contract import manifest as manifests
+from edge_contract import telemetry
 from edge_fleet import reports
 from edge_fleet.api import feed, resources
+from edge_fleet.drift.budget import Budget
+from edge_fleet.evidence import Evidence
+from edge_fleet.library import Library
 from edge_fleet.options import now_ms
 from edge_fleet.store.base import EventSeen
 from edge_fleet.store.sql import SqlStore
+from edge_fleet.windows import window_of
 
 BEGINNING = feed.Position((0, "", 0, 0), (0, 0), (0, 0))
 
@@ -46,6 +52,31 @@ def test_each_thing_is_told_once_in_every_store(
         assert [each.kind for each in told] == ["event", "alarm-resolved"]
         assert json.loads(told[1].data)["comment"] == "fixed"
         assert feed.read(tx, told[-1].after, now + 9_000_000) == []
+
+
+def test_alarms_of_windows_that_waited_for_their_profile_are_told_to_who_listens(
+    store: SqlStore, packed: Packed, rng: np.random.Generator
+) -> None:
+    """They waited ten minutes; a minute before their profile came, somebody connected."""
+    came_ms, now = 1_700_000_000_000, 1_700_000_600_000
+    made = []
+    for seq in range(30):
+        rows = draw(rng, 400)
+        rows.temperature += 6.0
+        made.append(telemetry.encode(record(packed, packed.counts(rows), seq=seq)))
+    with store.transaction() as tx:
+        waiting = tx.add_windows([window_of(data, came_ms) for data in made])
+    listening = feed.from_now(now - 60_000)
+    with store.transaction() as tx:
+        tx.put_blob(packed.digest, packed.manifest_bytes, now)
+        profile = manifests.decode(packed.manifest_bytes).file(manifests.PROFILE_FILE)
+        tx.put_blob(profile.sha256, packed.stored, now)
+        Evidence(Library(), Budget(1, 60)).count(tx, waiting, now)
+    with store.reading() as tx:
+        found = tx.alarms(open_only=True)
+        told = feed.read(tx, listening, now + feed.SETTLE_MS)
+    assert found and [each.opened_ms for each in found] == [now] * len(found)
+    assert sorted(json.loads(each.data)["id"] for each in told) == sorted(a.id for a in found)
 
 
 def test_what_comes_at_one_moment_in_more_than_a_batch_is_told_whole(any_store: SqlStore) -> None:

@@ -68,6 +68,18 @@ def come(store: SqlStore, seen: AsideSeen) -> list[Alarm]:
         return ErrorWatch(Library(), BUDGET).count(tx, fresh, seen.received_ms)
 
 
+def test_an_alarm_of_labels_that_waited_for_their_profile_opens_when_it_is_raised(
+    store: SqlStore, packed: Packed
+) -> None:
+    ours = graded(packed)
+    for seq in range(1, 40):
+        assert come(store, labels(ours, seq, 10, 0)) == []
+    learn(store, ours)
+    [alarm] = come(store, labels(ours, 40, 10, 0))
+    assert alarm.opened_ms == NOW_MS + 40 * HOUR_MS
+    assert alarm.since_ms < NOW_MS + 20 * HOUR_MS
+
+
 def drawn(rng: np.random.Generator, rate: float, rows: int = 10) -> tuple[int, int]:
     wrong = int(rng.binomial(rows, rate))
     return wrong, rows - wrong
