@@ -24,11 +24,14 @@ class Answers:
         labels: int64 [rows], index into the model's labels; -1: a label it never declared.
         scores: float64 [rows, labels], probabilities.
         values: float64 [rows, outputs], of a regression or of plain tensors.
+        shapes: what a row holds in each plain tensor, side by side in ``values``; () for a
+            regression, whose every column is an output of its own.
     """
 
     labels: NDArray[np.int64] | None = None
     scores: NDArray[np.float64] | None = None
     values: NDArray[np.float64] | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -44,6 +47,7 @@ class Answers:
             None if self.labels is None else self.labels[rows],
             None if self.scores is None else self.scores[rows],
             None if self.values is None else self.values[rows],
+            self.shapes,
         )
 
     def followed_by(self, other: Answers) -> Answers:
@@ -52,6 +56,7 @@ class Answers:
             _joined(self.labels, other.labels),
             _joined(self.scores, other.scores),
             _joined(self.values, other.values),
+            self.shapes,
         )
 
 
@@ -78,8 +83,10 @@ def of_tensors(tensors: Mapping[str, NDArray[np.generic]], outputs: Outputs) -> 
     Raises BuildFault when a tensor's shape is not what its meaning needs.
     """
     if outputs.value or not (outputs.label or outputs.scores):
-        names = (outputs.value,) if outputs.value else outputs.tensors
-        return Answers(values=_flat([tensors[name] for name in names]))
+        if outputs.value:
+            return Answers(values=_flat([tensors[outputs.value]])[0])
+        values, shapes = _flat([tensors[name] for name in outputs.tensors])
+        return Answers(values=values, shapes=shapes)
     scores = None
     if outputs.scores:
         scores = np.asarray(tensors[outputs.scores], dtype=np.float64)
@@ -95,11 +102,19 @@ def of_tensors(tensors: Mapping[str, NDArray[np.generic]], outputs: Outputs) -> 
     return Answers(np.argmax(scores, axis=1).astype(np.int64), scores)
 
 
-def _flat(arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
-    """All tensors side by side, [rows, elements a row]; one row when they share no row axis."""
+def _flat(
+    arrays: Sequence[NDArray[np.generic]],
+) -> tuple[NDArray[np.float64], tuple[tuple[int, ...], ...]]:
+    """All tensors side by side, [rows, elements a row], and what a row holds in each.
+
+    One row when they share no row axis.
+    """
     if any(array.dtype.kind not in "biuf" for array in arrays):
         raise BuildFault("the model's outputs are not numbers, so parity cannot be shown")
     rows = {array.shape[0] if array.ndim else 1 for array in arrays}
     count = rows.pop() if len(rows) == 1 else 1
     parts = [np.asarray(array, dtype=np.float64).reshape(count, -1) for array in arrays]
-    return np.concatenate(parts, axis=1)
+    shapes = tuple(
+        array.shape[1:] if array.shape[:1] == (count,) else array.shape for array in arrays
+    )
+    return np.concatenate(parts, axis=1), shapes

@@ -3,14 +3,16 @@
 A flip is a row whose predicted label changed, unless the original itself was tied to within
 float64's own rounding: such a row's label depends on the order in which its trees were added up,
 and scikit-learn's threads do not keep one. A difference is of one probability, or of a value
-divided by the standard deviation of the original's values. Accuracy alone is no gate: a model was
-seen to move a probability by 0.997 while its accuracy rose.
+divided by the standard deviation of the original's values in that output: a pressure around
+101325 leaves no room to a ratio beside it. Accuracy alone is no gate: a model was seen to move a
+probability by 0.997 while its accuracy rose.
 
 Pure.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,15 +125,15 @@ def row_differences(original: Answers, bundle: Answers) -> NDArray[np.float64]:
 
 def _differences(original: Answers, bundle: Answers) -> NDArray[np.float64]:
     """Differences [rows, columns]: of probabilities as they are, of values by their spread."""
-    pairs = ((original.scores, bundle.scores, 1.0), (original.values, bundle.values, 0.0))
-    for before, after, scale in pairs:
+    pairs = ((original.scores, bundle.scores), (original.values, bundle.values))
+    for before, after in pairs:
         if before is None or after is None:
             continue
         if before.shape != after.shape:
             raise BuildFault(
                 f"the bundle answers {after.shape[1]} columns, the original {before.shape[1]}"
             )
-        divisor = scale or spread(before)
+        divisor = 1.0 if before is original.scores else spreads(before, original.shapes)
         with np.errstate(invalid="ignore"):
             diffs = np.abs(before - after) / divisor
         same = (before == after) | (np.isnan(before) & np.isnan(after))
@@ -141,14 +143,48 @@ def _differences(original: Answers, bundle: Answers) -> NDArray[np.float64]:
     return np.zeros((original.rows, 0))
 
 
-def spread(values: NDArray[np.float64]) -> float:
-    """Standard deviation of the finite values; their size, or 1, where they do not vary."""
+SPREAD_ROWS = 8
+"""Fewer rows do not show how far one column of a plain tensor varies; the whole tensor does."""
+_ROUNDINGS = 100 * float(np.finfo(np.float32).eps)
+"""Of a value's size: a budget of 1 % of it is float32's own rounding."""
+
+
+def spreads(
+    values: NDArray[np.float64], shapes: tuple[tuple[int, ...], ...]
+) -> NDArray[np.float64]:
+    """The spread of each column's output: of the column itself, or of the tensor it stands in.
+
+    An image, or a sequence, has one spread: its elements are of one kind, and single ones may
+    hardly vary. So may a plain tensor's column, where it is saturated.
+
+    Args:
+        values, shapes: as in ``Answers``.
+    """
+    if not shapes:
+        return np.array([spread(column) for column in values.T])
+    found, start = [], 0
+    for shape in shapes:
+        width = math.prod(shape)
+        part = values[:, start : start + width]
+        start += width
+        if len(shape) > 1 or len(values) < SPREAD_ROWS:
+            found += [spread(part)] * width
+        else:
+            found += [spread(column, _ROUNDINGS) for column in part.T]
+    return np.array(found)
+
+
+def spread(values: NDArray[np.float64], least: float = 0.0) -> float:
+    """Standard deviation of the finite values, but no less than this share of their size.
+
+    Their size, or 1, where they do not vary.
+    """
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 1.0
     deviation = float(finite.std())
     size = float(np.abs(finite).max())
-    return deviation if deviation > 1e-12 * size else (size or 1.0)
+    return max(deviation, least * size) if deviation > 1e-12 * size else (size or 1.0)
 
 
 def _shown(answers: Answers, row: int) -> str:

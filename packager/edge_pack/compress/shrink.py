@@ -8,6 +8,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -37,12 +38,12 @@ def rounded(forest: Forest) -> tuple[Forest, int]:
     that moved and nodes that went. Raises BuildFault when there is none.
     """
     values = forest.values.copy()
-    leaves = values[forest.leaf]
-    low, high = min(float(leaves.min()), 0.0), max(float(leaves.max()), 0.0)
-    step = (high - low) / (LEVELS - 1)  # one level is spare, so that zero can be one of them
-    if step <= 0:
-        raise BuildFault("rounding leaves changed nothing: they are all zero")
-    values[forest.leaf] = np.rint(leaves / step) * step
+    for nodes, outputs in _of_one_output(forest):
+        leaves = values[nodes, outputs]
+        low, high = min(float(leaves.min()), 0.0), max(float(leaves.max()), 0.0)
+        step = (high - low) / (LEVELS - 1)  # one level is spare, so that zero can be one of them
+        if step > 0:
+            values[nodes, outputs] = np.rint(leaves / step) * step
     moved = int((values != forest.values).any(axis=1).sum())
     if not moved:
         raise BuildFault("rounding leaves changed nothing: they are on 256 levels already")
@@ -52,6 +53,16 @@ def rounded(forest: Forest) -> tuple[Forest, int]:
     except BuildFault:
         return found, moved
     return smaller, moved + gone
+
+
+def _of_one_output(forest: Forest) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """The leaves that add to each output, with their column in ``values``."""
+    leaves = np.flatnonzero(forest.leaf)
+    if forest.values.shape[1] > 1:
+        yield from ((leaves, column) for column in range(forest.outputs))
+        return
+    target = forest.target[forest.tree[leaves]]
+    yield from ((leaves[target == output], 0) for output in np.unique(target))
 
 
 def pruned(forest: Forest, share: float, samples: float) -> tuple[Forest, int]:

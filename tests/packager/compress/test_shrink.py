@@ -11,6 +11,7 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
+    RandomForestRegressor,
 )
 
 from edge_contract.errors import BuildFault
@@ -115,3 +116,27 @@ def test_what_changes_nothing_says_so(forest: Forest) -> None:
 
 def _flat(forest: Forest) -> Forest:
     return Forest(**{**vars(forest), "values": np.zeros_like(forest.values)})
+
+
+def test_rounded_levels_span_one_output_not_all(rows: Any) -> None:
+    """A pressure around 101325 beside a ratio: levels over both would all be 0 for the ratio."""
+    target = np.column_stack([101325 + 500 * rows[1], 0.2 + 0.3 * rows[1]])
+    model = RandomForestRegressor(5, random_state=0).fit(rows[0], target)
+    forest = read_sklearn.forest(model)
+    assert forest is not None
+    found, _ = shrink.rounded(forest)
+    leaves = forest.values[forest.leaf]
+    step = (np.maximum(leaves.max(axis=0), 0) - np.minimum(leaves.min(axis=0), 0)) / 254
+    off = np.abs(answers(found, rows[0]) - answers(forest, rows[0]))
+    assert (off.max(axis=0) <= step / 2 * (1 + 1e-9)).all()
+
+
+def test_trees_of_several_outputs_are_rounded_by_output(rows: Any) -> None:
+    """Boosting adds to one output a tree: each has levels of its own."""
+    model = HistGradientBoostingClassifier(max_iter=3, random_state=0).fit(*rows)
+    forest = read_sklearn.hist_gradient_boosting(model)
+    assert forest is not None and forest.values.shape[1] == 1
+    values = forest.values * np.where(forest.target[forest.tree] == 1, 1e-4, 1.0)[:, None]
+    found, _ = shrink.rounded(Forest(**{**vars(forest), "values": values}))
+    ours = found.values[found.leaf & (found.target[found.tree] == 1)]
+    assert len(np.unique(ours)) > 2

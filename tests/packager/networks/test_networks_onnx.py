@@ -618,3 +618,24 @@ def test_other_models_need_data_and_state_their_own_task(ship: Any, tmp_path: Pa
     rows.write_text("x\n0\n1\n")
     with pytest.raises(InputFault, match="--task and --labels are for networks"):
         ship(path, rows, task="classification", labels=("c", "d"))
+
+
+def test_each_output_has_a_budget_of_its_own(graph: Any, info: Any, ship: Any) -> None:
+    """A pressure around 101325 beside a ratio: 1 % of both together is more than either varies."""
+    size, middle = np.array([350.0, 0.2]), np.array([101325.0, 0.5])
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Tanh", ["h"], ["t"]),
+        helper.make_node("Gemm", ["t", "v", "b"], ["o"]),
+    ]
+    weights = {
+        "w": _weights(6, 96).astype(np.float32),
+        "v": (_weights(96, 2) / 5 * size).astype(np.float32),
+        "b": middle.astype(np.float32),
+    }
+    path = graph(nodes, [info("x", ["n", 6])], [info("o", ["n", 2])], weights)
+    found = Model.open(ship(path, _x(200)).config.out).predict({"x": _x(200)["x"]})
+    x = _x(200)["x"].astype(np.float32)
+    wanted = np.tanh(x @ weights["w"]) @ weights["v"] + weights["b"]
+    said = np.asarray(found.outputs["o"])
+    assert (np.abs(said - wanted).max(axis=0) <= 0.01 * wanted.std(axis=0)).all()
