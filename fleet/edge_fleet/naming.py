@@ -59,6 +59,7 @@ def unsigned(devices: Iterable[Device], named: Named) -> set[Claim]:
 def event_of(claim: Claim, now_ms: int) -> EventSeen:
     """What is told; the same claim has the same key, so that it is kept once. Pure."""
     device, model, version, digest = claim
+    version = version.replace("\0", "")  # which PostgreSQL's text cannot hold
     number = int.from_bytes(hashlib.sha256("\0".join(claim).encode()).digest()[:6], "big")
     detail = (
         f"says it runs {model} {version} ({digest[:12] or 'no digest'}), which no channel names"

@@ -63,6 +63,17 @@ def test_what_no_channel_names_is_told_once_by_the_second_look(any_store: SqlSto
         )
 
 
+def test_a_version_that_no_database_can_hold_is_told_of_beside_the_others(
+    any_store: SqlStore,
+) -> None:
+    naming = Naming(any_store, Topics(FLEET), now_ms)
+    naming.hear(pointer("1.0", GOOD))
+    says(any_store, "hostile", "9\0.9", OTHER)
+    says(any_store, "liar", "9.9", OTHER)
+    assert [naming.look(), naming.look(), naming.look()] == [0, 2, 0]
+    assert sorted(events(any_store)) == [("hostile", "9.9"), ("liar", "9.9")]
+
+
 def test_it_is_shown_and_followed_by_nobody(store: SqlStore, db: str) -> None:
     store.claim(FLEET)
     naming = Naming(store, Topics(FLEET), now_ms)
