@@ -7,6 +7,7 @@ of a conversion here, the parity gate judges it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edge_contract.manifest import Feature, Outputs
 from edge_pack.estimators import conversion, own
@@ -14,7 +15,7 @@ from edge_pack.estimators.lending import lent
 from edge_pack.estimators.patterns import check_supported
 from edge_pack.intake import Intake, Rows
 from edge_pack.originals import EstimatorOriginal
-from edge_pack.steps import ignored_columns
+from edge_pack.steps import ignored_columns, spelled_out
 from edge_pack.subject import Converted
 from edge_pack.trees import nested, readers
 from edge_pack.trees.emit import emit, outputs_of
@@ -42,7 +43,8 @@ def from_estimator(
     with lent():
         nested.teach()
         own.teach()
-        return conversion.convert(original, intake, rows, features, floor)
+        listed = replace(original, model=spelled_out(original.model))
+        return conversion.convert(listed, intake, rows, features, floor)
 
 
 def _from_forest(forest: Forest, original: EstimatorOriginal, intake: Intake) -> Converted:

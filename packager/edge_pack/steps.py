@@ -5,10 +5,13 @@ Pure: reads attributes of fitted estimators, nothing else.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from edge_pack.trees.trace import positions
 
 _ENCODERS = ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
 _KEEP_COLUMNS = ("SimpleImputer",)
@@ -36,12 +39,24 @@ def _parts(model: Any) -> list[tuple[str, Any]]:
 def reads_names(model: Any) -> bool:
     """Whether a step picks columns by their name, so that each needs a tensor of its own."""
     return any(
-        isinstance(name, str)
+        _names_in(picked)
         for _, step in walk(model)
         if hasattr(step, "transformers_")
         for _, _, picked in step.transformers_
-        for name in ([picked] if isinstance(picked, str) else _listable(picked))
     )
+
+
+def spelled_out(model: Any) -> Any:
+    """The model, or a copy whose steps list the columns that they pick from a name to a name."""
+    copied = copy.deepcopy(model)
+    found = False
+    for _, step in walk(copied):
+        for i, (name, inner, picked) in enumerate(getattr(step, "transformers_", ())):
+            if isinstance(picked, slice) and _names_in(picked):
+                listed = _picked(picked, [str(each) for each in step.feature_names_in_])
+                step.transformers_[i] = (name, inner, listed)
+                found = True
+    return copied if found else model
 
 
 def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -102,7 +117,8 @@ def free_text(model: Any, names: Sequence[str]) -> dict[str, bool]:
 
 def reads_one_text(model: Any) -> bool:
     """Whether the model takes a list of texts, not a table: its first step is a vectorizer."""
-    return not hasattr(_first(model), "transformers_") and bool(free_text(model, ("text",)))
+    picks = any(hasattr(step, "transformers_") for _, step in walk(_first(model)))
+    return not picks and bool(free_text(model, ("text",)))
 
 
 def _first(model: Any) -> Any:
@@ -151,19 +167,19 @@ def is_text(known: Any) -> bool:
 
 
 def _picked(picked: Any, names: Sequence[str]) -> list[str]:
-    if isinstance(picked, str):
-        return [picked]
-    if isinstance(picked, int | np.integer):
-        return [names[int(picked)]]
-    listed = _listable(picked)
-    if listed and all(isinstance(name, str) for name in listed):
-        return [str(name) for name in listed]
-    where = picked if isinstance(picked, slice) else np.asarray(picked)
-    return [names[i] for i in np.arange(len(names))[where].tolist()] if len(names) else []
+    named = _names_in(picked)
+    if named and not isinstance(picked, slice):
+        return named
+    return [names[i] for i in positions(picked, names, len(names))] if len(names) else []
 
 
-def _listable(picked: Any) -> list[Any]:
-    return [] if isinstance(picked, slice | int | np.integer) else list(picked)
+def _names_in(picked: Any) -> list[str]:
+    """The names that a choice of columns gives; a slice's are its ends."""
+    if isinstance(picked, slice):
+        listed: list[Any] = [picked.start, picked.stop]
+    else:
+        listed = np.atleast_1d(np.asarray(picked, dtype=object)).tolist()
+    return [str(name) for name in listed if isinstance(name, str)]
 
 
 _SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")

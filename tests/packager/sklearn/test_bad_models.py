@@ -14,8 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
+from sklearn.tree import DecisionTreeClassifier
 
 from edge_contract.errors import BuildFault, EdgeError, InputFault
 
@@ -115,6 +116,28 @@ def test_text_columns_by_every_encoder(name: str, rows: pd.DataFrame, pack: Any)
     model = make_pipeline(columns, LogisticRegression()).fit(frame, rows.a > 0)
     parity = pack(model, frame, quantize="none").manifest.parity
     assert parity.flips == 0 and parity.diff_max < 1e-4
+
+
+@pytest.mark.parametrize("last", [LogisticRegression(), DecisionTreeClassifier(max_depth=3)])
+def test_columns_picked_from_a_name_to_a_name(last: Any, rows: pd.DataFrame, pack: Any) -> None:
+    columns = ColumnTransformer(
+        [("n", StandardScaler(), slice("a", "c")), ("t", OneHotEncoder(), slice("site", "site"))]
+    )
+    model = make_pipeline(columns, last).fit(rows, rows.a > 0)
+    built = pack(model, rows.drop(columns=["ok"]).assign(ok=1), quantize="none")
+    assert built.manifest.parity.flips == 0
+    known = {feature.name: feature.categories for feature in built.manifest.features}
+    assert known["site"] == ("u", "v", "w") and "code" not in known
+
+
+def test_column_transformers_side_by_side(rows: pd.DataFrame, pack: Any) -> None:
+    parts = [
+        ("n", ColumnTransformer([("n", StandardScaler(), slice("a", "c"))])),
+        ("t", ColumnTransformer([("t", OneHotEncoder(sparse_output=False), [3])])),
+    ]
+    model = make_pipeline(FeatureUnion(parts), DecisionTreeClassifier(max_depth=3))
+    model.fit(rows[["a", "b", "c", "site"]], rows.a > 0)
+    assert pack(model, rows, quantize="none").manifest.parity.flips == 0
 
 
 @pytest.mark.parametrize("picked", [["ok"], ["code"], ["ok", "site"], ["code", "site"]])

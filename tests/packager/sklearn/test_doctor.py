@@ -12,6 +12,7 @@ import onnx
 import pandas as pd
 import pytest
 from onnx import TensorProto, helper
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.gaussian_process import GaussianProcessClassifier
@@ -82,6 +83,15 @@ def test_a_scaler_before_trees_is_folded(wine: Any, saved: Any) -> None:
     model = make_pipeline(StandardScaler(), RandomForestClassifier(3, random_state=0))
     code, found = _doctor(saved(model.fit(frame, target)))
     assert code == 0 and any(f["pattern"] == "scaler-before-trees" for f in found)
+
+
+def test_columns_picked_from_a_name_to_a_name(wine: Any, saved: Any, tmp_path: Path) -> None:
+    frame, target = wine
+    frame.join(target).to_csv(tmp_path / "rows.csv", index=False)
+    columns = make_column_transformer((StandardScaler(), slice(frame.columns[0], frame.columns[2])))
+    model = make_pipeline(columns, LogisticRegression()).fit(frame, target)
+    code, _ = _doctor(saved(model), "--data", tmp_path / "rows.csv", "--target", "kind")
+    assert code == 0
 
 
 def test_columns_without_content(saved: Any, tmp_path: Path) -> None:
