@@ -133,9 +133,10 @@ class Uplink:
 
     def tell(self, event: Event) -> None:
         """Send an event, now or when the broker is back, in this life or a later one."""
-        path = self._outbox.add(event.boot, event.seq, messages.encode(event))
+        payload = messages.encode(event)
+        path = self._outbox.add(event.boot, event.seq, payload)
         if self.up:
-            self._send(path)
+            self._send(path, payload)
 
     def flush(self) -> None:
         """Send the events that wait; one of them, now and then, while nobody listens."""
@@ -213,13 +214,16 @@ class Uplink:
         status = self._birth(online=online)
         return self.link.publish(self._status, messages.encode(status), retain=True)
 
-    def _send(self, path: Path) -> None:
-        """Send it, unless it is on its way; it is as long as its file is there."""
+    def _send(self, path: Path, fresh: bytes | None = None) -> None:
+        """Send it, unless it is on its way; it is as long as its file is there.
+
+        ``fresh``: sent even if the disk did not take it.
+        """
         with self._claiming:
             if path in self._sending:
                 return
             self._sending.add(path)
-        payload = self._outbox.read(path)
+        payload = fresh if fresh is not None else self._outbox.read(path)
         if payload is None:
             self._sending.discard(path)
             return

@@ -102,3 +102,17 @@ def test_one_event_at_a_time_asks_whether_somebody_listens(
     assert len(ends.outbox.waiting()) == 2
     ends.report()
     assert ends.settled(), "not before the next quarter of an hour"
+
+
+def test_an_event_that_the_disk_does_not_take_is_sent_all_the_same(
+    ends: Ends, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    until(lambda: ends.ups, "the connection")
+    ends.link.start(60)
+    ends.link.subscribe([EVENTS]).wait(60)
+    (tmp_path / "outbox").rmdir()
+    (tmp_path / "outbox").write_text("no folder can be here")
+    ends.tell(0)
+    ends.tell(1)
+    until(lambda: sorted(ends.heard) == [0, 1], "both arrived")
+    until(ends.settled, "answers")
