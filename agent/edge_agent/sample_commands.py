@@ -11,6 +11,7 @@ import typer
 from edge_agent import config as configs
 from edge_agent import running
 from edge_agent.folder import Folder
+from edge_contract import sealed
 from edge_contract.errors import InputFault
 from edge_contract.ports.disk import read_bounded, write_atomic
 
@@ -51,9 +52,6 @@ def export(
     typer.echo(f"{done} {count} files, {size} bytes, to {out}")
 
 
-SEALED_MAX_BYTES = 16 * 1024**2
-
-
 def copy(folder: Path, out: Path, *, remove: bool = False) -> tuple[int, int]:
     """Copy the sealed files in ``folder`` to ``out``; how many, of how many bytes.
 
@@ -67,7 +65,7 @@ def copy(folder: Path, out: Path, *, remove: bool = False) -> tuple[int, int]:
         )
     size = 0
     for path in paths:
-        data = read_bounded(path, SEALED_MAX_BYTES)
+        data = read_bounded(path, sealed.FILE_MAX_BYTES)
         write_atomic(out / path.name, data, mode=0o600)
         size += len(data)
         if remove:

@@ -35,6 +35,7 @@ CALL_MAX_BYTES = 64 * 1024
 WRITE_S = 300.0
 """Chosen rows wait so long in memory for others to be sealed with."""
 WRITE_ROWS = 100
+"""In one sealed file; so many are written at once, the others at the next looks."""
 _MAX_BYTES = 64 * 1024
 
 
@@ -152,8 +153,8 @@ class Samples:
         """Before a stop: seal all that was chosen."""
         with self._lock:
             self._choose()
-            for bundle in list(self._waiting):
-                self._write(bundle)
+            while self._waiting:
+                self._write(next(iter(self._waiting)))
 
     def _choose(self) -> None:
         for sampler in self._samplers:
@@ -166,20 +167,23 @@ class Samples:
                 self._waiting.setdefault(sampler.bundle, fresh).rows.extend(rows)
 
     def _write(self, bundle: str) -> None:
-        """Seal what waits of one version; what the day has no room for is forgotten."""
-        waiting = self._waiting.pop(bundle)
+        """Seal the next rows of one version; what the day has no room for is forgotten."""
+        waiting = self._waiting[bundle]
         own = waiting.sampler
+        rows, waiting.rows = waiting.rows[:WRITE_ROWS], waiting.rows[WRITE_ROWS:]
+        if not waiting.rows:
+            del self._waiting[bundle]
         parcel = Parcel(
             device=self._device,
             model=own.model,
             version=own.version,
             bundle=own.bundle,
             at_ms=max(int(self._now_s() * 1000), 0),
-            rows=waiting.rows,
+            rows=rows,
         )
         data = sealed.seal(wire.encode_json(parcel), self._recipient)
         self._quota.room()  # a new day may have begun
-        if not self._quota.take(len(waiting.rows), len(data)):
+        if not self._quota.take(len(rows), len(data)):
             return
         try:
             self._save()  # first: a cut costs rows, never the quota
@@ -196,6 +200,8 @@ class Samples:
 
     def _make_room(self, size: int) -> None:
         """Raises MachineFault. What `samples export --remove` takes meanwhile needs no room."""
+        if size > (most := min(self._rules.disk_bytes, sealed.FILE_MAX_BYTES)):
+            raise MachineFault(f"sealed they take {size} bytes, over the limit of {most} bytes")
         sizes: dict[Path, int] = {}
         try:
             for path in sorted(self._folder.glob("*.sealed")):

@@ -18,6 +18,8 @@ from typing import Any
 
 from edge_contract.errors import InputFault, MachineFault
 
+FILE_MAX_BYTES = 16 * 1024**2
+"""Of a sealed file, on the device, on its way and where it is opened."""
 MAGIC = b"EPS1"
 _HEAD_BYTES = len(MAGIC) + 32
 OVERHEAD_BYTES = _HEAD_BYTES + 16

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from edge_agent import Model, sample_commands, tap
 from edge_agent import config as configs
 from edge_agent.live import Live
-from edge_agent.samples import Samples
+from edge_agent.samples import WRITE_ROWS, Samples
 from edge_agent.sampling import DAY_S, Chooser, Quota
 from edge_agent.settings import Sampling
 from edge_agent.telemetry import Recorder, Spool
@@ -171,6 +171,36 @@ def test_bytes_are_bounded_by_day_and_on_disk(model: Model, tmp_path: Path, cloc
         sizes = [path.stat().st_size for path in folder.glob("*.sealed")]
         assert 0 < sum(sizes) <= min(6000 * (day + 1), 10_000)
         clock.at_s = BEGIN_S + (day + 1) * DAY_S
+
+
+def test_many_rows_at_once_are_cut_into_files_within_every_bound(
+    model: Model, tmp_path: Path, clock: Clock
+) -> None:
+    rules = replace(RULES, random=1.0, per_day=24 * 1000, bytes_per_day="1 GB", disk_max="40 kB")
+    folder = tmp_path / "s"
+    samples = Samples(rules, folder, "pi", clock, random.Random(1))
+    served(model, samples, tmp_path).predict(np.zeros((950, 4)).tolist())
+    samples.tick()
+    assert len(held(folder)) == WRITE_ROWS, "a look writes one file, whatever waits"
+    samples.flush()
+    assert samples._quota.rows == 950
+    sizes = [path.stat().st_size for path in folder.glob("*.sealed")]
+    assert 20_000 < sum(sizes) <= 40_000
+
+
+def test_rows_that_are_larger_than_the_disks_bound_are_lost_alone(
+    model: Model, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "s"
+    rules = replace(RULES, random=1.0, per_day=24 * 1000, disk_max="10 kB")
+    samples = Samples(rules, folder, "pi", clock, random.Random(1))
+    seat = served(model, samples, tmp_path)
+    ask(seat, np.zeros((5, 4)))
+    samples.flush()
+    ask(seat, np.zeros((WRITE_ROWS, 4)))
+    samples.flush()
+    assert len(held(folder)) == 5
+    assert "over the limit of 10000 bytes" in caplog.text
 
 
 def test_room_is_made_though_an_export_takes_files_meanwhile(tmp_path: Path, clock: Clock) -> None:

@@ -19,7 +19,6 @@ from edge_contract.ports.disk import read_bounded, write_atomic
 from edge_fleet import terminal
 from edge_fleet.spreadsheet import plain
 
-FILE_MAX_BYTES = 16 * 1024**2
 KEY_MAX_BYTES = 4096
 
 app = typer.Typer(
@@ -104,8 +103,8 @@ def parcels_of(files: list[Path], private: str) -> Iterator[Parcel]:
             raise InputFault(f"{given} has no sealed files")
         for path in paths:
             try:
-                data = sealed.unseal(read_bounded(path, FILE_MAX_BYTES), private)
-                yield wire.decode_json(data, Parcel, size_max=FILE_MAX_BYTES)
+                data = sealed.unseal(read_bounded(path, sealed.FILE_MAX_BYTES), private)
+                yield wire.decode_json(data, Parcel, size_max=sealed.FILE_MAX_BYTES)
             except InputFault as error:
                 raise InputFault(f"{path}: {error.what}", advice=error.advice) from error
 
