@@ -114,6 +114,8 @@ class Updater:
         self._wanted: dict[str, Wanted] = {}
         self._trials: dict[str, Evidence] = {}
         self._jobs: dict[str, _Job] = {}
+        self._guests = 0
+        """Pieces of work that ``in_turn`` took and that have not ended."""
         self._answers: dict[str, Answer] = {}
         self._turns: deque[tuple[str, str]] = deque()
         self._turn = ""
@@ -192,11 +194,27 @@ class Updater:
 
     def in_turn(self, kind: Literal["fetch", "test", "load"], work: Callable[[], None]) -> None:
         """Do work of another kind in the thread of the updates' own, after what waits there."""
-        {"fetch": self._fetches, "test": self._tests, "load": self._loads}[kind].submit(work)
+        worker = {"fetch": self._fetches, "test": self._tests, "load": self._loads}[kind]
+        self._guests += 1
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self._loop.post(self._guest_left)
+
+        worker.submit(run)
 
     def sweep(self) -> None:
-        """Remove every slot, half-slot and remainder that no state keeps."""
-        slot.prune(self._folder.slots, self._kept(), sweep=not self._jobs)
+        """Remove every slot, half-slot and remainder that no state keeps.
+
+        While anything may be fetched, half-slots stay for the next time.
+        """
+        busy = bool(self._jobs or self._guests)
+        slot.prune(self._folder.slots, self._kept(), sweep=not busy)
+
+    def _guest_left(self) -> None:
+        self._guests -= 1
 
     # -- effects -----------------------------------------------------------------------------
 
