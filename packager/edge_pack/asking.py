@@ -10,8 +10,8 @@ import numpy as np
 
 from edge_agent.runtime import Session
 from edge_contract.errors import InputFault
-from edge_contract.manifest import MANIFEST_MAX_BYTES, Feature
-from edge_pack import describe, inference, intake, probes
+from edge_contract.manifest import MANIFEST_MAX_BYTES, Feature, Label
+from edge_pack import describe, inference, intake, parity, probes
 from edge_pack.answers import Answers
 from edge_pack.config import BuildConfig
 from edge_pack.intake import Intake, Rows
@@ -86,6 +86,7 @@ def ask(
     inference.check_finite(answers)
     free = [column.name for column in takes.columns if column.free]
     rows, answers = _with_probes(given, free, answers, original.answer)
+    _check_labels(answers, original.labels)
     return Asked(source, table, takes, features, rows, given.count, answers, original)
 
 
@@ -99,6 +100,18 @@ def _check_room(features: Sequence[Feature]) -> None:
             advice="Shorten the names and the lists of categories, or have fewer features: "
             "combine or select them before the model, and train on those.",
         )
+
+
+def _check_labels(answers: Answers, labels: Sequence[Label]) -> None:
+    """Say that the labels read off the model are not all that it answers."""
+    if answers.labels is None or (answers.labels >= 0).all():
+        return
+    known = ", ".join(map(str, labels[:8])) + (", ..." if len(labels) > 8 else "")
+    raise InputFault(
+        f"the model answers a label that is none of {known}",
+        advice="Name its labels in the order of the score columns: --task classification "
+        "--labels A,B,... ; or export it without the output that holds the label.",
+    )
 
 
 def _with_probes(

@@ -1,11 +1,11 @@
 """The bundle against the original model on the same raw rows: the gate that every build passes.
 
-A flip is a row whose predicted label changed, unless the original itself was tied to within
-float64's own rounding: such a row's label depends on the order in which its trees were added up,
-and scikit-learn's threads do not keep one. A difference is of one probability, or of a value
-divided by the standard deviation of the original's values in that output: a pressure around
-101325 leaves no room to a ratio beside it. Accuracy alone is no gate: a model was seen to move a
-probability by 0.997 while its accuracy rose.
+A flip is a row whose predicted label changed, or is none that the manifest knows. One whose
+original was tied to within float64's own rounding is none: its label depends on the order in which
+its trees were added up, and scikit-learn's threads do not keep one. A difference is of one
+probability, or of a value divided by the standard deviation of the original's values in that
+output: a pressure around 101325 leaves no room to a ratio beside it. Accuracy alone is no gate: a
+model was seen to move a probability by 0.997 while its accuracy rose.
 
 Pure.
 """
@@ -80,6 +80,7 @@ def compare(original: Answers, bundle: Answers) -> Comparison:
     flipped = np.zeros(original.rows, dtype=bool)
     if original.labels is not None and bundle.labels is not None:
         flipped = (original.labels != bundle.labels) & ~_tied(original, bundle)
+        flipped |= bundle.labels < 0
     row_diffs = row_differences(original, bundle)
     order = np.lexsort((-row_diffs, ~flipped))[:WORST_ROWS]
     worst = tuple(

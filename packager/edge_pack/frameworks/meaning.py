@@ -1,10 +1,11 @@
 """What a network's output tensors mean: read off the graph's end, or as the user declares it.
 
-Guards: nothing is guessed. A Softmax at the end makes probabilities of one label among several, a
+Guards: no task is guessed. A Softmax at the end makes probabilities of one label among several, a
 Sigmoid on one column the probability of the second of two; a label a row beside float columns is
 a classifier; one float column is a regression; all else stays plain tensors, unless ``--task``
-says what it is. Logits that are declared a classifier get the missing Softmax or Sigmoid in the
-graph, and in float64 on the original's side.
+says what it is. Labels that nobody names are 0, 1, ...; a build stops at an answer that is none of
+them. Logits that are declared a classifier get the missing Softmax or Sigmoid in the graph, and in
+float64 on the original's side.
 
 Pure: protos and arrays in, facts and changed protos out.
 """

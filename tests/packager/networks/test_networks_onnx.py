@@ -639,3 +639,23 @@ def test_each_output_has_a_budget_of_its_own(graph: Any, info: Any, ship: Any) -
     wanted = np.tanh(x @ weights["w"]) @ weights["v"] + weights["b"]
     said = np.asarray(found.outputs["o"])
     assert (np.abs(said - wanted).max(axis=0) <= 0.01 * wanted.std(axis=0)).all()
+
+
+def test_labels_that_the_model_does_not_answer_are_not_guessed(
+    graph: Any, info: Any, ship: Any
+) -> None:
+    """Its labels are 1, 2, 3: read as 0, 1, 2 a device would meet a 3 that nobody knows."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"], axis=1),
+        helper.make_node("ArgMax", ["p"], ["at"], axis=1, keepdims=0),
+        helper.make_node("Add", ["at", "one"], ["label"]),
+    ]
+    outputs = [info("label", ["n"], TensorProto.INT64), info("p", ["n", 3])]
+    weights = {"w": _weights(6, 3), "one": np.array(1, np.int64)}
+    path = graph(nodes, [info("x", ["n", 6])], outputs, weights)
+    with pytest.raises(InputFault, match="a label that is none of 0, 1, 2") as caught:
+        ship(path, _x())
+    assert "--labels" in caught.value.advice
+    built = ship(path, _x(), task="classification", labels=(1, 2, 3))
+    assert Model.open(built.config.out).predict({"x": _x()["x"][:1]})[0].label in (1, 2, 3)
