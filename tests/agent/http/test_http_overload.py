@@ -20,6 +20,7 @@ ROW = {"temp": 0.5, "hum": -1.0, "rpm": 2.0, "volt": 0.0}
 BODY = json.dumps(ROW).encode()
 TENSOR = {"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
 WAIT_S = 60.0
+RESPONSES_OK = 'edge_agent_http_responses_total{status="200"}'
 
 
 class Held(Live):
@@ -243,3 +244,27 @@ def test_a_flood_on_every_connection_leaves_probes_their_answer(open_door, conne
             thread.join(WAIT_S)
     assert seen
     assert set(seen) <= {200, 503}
+
+
+def test_who_asks_for_much_at_once_and_reads_nothing_keeps_nobody_waiting(
+    open_door, connect
+) -> None:
+    """No timing: without a bound all answers are made before another client gets its own."""
+    door, count = open_door(), 2500
+    greedy, asker = connect(door), connect(door)
+    size = len(asker.ask("GET", "/openapi.json").body)
+    assert size * count > 8 * 1024**2  # more than the kernel takes for it
+    greedy.send(b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * count)
+    answered = [0]
+
+    def stands() -> bool:
+        page = asker.ask("GET", "/metrics").body.decode()
+        line = next(each for each in page.splitlines() if each.startswith(RESPONSES_OK))
+        now, before = float(line.split()[-1]) - len(answered), answered[-1]
+        answered.append(now)
+        return 0 < now == before
+
+    until(stands)
+    assert answered[-1] < count
+    assert [len(greedy.read().body) for _ in range(count)] == [size] * count
+    assert greedy.ask("GET", "/v2/health/live").status == 200

@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection: when its requests are answered, and when it ends.
 
 Guards: answers go out in the order of their requests; a client that sends or reads slowly loses its
-connection, not others theirs; nothing behind a faulty message is looked at.
+connection, not others theirs; of what a client sends at once no more is read and answered than it
+takes answers, and others get theirs between; nothing behind a faulty message is looked at.
 
 Sources: RFC 9110, RFC 9112.
 """
@@ -33,7 +34,12 @@ CROWD_S = 0.001
 is here was read: answers one after the other take two thirds of the time that answers between the
 kernel's reads and writes do."""
 PIPELINE_MAX = 8
-"""Requests of one connection that wait for the answer to the one before."""
+"""Requests of one connection that wait for the answer to the one before: no part is read of what
+follows them."""
+PART_BYTES = 8 * 1024
+"""Of what came at once is read before its requests are answered; a body's rest counts as one."""
+TURN_MAX = 8
+"""Answers of one connection in a turn of the loop: others have theirs between."""
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _NO_LANE: tuple[bytes, int, Lane] = (END, -1, lambda _: None)
 """No request begins so."""
@@ -52,12 +58,18 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(self, server.limits.body_max_bytes, local=local)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._unread: bytes | memoryview = b""
+        """Is here, and is read when fewer wait."""
+        self._waiting: deque[tuple[Request | Response, bool]] = deque()
+        """Requests, and at the end what is said of one that cannot be read; and what follows is
+        read: the connection is kept."""
         self._task: asyncio.Task[None] | None = None
-        self._ending = False
-        self._eof = False
+        self._left = TURN_MAX  # answers in this turn
+        self._no_more = False
+        """No request follows those that wait: the last answer ends the connection."""
         self._spare = False
         self._held_bytes = 0
+        self._paused = False
         self._writable = True
         self._since = self._loop.time()
         self._idle = True
@@ -70,6 +82,7 @@ class Connection(asyncio.Protocol):
         held, limits = len(self._server.all), self._server.limits
         if held >= limits.connections_max + limits.spare:
             self._refuse(503, "too many connections")
+            self._go_on()
             return
         self._spare = held >= limits.connections_max
         self._server.all.add(self)
@@ -82,6 +95,7 @@ class Connection(asyncio.Protocol):
         self.hold(-self._held_bytes)
         self._transport = None
         self._waiting.clear()
+        self._unread = b""
         if self._task is not None:
             self._task.cancel()
 
@@ -89,20 +103,34 @@ class Connection(asyncio.Protocol):
         """Bytes of requests."""
         if self._gathered:
             self._server.answer_gathered()
-        if self._ending or (self._idle and self._by_lane(data)):
+        if self._no_more or (self._idle and self._by_lane(data)):
             return
         self._read(data)
 
     def _read(self, data: bytes) -> None:
+        if self._unread:  # what is read next is not from ``data``
+            self._piece = b""
+            self._unread = bytes(self._unread) + data
+            return
+        self._left = TURN_MAX
         if self._idle:
             self._idle = False
             self._since = self._loop.time()
             self._piece = data
         else:
             self._piece = b""
+        if len(data) > PART_BYTES:
+            self._unread = memoryview(data)
+            self._go_on()
+            return
+        self._feed(data)
+        if self._waiting:
+            self._go_on()
+
+    def _feed(self, data: bytes | memoryview) -> None:
         try:
             if not self._reader.feed(data):
-                self.finish()
+                self._read_no_more()
         except Refused as error:
             self._refuse(error.status, error.what)
 
@@ -114,7 +142,9 @@ class Connection(asyncio.Protocol):
                 return False
             self._lane_head, self._lane_length, self._lane = found
         start, lane, server = len(self._lane_head), self._lane, self._server
-        if len(data) - start != self._lane_length or self._spare or self._task is not None:
+        if len(data) - start != self._lane_length or self._spare:
+            return False
+        if self._task is not None or self._waiting:
             return False
         now = self._loop.time()
         crowded = now - server.last_s <= CROWD_S and server.last is not self
@@ -146,7 +176,7 @@ class Connection(asyncio.Protocol):
         """End at once: an answer that was gathered could not be made or written."""
         log.error("a connection is closed for an error of the agent", exc_info=error)
         self._gathered = False
-        self._ending = True
+        self._no_more = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -156,20 +186,19 @@ class Connection(asyncio.Protocol):
             self._server.answer_gathered()
         if self._task is None and not self._waiting:
             return False
-        self._eof = True
+        self._read_no_more()
         return True
 
     def pause_writing(self) -> None:
         """The client does not take its answers: read no more of it."""
         self._writable = False
         self._since = self._loop.time()
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._pause()
 
     def resume_writing(self) -> None:
         """It does again."""
         self._writable = True
-        self._resume()
+        self._loop.call_soon(self._turn)
 
     # -- what was read -----------------------------------------------------------------------
 
@@ -194,20 +223,49 @@ class Connection(asyncio.Protocol):
 
     def whole(self, request: Request, *, keep: bool) -> None:
         """Answer a request, in its turn."""
+        if self._no_more:
+            return
         if self._spare:
             request, keep = request._replace(spare=True), False
         if keep and self._piece:
             self._heads.learn(self._piece, request)
             self._piece = b""
         self._idle = True
-        if self._task is None and not self._waiting:
+        if self._left and self._writable and self._task is None and not self._waiting:
+            self._left -= 1
             self._answer(request, keep=keep)
             return
         self._waiting.append((request, keep))
-        if len(self._waiting) >= PIPELINE_MAX and self._transport is not None:
-            self._transport.pause_reading()
+        if len(self._waiting) >= PIPELINE_MAX:
+            self._pause()
 
     # -- answers -----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._left = TURN_MAX
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Answer what waits, in its order, and read what is here, as far as that may be now."""
+        while self._transport is not None:
+            if self._waiting and self._task is None and self._writable:
+                if not self._left:
+                    self._pause()
+                    self._loop.call_soon(self._turn)
+                    return
+                self._left -= 1
+                request, keep = self._waiting.popleft()
+                if isinstance(request, Response):
+                    self._write(request, keep=keep)
+                else:
+                    self._answer(request, keep=keep)
+            elif self._unread and len(self._waiting) < PIPELINE_MAX:
+                size = max(PART_BYTES, self._reader.missing_bytes)
+                part, self._unread = self._unread[:size], self._unread[size:] or b""
+                self._feed(part)
+            else:
+                self._resume()
+                return
 
     def _answer(self, request: Request, *, keep: bool) -> None:
         found = self._server.handler(request)
@@ -222,16 +280,13 @@ class Connection(asyncio.Protocol):
         self.hold(-len(request.body))
         self._task = None
         self._write(response, keep=keep, head=request.method == "HEAD")
-        while self._waiting and self._task is None and self._transport is not None:
-            following, keep = self._waiting.popleft()
-            self._answer(following, keep=keep)
-        self._resume()
+        self._turn()
 
     def _write(self, response: Response, *, keep: bool, head: bool = False) -> None:
         if self._transport is None:
             return
         self._server.answered += 1
-        keep = keep and not self._ending and (not self._eof or bool(self._waiting))
+        keep = keep and (not self._no_more or bool(self._waiting))
         status, body, content_type, headers = response
         self._since = now = self._loop.time()
         block = _head(int(now), status, content_type) + str(len(body)).encode()
@@ -240,13 +295,12 @@ class Connection(asyncio.Protocol):
             block += "".join(lines if keep else [*lines, "\r\nconnection: close"]).encode("latin-1")
         self._transport.write(block + END if head else b"".join((block, END, body)))
         if not keep:
-            self._ending = True
             self._waiting.clear()
-            self._transport.close()
+            self._read_no_more()
 
     def _write_plain(self, body: bytes, now: float) -> None:
         """As ``_write`` for a body of JSON and status 200, on a connection that is kept."""
-        if self._transport is None or self._ending or self._eof:
+        if self._transport is None or self._no_more:
             self._write(Response(200, body), keep=True)
             return
         self._server.answered += 1
@@ -255,16 +309,29 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
 
     def _refuse(self, status: int, what: str) -> None:
-        """Answer what cannot be read and read no more: where the next message begins is unknown."""
-        self._ending = True
-        if self._task is None:
-            self._write(self._server.fault(status, what), keep=False)
-        elif self._transport is not None:
+        """Say, in its turn, what cannot be read; where the next message begins is unknown."""
+        if self._no_more:
+            return
+        self._waiting.append((self._server.fault(status, what), False))
+        self._read_no_more()
+        self._pause()
+
+    def _read_no_more(self) -> None:
+        """Let the last answer of those that are due end the connection."""
+        self._no_more, self._unread = True, b""
+        if self._task is None and not self._waiting and self._transport is not None:
+            self._transport.close()
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self._paused:
+            self._paused = True
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        open_ = self._transport is not None and not self._ending and self._writable
-        if open_ and len(self._waiting) < PIPELINE_MAX:
+        """Read on, where that was paused and nothing is in its way any more."""
+        room = len(self._waiting) < PIPELINE_MAX
+        if self._paused and room and self._writable and not self._no_more:
+            self._paused = False
             cast("asyncio.Transport", self._transport).resume_reading()
 
     # -- time --------------------------------------------------------------------------------
@@ -276,7 +343,7 @@ class Connection(asyncio.Protocol):
         if self._gathered:
             return
         waited, limits = now - self._since, self._server.limits
-        if not self._writable:
+        if not self._writable or self._no_more:
             if waited > limits.arrive_s:
                 self._transport.abort()
         elif self._idle:
@@ -284,12 +351,13 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
         elif waited > limits.arrive_s:
             self._refuse(408, f"the request did not arrive within {limits.arrive_s:g} s")
+            self._turn()
 
     def finish(self) -> None:
-        """End after the answer that is under way."""
-        self._ending = True
-        if self._task is None and self._transport is not None:
-            self._transport.close()
+        """End after the answer that is under way, or those that a client has yet to take."""
+        if self._task is not None:
+            self._waiting.clear()
+        self._read_no_more()
 
 
 @functools.lru_cache(maxsize=16)

@@ -69,11 +69,17 @@ class Reader:
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._length = 0
         self._head_bytes = 0
         self._fields_bytes = 0
         self._in_head = True
 
-    def feed(self, data: bytes) -> bool:
+    @property
+    def missing_bytes(self) -> int:
+        """Of the body under way, where its length was said."""
+        return max(0, self._length - self._body_bytes)
+
+    def feed(self, data: bytes | memoryview) -> bool:
         """Read on. False: the request asked for another protocol, which is not spoken here; it was
         handed over as if it had not asked, and nothing behind it can be read.
 
@@ -123,8 +129,10 @@ class Reader:
             raise Refused(400, "the header host is missing")
         length = self._headers.get("content-length", "")
         limit = self._body_max_bytes
-        if length.isdigit() and int(length) > limit:
-            raise Refused(413, f"a body of {length} bytes, the limit is {limit}")
+        if length.isdigit():
+            self._length = int(length)
+            if self._length > limit:
+                raise Refused(413, f"a body of {length} bytes, the limit is {limit}")
         if self._headers.get("expect", "").lower() == "100-continue":
             self._owner.proceed()
 
