@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from edge_contract.errors import InputFault, MachineFault
+from edge_contract.errors import EdgeError, InputFault
 from edge_fleet import kept, merging
 from edge_fleet.kept import Batch
 from edge_fleet.library import Known, Library
-from edge_fleet.store.base import Counted, Store, Transaction
+from edge_fleet.store.base import AlreadyCompacting, Counted, Store, Transaction
 from edge_fleet.store.rollups import Kept, Key, Span, Sum
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Compacted(Struct, frozen=True):
     Attributes:
         windows, hours: taken out. into_hours, into_days: sums that they went into.
         refused: windows that never fitted their profile, whose bytes were dropped.
-        damaged: windows that cannot be read any more and count as refused.
+        damaged: windows that cannot be read any more, or not be added, and count as refused.
         size_bytes: of the windows and hours that were taken out.
         events, asides: taken out; ``asides``: records of labels and of shadows.
     """
@@ -131,7 +131,7 @@ def compact(
         on_step: told what each transaction did.
 
     Raises:
-        InputFault: another one compacts this store.
+        AlreadyCompacting: another one does it.
         MachineFault: the store failed; the steps before stand.
     """
     total = Compacted()
@@ -161,10 +161,12 @@ def keep_compact(
         pause_s = every_s
         try:
             done = compact(store, retention, clock_ms(), pause=stop.wait)
-        except InputFault as error:
+        except AlreadyCompacting as error:
             log.info("%s", error.what)
-        except MachineFault as error:
+        except EdgeError as error:
             log.warning("%s; windows stay as they are; again in %.0f s", error.what, every_s)
+        except Exception:  # else this thread ends, and the store grows unseen
+            log.exception("compaction failed; windows stay as they are; again in %.0f s", every_s)
         else:
             log.info(
                 "merged %d windows into hours, %d hours into days; took out %d events and %d"
@@ -241,15 +243,15 @@ def _roll(store: Store, known: Known, keys: Sequence[Key], start_ms: int) -> Com
         windows = tx.windows_at(keys)
         there = tx.sums_at(known.bundle, Span.HOUR, start_ms, [device for device, _, _ in keys])
     some = kept.batch(known, kept.sound(known, windows))
-    good = {(r.device, r.boot, r.seq) for r in some.records}
-    sums, new = _summed(known, Span.HOUR, start_ms, some, there)
+    sums, new, apart = _summed(known, Span.HOUR, start_ms, some, there)
+    good = {(r.device, r.boot, r.seq) for r in some.records if (r.device, r.model) not in apart}
     damaged = sorted(set(keys) - good)
     with store.transaction() as tx:
         tx.mark(damaged, Counted.REFUSED)
         tx.put_sums(sums)
         tx.roll_windows(sorted(good))
     for device, boot, seq in damaged:
-        log.warning("the record of %r, boot %d seq %d, cannot be read any more", device, boot, seq)
+        log.warning("the record of %r, boot %d seq %d, cannot be read or added", device, boot, seq)
     return Compacted(
         windows=len(good), into_hours=new, damaged=len(damaged), size_bytes=_size(some)
     )
@@ -260,11 +262,17 @@ def _roll_hours(store: Store, known: Known, hours: Sequence[Sum], start_ms: int)
     with store.reading() as tx:
         there = tx.sums_at(known.bundle, Span.DAY, start_ms, devices)
     some = kept.batch(known, [_kept(hour) for hour in hours])
-    sums, new = _summed(known, Span.DAY, start_ms, some, there)
+    sums, new, apart = _summed(known, Span.DAY, start_ms, some, there)
     with store.transaction() as tx:
         tx.put_sums(sums)
         tx.drop_hours(hours)
-    return Compacted(hours=len(hours), into_days=new, size_bytes=_size(some))
+    lost = [hour for hour in hours if hour.place in apart]
+    for hour in lost:
+        log.warning("an hour of %r cannot be added to its day: it is left out", hour.device)
+    return Compacted(
+        hours=len(hours) - len(lost), into_days=new, size_bytes=_size(some),
+        damaged=sum(hour.windows for hour in lost),
+    )  # fmt: skip
 
 
 def _drop_refused(tx: Transaction, keys: list[Key]) -> Compacted:
@@ -284,8 +292,11 @@ def _drop_asides(tx: Transaction, keys: list[Key]) -> Compacted:
 
 def _summed(
     known: Known, span: Span, start_ms: int, some: Batch, there: Sequence[Sum]
-) -> tuple[list[Sum], int]:
-    """``some``, and what is ``there`` already, by device and model; and how many sums are new."""
+) -> tuple[list[Sum], int, set[tuple[str, str]]]:
+    """``some``, and what is ``there`` already, by device and model; and how many sums are new.
+
+    The last: of whom nothing could be added, for no record says so many rows; what is there stays.
+    """
     members: dict[tuple[str, str], list[int]] = {}
     for at, record in enumerate(some.records):
         members.setdefault((record.device, record.model), []).append(at)
@@ -295,8 +306,13 @@ def _summed(
         everything = kept.batch(known, [*some.kept, *map(_kept, grown)])
     for at, one in enumerate(grown, start=len(some.kept)):
         members[one.place].append(at)
-    sums = [_sum(known, span, start_ms, everything, at) for at in members.values()]
-    return sums, len(sums) - len(grown)
+    sums, apart = [], set()
+    for place, at in members.items():
+        try:
+            sums.append(_sum(known, span, start_ms, everything, at))
+        except InputFault:
+            apart.add(place)
+    return sums, len({one.place for one in sums} - {one.place for one in grown}), apart
 
 
 def _sum(known: Known, span: Span, start_ms: int, some: Batch, members: Sequence[int]) -> Sum:

@@ -26,7 +26,7 @@ Item = Window | AsideSeen | StatusSeen | ReportSeen | EventSeen | Fault
 FUTURE_MS = 3_600_000
 """A window that ends so far ahead of our clock: one of the two clocks is wrong."""
 ROWS_MAX = 2**36
-"""No device makes so many predictions in a window, or refuses so many: sums over a fleet stay within
+"""No device makes, refuses or times so many predictions in a window; sums over a fleet stay within
 64 bits."""
 ROWS_PER_S_MAX = 10_000_000
 """More than any device answers: a bare linear model in batches does a million or two a second."""

@@ -8,7 +8,7 @@ of two bundles, devices or models never meet here. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 import msgspec
@@ -19,7 +19,7 @@ from edge_contract import moments, telemetry
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.moments import Moments
 from edge_contract.residuals import Residuals
-from edge_contract.telemetry import Record
+from edge_contract.telemetry import COUNT_MAX, Record
 from edge_contract.typed import msgpack_decoder
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -64,12 +64,17 @@ def merged(
             (boot, seq), whose key and version the sum has.
         counts: of each record, ``[records, cells]``.
         times: when each began and ended, by the clock that is to be trusted.
+
+    A figure beside the rows ends at ``COUNT_MAX``, the most that a record says. Raises InputFault
+    when there are more rows than that: no device that tells the truth has so many.
     """
     last = max(records, key=lambda record: (record.boot, record.seq))
     if any(_whose(record) != _whose(last) for record in records):
         raise ValueError("records of different devices, bundles or models")
     total = counts.sum(axis=0)
     rows = sum(record.rows for record in records)
+    if rows > COUNT_MAX:
+        raise InputFault(f"{rows} rows of {last.device!r} together: no record says so many")
     # Variances of independent parts add: noise that made one of them larger makes the sum's so.
     noise = sum(record.rows * telemetry.noise_of(record) for record in records) / max(rows, 1)
     noise = max(noise, 1.0)
@@ -79,12 +84,12 @@ def merged(
         end_ms=max(end for _, end in times),
         synchronised=True,
         rows=rows,
-        refused=sum(record.refused for record in records),
-        failed=sum(record.failed for record in records),
+        refused=_total(record.refused for record in records),
+        failed=_total(record.failed for record in records),
         coding=telemetry.CODING_RESIDUALS if noise == 1 else telemetry.CODING_NOISY,
         counts=reference.write(total, rows) if noise == 1 else telemetry.pack_noisy(total, noise),
         latency=telemetry.pack_counts(_latencies(records)),
-        errors=tuple(map(sum, zip_longest(*(record.errors for record in records), fillvalue=0))),
+        errors=tuple(map(_total, zip_longest(*(record.errors for record in records), fillvalue=0))),
         moments=_moments(records, counts, total, reference),
         quality=_findings(records),
         resources=last.resources,
@@ -95,6 +100,10 @@ def _whose(record: Record) -> tuple[str, bytes, str]:
     return record.device, record.bundle, record.model
 
 
+def _total(figures: Iterable[int]) -> int:
+    return min(sum(figures), COUNT_MAX)
+
+
 def _latencies(records: Sequence[Record]) -> NDArray[np.int64]:
     """Malformed ones are left out: they were never checked before they were kept."""
     total = np.zeros(telemetry.LATENCY_BUCKETS, dtype=np.int64)
@@ -103,7 +112,7 @@ def _latencies(records: Sequence[Record]) -> NDArray[np.int64]:
             total += telemetry.latency_of(record)
         except InputFault:
             continue
-    return total
+    return np.minimum(total, COUNT_MAX)
 
 
 def _findings(records: Sequence[Record]) -> tuple[tuple[int, int], ...]:

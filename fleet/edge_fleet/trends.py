@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edge_contract import telemetry
 from edge_contract.errors import InputFault, MachineFault
 from edge_contract.messages import Count
-from edge_contract.telemetry import LATENCY_BUCKETS, Record
+from edge_contract.telemetry import COUNT_MAX, LATENCY_BUCKETS, Record
 from edge_contract.typed import msgpack_decoder
 from edge_fleet.library import Known
 from edge_fleet.store.base import Transaction, Window
@@ -176,13 +176,16 @@ def steps(
 
 
 def _encode(hour: Hour) -> bytes:
+    """A figure ends at ``COUNT_MAX``: more is a lie, and no lie makes an hour unreadable."""
+
+    def packed(counts: NDArray[np.int64]) -> bytes:
+        return telemetry.pack_counts(np.minimum(counts, COUNT_MAX))
+
+    single = (min(one, COUNT_MAX) for one in (hour.windows, hour.rows, hour.refused, hour.failed))
+    errors = tuple(min(one, COUNT_MAX) for one in hour.errors)
     return _ENCODER.encode(
-        _Hour(
-            _SCHEMA, hour.windows, hour.rows, hour.refused, hour.failed,
-            telemetry.pack_counts(hour.counts), telemetry.pack_counts(hour.latency),
-            hour.errors, hour.findings,
-        )
-    )  # fmt: skip
+        _Hour(_SCHEMA, *single, packed(hour.counts), packed(hour.latency), errors, hour.findings)
+    )
 
 
 def _decode(known: Known, data: bytes) -> Hour:

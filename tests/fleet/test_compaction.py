@@ -1,8 +1,10 @@
 """Hours and days say what their windows said, and a window is in the store once."""
 
+import logging
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -327,6 +329,89 @@ def test_a_damaged_record_is_refused_and_stops_nothing(
     total = sum(one.rows for _, one in made if one.seq != 3)
     size = packed.profile.monitors[0].cells
     assert sum(counted(store, packed)["pi-0"][:size]) == total
+
+
+@pytest.mark.parametrize("span", [Span.HOUR, Span.DAY])
+def test_what_cannot_be_added_stops_nothing(
+    span: Span, store: SqlStore, packed: Packed, rng: np.random.Generator,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """More rows than a record says: of a device that lies, and only its windows are lost."""
+    offsets, most = list(packed.profile.offsets()), telemetry.COUNT_MAX
+    many = np.zeros(packed.profile.cells, dtype=np.int64)
+    many[offsets] = most
+    good = [(START + at, record(packed, packed.counts(draw(rng, 9)), seq=at)) for at in range(3)]
+    lies = [
+        (START + at * span.ms // 24, record(packed, many, device="liar", seq=at)) for at in range(3)
+    ]
+    put(store, packed, good + lies)
+    done = compact(store, START + 40 * DAY)
+    assert (done.windows, done.damaged) == ((3, 3) if span is Span.HOUR else (6, 3))
+    assert "'liar'" in caplog.text
+    assert spans(store, packed) == {"windows": 0, "hours": 0, "days": 1}
+    assert list(counted(store, packed)) == ["pi-1"]
+    assert compact(store, START + 41 * DAY) == Compacted()
+
+
+def test_figures_beside_the_rows_end_at_what_a_record_says(
+    store: SqlStore, packed: Packed, rng: np.random.Generator
+) -> None:
+    most = telemetry.COUNT_MAX
+    sane = record(packed, packed.counts(draw(rng, 9)))
+    lie = msgspec.structs.replace(
+        sane, refused=most, failed=most, errors=(most, most),
+        latency=telemetry.pack_counts([most] * telemetry.LATENCY_BUCKETS),
+    )  # fmt: skip
+    put(store, packed, [(START, msgspec.structs.replace(lie, seq=seq)) for seq in range(3)])
+    compact(store, START + 40 * DAY)
+    with store.reading() as tx:
+        [[day]] = tx.counted_since(packed.digest, 0, 9)
+    found = telemetry.decode(day.record)
+    assert (found.rows, found.refused, found.failed) == (27, most, most)
+    assert found.errors == (most, most)
+    assert telemetry.latency_of(found).tolist() == [most] * telemetry.LATENCY_BUCKETS
+
+
+class Turns(threading.Event):
+    """Set after so many turns; nobody waits."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        self._turns = turns
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout == compaction.EVERY_S:
+            self._turns -= 1
+        return self._turns <= 0
+
+
+def test_only_another_one_at_work_is_no_warning(
+    any_db: str, any_store: SqlStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def turn(some: Any) -> list[tuple[str, str]]:
+        caplog.clear()
+        compaction.keep_compact(some, RETENTION, Turns(1), clock_ms=lambda: START)
+        return [(one.levelname, one.getMessage()) for one in caplog.records]
+
+    other = open_store(any_db, create=False)
+    with other.compacting():
+        [(level, text)] = turn(any_store)
+    other.close()
+    assert level == "INFO" and "being compacted already" in text
+
+    class Failing:
+        def __init__(self, error: Exception) -> None:
+            self._error = error
+
+        def compacting(self) -> Any:
+            raise self._error
+
+    [(level, text)] = turn(Failing(InputFault("a count is out of range")))
+    assert level == "WARNING" and text.startswith("a count is out of range")
+    [(level, text)] = turn(Failing(OverflowError("too large")))
+    assert level == "ERROR" and text.startswith("compaction failed")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """An hour of all devices holds each counted window once, whoever counted it and in what order."""
 
 import hashlib
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -55,6 +56,27 @@ def windows(packed: Packed, rng: np.random.Generator) -> list[Window]:
 def counted(store: SqlStore, some: list[Window], ordinal: int = 0) -> None:
     with store.transaction() as tx:
         Evidence(Library(), BUDGET, (), ordinal).count(tx, tx.add_windows(some), NOON)
+
+
+def test_figures_that_are_lies_make_no_hour_unreadable(
+    store: SqlStore, packed: Packed, rng: np.random.Generator
+) -> None:
+    """Many devices may say at most so much each: an hour ends at what it can hold."""
+    known, most = known_to(store, packed), telemetry.COUNT_MAX
+    sane = record(packed, packed.counts(draw(rng, 40)))
+    lies: list[dict[str, Any]] = [
+        {"refused": most, "errors": (most,)},
+        {"failed": most, "errors": (0, most)},
+        {"latency": telemetry.pack_counts([most] * telemetry.LATENCY_BUCKETS)},
+    ]
+    for seq, lie in enumerate([*lies, *lies, {}]):
+        made = msgspec.structs.replace(sane, seq=seq, **lie)
+        counted(store, [window_of(telemetry.encode(made), NOON)])
+    with store.reading() as tx:
+        [hour] = trends.between(tx, known, NOON, NOON + HOUR).values()
+    assert (hour.windows, hour.rows) == (7, 280)
+    assert (hour.refused, hour.failed, hour.errors) == (most, most, (most, most))
+    assert hour.latency.tolist() == [most] * telemetry.LATENCY_BUCKETS
 
 
 def test_hours_add_up_to_what_the_windows_say(

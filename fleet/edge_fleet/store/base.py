@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+from edge_contract.errors import InputFault
 from edge_fleet.drift.budget import Scope
 from edge_fleet.store.api import ApiPort
 from edge_fleet.store.audit import AuditPort
@@ -398,6 +399,10 @@ class Transaction(
         ...
 
 
+class AlreadyCompacting(InputFault):
+    """Another one merges windows of this store."""
+
+
 class Store(Protocol):
     """Where the fleet's data are. Every method raises MachineFault when the store cannot."""
 
@@ -417,7 +422,7 @@ class Store(Protocol):
         ...
 
     def compacting(self) -> AbstractContextManager[None]:
-        """Be the one that merges windows. Raises InputFault when another one is."""
+        """Be the one that merges windows. Raises AlreadyCompacting when another one is."""
         ...
 
     def claim(self, fleet: str) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from edge_contract.errors import InputFault, MachineFault
 from edge_fleet.store import faults, migrations
+from edge_fleet.store.base import AlreadyCompacting
 from edge_fleet.store.copying import keep_states_plain
 from edge_fleet.store.tables import settings
 from edge_fleet.store.transaction import SqlTransaction
@@ -121,7 +122,7 @@ class SqlStore:
 
     @contextlib.contextmanager
     def compacting(self) -> Iterator[None]:
-        busy = InputFault(
+        busy = AlreadyCompacting(
             f"{self} is being compacted already",
             advice="`edge-fleet serve` does it by itself; wait until that is through.",
         )
