@@ -214,7 +214,10 @@ def _watched(rollout: Rollout, reports: Reports, now_ms: int) -> Rollout:
 def clock_on(rollout: Rollout, now_ms: int) -> Rollout:
     """As if the time of the pause had not been."""
     paused_ms = now_ms - rollout.paused_ms if rollout.paused_ms else 0
-    return replace(rollout, since_ms=rollout.since_ms + paused_ms)
+    trial = rollout.trial
+    if trial is not None:
+        trial = replace(trial, began_ms=trial.began_ms + paused_ms)
+    return replace(rollout, since_ms=rollout.since_ms + paused_ms, trial=trial)
 
 
 def _passed(rollout: Rollout, now_ms: int) -> Rollout:

@@ -102,6 +102,18 @@ def test_a_candidate_that_agrees_goes_on_to_the_first_wave_and_is_then_taken_fro
     assert world.beside == {} and len(world.holders()) == 30
 
 
+def test_a_pause_costs_no_candidate_the_deadline_of_its_sample(world: Shown) -> None:
+    gates = Gates(agreement=orders.Gate(limit=0.1, least=10**9, deadline_s=3600))
+    rollout = world.run(began(world, order(gates=gates)), 5)
+    rollout = world.run(steering.pause(rollout, world.now_ms), 200)
+    assert rollout.phase == "paused", rollout.reason
+    rollout = world.run(steering.resume(rollout, world.reports(), world.now_ms), 50)
+    assert rollout.phase == "running", rollout.reason
+    rollout = world.run(rollout, 20, frozenset({"finished", "halted"}))
+    assert rollout.phase == "halted"
+    assert "3600 s are over" in rollout.reason, rollout.reason
+
+
 @pytest.mark.parametrize(
     ("values", "gate"),
     [
