@@ -69,7 +69,7 @@ def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]
         found: dict[str, tuple[str, ...]] = {}
         for _, step, picked in model.transformers_:
             if not isinstance(step, str):
-                found.update(text_columns(step, _picked(picked, names)))
+                _merge(found, text_columns(step, _picked(picked, names)))
         return found
     if hasattr(model, "steps"):
         return _text_in_steps([step for _, step in model.steps], names)
@@ -151,11 +151,16 @@ def _text_in_steps(
     for step in steps:
         if step is None or isinstance(step, str):
             continue
-        for name, known in text_columns(step, names).items():
-            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *known)))
+        _merge(found, text_columns(step, names))
         if not all_see and type(step).__name__ not in _KEEP_COLUMNS:
             break
     return found
+
+
+def _merge(found: dict[str, tuple[str, ...]], more: dict[str, tuple[str, ...]]) -> None:
+    """Add the categories that another step knows of the same columns."""
+    for name, known in more.items():
+        found[name] = tuple(dict.fromkeys((*found.get(name, ()), *known)))
 
 
 def is_text(known: Any) -> bool:

@@ -259,8 +259,9 @@ def _fold_categories(forest: Forest, prefix: Prefix, tests: _Tests) -> list[_Mem
     raw = np.array([prefix.origins[column].raw for column in tests.column], dtype=np.int64)
     for i in np.unique(raw):
         mine = tests.where(raw == i)
-        known = next(o.known for o in prefix.origins if o.raw == i and o.known is not None)
-        codes = codes_of(int(i), np.array(known, dtype=object))
+        encoded = [o.known for o in prefix.origins if o.raw == i and o.known is not None]
+        known = dict.fromkeys(item for each in encoded for item in each)
+        codes = codes_of(int(i), np.array([*known], dtype=object))
         if codes.text != prefix.columns[i].text:
             return None
         behind = _categories(prefix, int(i), codes)

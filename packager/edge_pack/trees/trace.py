@@ -57,6 +57,8 @@ def trace(step: Any, given: Sequence[Origin]) -> tuple[Origin, ...] | None:
 
 
 def _single(step: Any, name: str, given: Sequence[Origin]) -> tuple[Origin, ...] | None:
+    if _turns_back(getattr(step, "missing_values", None)):
+        return None
     if name == "SimpleImputer":
         return _imputed(step, given)
     if name == "MissingIndicator":
@@ -70,6 +72,15 @@ def _single(step: Any, name: str, given: Sequence[Origin]) -> tuple[Origin, ...]
     if name in _SAME or (name == "KBinsDiscretizer" and step.encode == "ordinal"):
         return tuple(_changed(each) for each in given)
     return None
+
+
+def _turns_back(missing: Any) -> bool:
+    """Whether a number or a text stands for missing, such as -999 or "?".
+
+    What stands on both sides of that value is treated alike, which no single cut tells apart, and
+    no encoder behind has it among its categories.
+    """
+    return isinstance(missing, str | float | int | np.generic) and bool(missing == missing)  # noqa: PLR0124 (NaN)
 
 
 def _changed(origin: Origin) -> Origin:

@@ -45,6 +45,10 @@ from sklearn.tree import (
     ExtraTreeRegressor,
 )
 
+from edge_pack.intake import Column, Rows
+from edge_pack.steps import text_columns
+from edge_pack.trees import readers
+
 DIFF_MAX = 5e-7
 """Of a probability: one rounding of float64 to float32 and one link computed in float32."""
 
@@ -191,6 +195,36 @@ def test_missing_values(kind: str, iot_table: Any, exact: Any) -> None:
     assert found.flips == 0 and found.diff_max < DIFF_MAX
 
 
+SENTINELS: dict[str, tuple[str, Any]] = {
+    "a number": ("celsius", SimpleImputer(missing_values=-999)),
+    "an indicated number": ("celsius", SimpleImputer(missing_values=-999, add_indicator=True)),
+    "an indicator": ("celsius", MissingIndicator(missing_values=-999)),
+    "a text": (
+        "kind",
+        make_pipeline(
+            SimpleImputer(missing_values="?", strategy="most_frequent"),
+            OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SENTINELS)
+def test_a_value_that_stands_for_missing_is_not_folded(kind: str, iot_table: Any) -> None:
+    """The steps turn back at it, and the given rows need not show it."""
+    train = iot_table.train[["kind", "celsius"]].copy()
+    train.loc[::5, "celsius"] = -999.0
+    train.loc[::7, "kind"] = "?"
+    column, steps = SENTINELS[kind]
+    other = OrdinalEncoder() if column == "celsius" else "passthrough"
+    parts = make_column_transformer((steps, [column]), remainder=other)
+    model = make_pipeline(parts, CLASSIFIERS["tree"]).fit(train, iot_table.two)
+    clean = train[(train.celsius != -999) & (train.kind != "?")]
+    rows = Rows(len(clean), {name: clean[name].to_numpy() for name in clean}, {})
+    columns = [Column("kind", text=True), Column("celsius")]
+    assert readers.read_folded(model, columns, rows, named=True) is None
+
+
 ENCODERS = {
     "one-hot": OneHotEncoder(handle_unknown="ignore", sparse_output=False),
     "one-hot without the first": OneHotEncoder(drop="first", sparse_output=False),
@@ -253,6 +287,23 @@ def test_a_number_that_is_both_a_category_and_a_quantity(iot_table: Any, exact: 
         CLASSIFIERS["forest"],
     ).fit(frame, iot_table.two)
     assert exact(model, frame, iot_table.unseen[["code", "celsius"]]).flips == 0
+
+
+@pytest.mark.parametrize("first", ["few", "all"])
+def test_two_encoders_of_one_column(first: str, iot_table: Any, exact: Any) -> None:
+    """Each knows categories of its own; the given rows need not show them all."""
+    train, unseen = iot_table.train[["kind", "celsius"]], iot_table.unseen[["kind", "celsius"]]
+    kinds = sorted(set(train.kind))
+    few = OneHotEncoder(categories=[kinds[:2]], handle_unknown="ignore", sparse_output=False)
+    every = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    encoders = (few, every) if first == "few" else (every, few)
+    model = make_pipeline(
+        make_column_transformer(*((each, ["kind"]) for each in encoders), remainder="passthrough"),
+        CLASSIFIERS["tree"],
+    ).fit(train, iot_table.three)
+    assert text_columns(model, list(train)) == {"kind": tuple(kinds)}
+    found = exact(model, train[train.kind.isin(kinds[:2])], unseen)
+    assert found.flips == 0 and found.diff_max < DIFF_MAX
 
 
 def test_the_best_of_a_search(iot_table: Any, exact: Any) -> None:
