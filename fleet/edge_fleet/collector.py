@@ -388,11 +388,11 @@ class Collector:
     def _rescan(self) -> None:
         """Windows that wait: count those whose profile is here, ask for the others' profiles."""
         with self._store.reading() as tx:
-            waiting = [unknown.bundle for unknown in tx.pending_bundles(PENDING_BUNDLES)]
+            waiting, unknown = tx.waiting_bundles(), tx.unknown_bundles(PENDING_BUNDLES)
             known = [bundle for bundle in waiting if self._library.find(tx, bundle)]
         for bundle in known:
             self._count_pending(bundle)
-        self._fetcher.want(bundle for bundle in waiting if bundle not in known)
+        self._fetcher.want([*unknown, *(bundle for bundle in waiting if bundle not in known)])
 
     def _beat(self) -> None:
         """Leave for reports what this collector is and that it lives."""

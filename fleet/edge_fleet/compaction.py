@@ -2,10 +2,10 @@
 
 Guards: nothing is merged over devices, models or bundles; a window is taken out in the transaction
 that puts its counts into a sum, so that whatever kills this, each is in the store once; a window
-whose profile is unknown is never touched; a record of labels or of a shadow that was taken out is
-remembered by its key, so that it is never bet on again; transactions are short and leave as much
-time between them as they take, so that a collector on the same database goes on. There is no place
-to resume from: what is still old is found anew.
+whose profile is unknown is never merged, and goes when windows by themselves do; a record of labels
+or of a shadow that was taken out is remembered by its key, so that it is never bet on again;
+transactions are short and leave as much time between them as they take, so that a collector on the
+same database goes on. There is no place to resume from: what is still old is found anew.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Retention:
     """How long what is kept, in milliseconds; None: for ever. Days are never taken out.
 
     Attributes:
-        raw_ms: windows by themselves, and the bytes of refused ones. hours_ms: hours.
+        raw_ms: windows by themselves, the bytes of refused ones, and windows whose profile never
+            came. hours_ms: hours.
         events_ms: events. asides_ms: records of labels and of shadows.
     """
 
@@ -77,6 +78,7 @@ class Compacted(Struct, frozen=True):
         damaged: windows that cannot be read any more, or not be added, and count as refused.
         size_bytes: of the windows and hours that were taken out.
         events, asides: taken out; ``asides``: records of labels and of shadows.
+        unknown: windows whose profile never came, taken out.
     """
 
     windows: int = 0
@@ -88,6 +90,7 @@ class Compacted(Struct, frozen=True):
     size_bytes: int = 0
     events: int = 0
     asides: int = 0
+    unknown: int = 0
 
     def plus(self, other: Compacted) -> Compacted:
         """Both together."""
@@ -113,7 +116,12 @@ def plan(store: Store, retention: Retention, now_ms: int) -> Compacted:
         refused = tx.old_refused(retention.raw_before(now_ms), KEYS_MAX)
         events = tx.old_events(retention.events_before(now_ms), KEYS_MAX)
         asides = tx.old_asides(retention.asides_before(now_ms), KEYS_MAX)
-    return total.plus(Compacted(refused=len(refused), events=len(events), asides=len(asides)))
+        unknown = _old_unknown(tx, Library(), retention.raw_before(now_ms), KEYS_MAX)
+    return total.plus(
+        Compacted(
+            refused=len(refused), events=len(events), asides=len(asides), unknown=len(unknown)
+        )
+    )
 
 
 def compact(
@@ -173,6 +181,12 @@ def keep_compact(
                 " records of labels and shadows",
                 done.windows, done.hours, done.events, done.asides,
             )  # fmt: skip
+            if done.unknown:
+                log.warning(
+                    "took out %d windows whose profile never came: publish a bundle on this"
+                    " fleet's broker, or `edge-fleet fetch` it, before its windows are old",
+                    done.unknown,
+                )
 
 
 Step = Callable[[], Compacted]
@@ -192,6 +206,7 @@ def _steps(store: Store, retention: Retention, now_ms: int) -> Iterator[Step]:
     yield from _steps_out(store, lambda tx: tx.old_refused(raw, AT_ONCE), _drop_refused)
     yield from _steps_out(store, lambda tx: tx.old_events(events, AT_ONCE), _drop_events)
     yield from _steps_out(store, lambda tx: tx.old_asides(asides, AT_ONCE), _drop_asides)
+    yield from _steps_out(store, lambda tx: _old_unknown(tx, library, raw, AT_ONCE), _drop_unknown)
 
 
 def _window_steps(store: Store, known: Known, before_ms: int) -> Iterator[Step]:
@@ -288,6 +303,15 @@ def _drop_events(tx: Transaction, keys: list[Key]) -> Compacted:
 def _drop_asides(tx: Transaction, keys: list[Key]) -> Compacted:
     tx.drop_asides(keys)
     return Compacted(asides=len(keys))
+
+
+def _old_unknown(tx: Transaction, library: Library, before_ms: int, limit: int) -> list[Key]:
+    known = [bundle for bundle in tx.waiting_bundles() if library.find(tx, bundle)]
+    return tx.old_waiting(known, before_ms, limit)
+
+
+def _drop_unknown(tx: Transaction, keys: list[Key]) -> Compacted:
+    return Compacted(unknown=tx.drop_waiting(keys))
 
 
 def _summed(

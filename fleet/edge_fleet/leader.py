@@ -22,7 +22,7 @@ from edge_contract.errors import MachineFault
 from edge_contract.ports.mqtt import Link, Message
 from edge_contract.topics import Topics
 from edge_fleet import intake, twins
-from edge_fleet.collector import CollectorConfig, now_ms, until_kept
+from edge_fleet.collector import PENDING_BUNDLES, CollectorConfig, now_ms, until_kept
 from edge_fleet.election import whenever_free
 from edge_fleet.evidence import Evidence
 from edge_fleet.fetcher import Fetcher
@@ -37,6 +37,8 @@ LOCK_ORDINAL = 1_000_000_011
 BATCH = 500
 ROUND_S = 0.5
 """Windows wait this long at most while nothing else happens."""
+LOOK_S = 2.0
+"""Between looks for bundles to fetch: they take as long as windows wait for unknown ones."""
 BEAT_S = 10.0
 STATE_MAX = 500
 
@@ -90,7 +92,7 @@ class Term:
         self._twins = twins.Twins()
         self._arrived: queue.SimpleQueue[Message | _Profile] = queue.SimpleQueue()
         self._waiting: list[str] = []
-        self._beat_s = float("-inf")
+        self._beat_s = self._looked_s = float("-inf")
         self._link = Link(
             config.link("-state", durable=False), on_message=self._arrived.put, on_up=self._up
         )
@@ -174,10 +176,15 @@ class Term:
 
     def _count(self) -> None:
         """One batch of each bundle of which windows wait and whose profile is known."""
+        unknown: list[str] = []
         with self._store.reading() as tx:
             waiting = tx.waiting_bundles()
             known = [bundle for bundle in waiting if self._library.find(tx, bundle)]
-        self._fetcher.want(bundle for bundle in waiting if bundle not in known)
+            if time.monotonic() - self._looked_s >= LOOK_S:
+                unknown = tx.unknown_bundles(PENDING_BUNDLES)
+                unknown += [bundle for bundle in waiting if bundle not in known]
+                self._looked_s = time.monotonic()
+        self._fetcher.want(unknown)
         self._waiting = known
         for bundle in known:
             with self._governing() as tx:

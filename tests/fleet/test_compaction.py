@@ -1,5 +1,6 @@
 """Hours and days say what their windows said, and a window is in the store once."""
 
+import hashlib
 import logging
 import signal
 import subprocess
@@ -247,29 +248,58 @@ def test_a_whole_boot_is_one_range(
     assert ranges(store) == (whole if filled else [("pi-0", 0, 0, 29), ("pi-0", 0, 31, 59)])
 
 
-def test_refused_windows_go_and_waiting_ones_stay(
-    store: SqlStore, packed: Packed, rng: np.random.Generator
+def test_refused_windows_go_and_waiting_ones_when_they_are_old(
+    any_store: SqlStore, packed: Packed, rng: np.random.Generator
 ) -> None:
-    put(store, packed, week(packed, rng, devices=1, days=1, per_day=5))
+    put(any_store, packed, week(packed, rng, devices=1, days=1, per_day=5))
     unknown = pack(rng, version="unknown")
     wrong = msgspec.structs.replace(
         record(packed, packed.counts(draw(rng, 5)), boot=7, seq=1), rows=6
     )
-    put(store, packed, [(START, wrong)])
-    with store.transaction() as tx:
+    put(any_store, packed, [(START, wrong)])
+    with any_store.transaction() as tx:
         waiting = record(unknown, unknown.counts(draw(rng, 5)), boot=7, seq=2)
-        tx.add_windows([window_of(telemetry.encode(waiting), START)])
-    planned = compaction.plan(store, RETENTION, START + 40 * DAY)
-    done = compact(store, START + 40 * DAY)
+        tx.add_windows([window_of(telemetry.encode(waiting), START + 30 * DAY)])
+        never = [unknown_window(rng, packed, seq) for seq in range(3)]
+        tx.add_windows([window_of(telemetry.encode(one), START) for one in never])
+    planned = compaction.plan(any_store, RETENTION, START + 31 * DAY)
+    done = compact(any_store, START + 31 * DAY)
     assert (planned.refused, done.refused) == (1, 1)
-    with store.reading() as tx:
+    assert (planned.unknown, done.unknown) == (3, 3)
+    with any_store.reading() as tx:
         assert (tx.totals().refused, tx.totals().pending) == (0, 1)
         assert tx.rolled([wrong_key(wrong)]) == {wrong_key(wrong)}
-    put(store, unknown, [])
-    with store.transaction() as tx:
+    put(any_store, unknown, [])
+    with any_store.transaction() as tx:
         pending = tx.pending(unknown.digest, 9)
         Evidence(Library(), Budget()).count(tx, pending, START)
-    assert list(counted(store, unknown)) == ["pi-1"], "counted when its bundle came"
+    assert list(counted(any_store, unknown)) == ["pi-1"], "counted when its bundle came"
+
+
+def test_waiting_windows_of_a_known_bundle_are_never_taken_out(
+    any_store: SqlStore, packed: Packed, rng: np.random.Generator
+) -> None:
+    """Whoever counts them is slow, or away; one that names a blob which is none waits in vain."""
+    put(any_store, packed, [])
+    file = hashlib.sha256(packed.stored).digest()
+    with any_store.transaction() as tx:
+        tx.put_blob(file.hex(), packed.stored, 0)
+        late = record(packed, packed.counts(draw(rng, 5)))
+        odd = msgspec.structs.replace(late, device="odd", bundle=file)
+        tx.add_windows([window_of(telemetry.encode(one), START) for one in (late, odd)])
+    assert compact(any_store, START + 40 * DAY) == Compacted(unknown=1)
+    with any_store.reading() as tx:
+        assert [one.device for one in tx.pending(packed.digest, 9)] == ["pi-1"]
+        assert tx.totals().pending == 1
+        key = (late.device, late.boot, late.seq)
+    with any_store.transaction() as tx:
+        assert tx.drop_waiting([key, ("none", 1, 1)]) == 1
+        assert tx.rolled([key]) == set()
+
+
+def unknown_window(rng: np.random.Generator, packed: Packed, seq: int) -> Record:
+    one = record(packed, packed.counts(draw(rng, 5)), device="odd", seq=seq)
+    return msgspec.structs.replace(one, bundle=rng.bytes(32))
 
 
 def wrong_key(one: Record) -> tuple[str, int, int]:

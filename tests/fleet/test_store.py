@@ -303,8 +303,12 @@ def test_looking_for_waiting_windows_never_reads_all_windows(store: SqlStore) ->
         tx.pending(BUNDLE, 10)
         tx.pending_bundles(10)
         tx.history("pi-1", BUNDLE, (1, 1), 10)
+        tx.waiting_bundles()
+        tx.unknown_bundles(10)
+        tx.old_waiting([BUNDLE], 1, 10)
     assert sum("windows_not_counted" in plan for plan in plans) == 4
-    assert not [plan for plan in plans if plan.startswith("SCAN windows")]
+    assert sum("INDEX windows_waiting" in plan for plan in plans) == 3
+    assert not [plan for plan in plans if plan == "SCAN windows"]
 
 
 def test_commits_are_durable(store: SqlStore) -> None:

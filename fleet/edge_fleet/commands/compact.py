@@ -137,7 +137,7 @@ def _compact(store: Store, retention: Retention, planned: Compacted) -> Compacte
 
 
 def _keys(done: Compacted) -> int:
-    return done.windows + done.hours + done.refused + done.events + done.asides
+    return done.windows + done.hours + done.refused + done.events + done.asides + done.unknown
 
 
 def _courtesy(seconds: float) -> bool:
@@ -160,6 +160,8 @@ def _told(done: Compacted) -> str:
         parts.append(f"{done.events} events and {done.asides} records of labels and shadows gone")
     if done.refused:
         parts.append(f"{done.refused} refused windows dropped")
+    if done.unknown:
+        parts.append(f"{done.unknown} windows whose profile never came gone")
     if done.damaged:
-        parts.append(f"{done.damaged} windows that cannot be read any more set aside")
+        parts.append(f"{done.damaged} windows that cannot be read or added set aside")
     return ", ".join(parts)

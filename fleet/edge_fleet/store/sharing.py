@@ -7,8 +7,10 @@ take hold of in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
+
+from edge_fleet.store.rollups import Key
 
 if TYPE_CHECKING:
     from edge_fleet.store.base import Window
@@ -34,9 +36,27 @@ class SharingPort(Protocol):
         ...
 
     def waiting_bundles(self) -> list[str]:
-        """Bundles that have windows not counted yet."""
+        """Those that have windows not counted yet, where the store has bytes of that digest.
+
+        It takes as long as the store has such bytes, however many windows wait for others.
+        """
+        ...
+
+    def unknown_bundles(self, limit: int) -> list[str]:
+        """The others that have windows not counted yet, those that came last first."""
         ...
 
     def waiting_windows(self, bundle: str, limit: int) -> list[Window]:
         """Windows of ``bundle`` not counted yet, the ones that came first first."""
+        ...
+
+    def old_waiting(self, known: Sequence[str], before_ms: int, limit: int) -> list[Key]:
+        """Keys of windows not counted yet that came before, of bundles that are none of these."""
+        ...
+
+    def drop_waiting(self, keys: Sequence[Key]) -> int:
+        """Take windows out that are still not counted; how many these were.
+
+        Their keys are not remembered: they were never counted, and may come again.
+        """
         ...

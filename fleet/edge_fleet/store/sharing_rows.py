@@ -6,17 +6,29 @@ SQLite has one writer at a time, so that there is nothing to wait for within a t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Index, literal_column, select, text, update
+from sqlalchemy import (
+    Connection,
+    Index,
+    delete,
+    func,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from edge_fleet.store.base import Window
 from edge_fleet.store.copying import held
-from edge_fleet.store.tables import settings, windows
+from edge_fleet.store.rollups import Key
+from edge_fleet.store.tables import blobs, settings, windows
 from edge_fleet.windows import window_of
 
 TERM = "leader-term"
+_IN_MAX = 400
 _LOCK_SPACE = 0x65646770
 """First key of the advisory locks of transactions; those of processes have another."""
 
@@ -66,7 +78,20 @@ class SharingRows:
             held(self._connection, sorted(set(devices_)))
 
     def waiting_bundles(self) -> list[str]:
-        found = select(windows.c.bundle).where(_is_waiting).distinct()
+        one = select(windows.c.bundle).where(_is_waiting, windows.c.bundle == blobs.c.sha256)
+        found = select(blobs.c.sha256).where(one.exists()).order_by(blobs.c.sha256)
+        return [bytes(one).hex() for one in self._connection.execute(found).scalars()]
+
+    def unknown_bundles(self, limit: int) -> list[str]:
+        newest = func.max(windows.c.received_ms)
+        here = select(blobs.c.sha256).where(blobs.c.sha256 == windows.c.bundle)
+        found = (
+            select(windows.c.bundle)
+            .where(_is_waiting, ~here.exists())
+            .group_by(windows.c.bundle)
+            .order_by(newest.desc())
+            .limit(limit)
+        )
         return [bytes(one).hex() for one in self._connection.execute(found).scalars()]
 
     def waiting_windows(self, bundle: str, limit: int) -> list[Window]:
@@ -79,3 +104,24 @@ class SharingRows:
         return [
             window_of(bytes(row.record), row.received_ms) for row in self._connection.execute(found)
         ]
+
+    def old_waiting(self, known: Sequence[str], before_ms: int, limit: int) -> list[Key]:
+        found = (
+            select(windows.c.device, windows.c.boot, windows.c.seq)
+            .where(
+                _is_waiting,
+                windows.c.received_ms < before_ms,
+                windows.c.bundle.not_in([bytes.fromhex(one) for one in known]),
+            )
+            .order_by(windows.c.bundle, windows.c.received_ms)  # that of the index
+            .limit(limit)
+        )
+        return [(row.device, row.boot, row.seq) for row in self._connection.execute(found)]
+
+    def drop_waiting(self, keys: Sequence[Key]) -> int:
+        gone = 0
+        for at in range(0, len(keys), _IN_MAX):
+            key = tuple_(windows.c.device, windows.c.boot, windows.c.seq)
+            some = delete(windows).where(_is_waiting, key.in_(keys[at : at + _IN_MAX]))
+            gone += self._connection.execute(some).rowcount
+        return gone

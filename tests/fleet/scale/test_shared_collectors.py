@@ -21,14 +21,15 @@ from fleet_kit import (
 )
 from msgspec.structs import replace
 
-from edge_contract import broker_url, manifest, messages
+from edge_contract import broker_url, manifest, messages, telemetry
 from edge_contract.errors import InputFault
 from edge_contract.ports.mqtt import Message
 from edge_contract.topics import Topics
-from edge_fleet.collector import Collector, CollectorConfig
+from edge_fleet.collector import PENDING_BUNDLES, Collector, CollectorConfig
 from edge_fleet.leader import LOCK_ORDINAL, Deposed, Leader, Term
 from edge_fleet.sharing import SHARDS, SHARED, Part, shard_of, state_filters
 from edge_fleet.store.sql import SqlStore, open_store
+from edge_fleet.windows import window_of
 
 
 def config_of(url: str, ordinal: int, part: Part = SHARED) -> CollectorConfig:
@@ -121,6 +122,40 @@ def test_a_window_that_names_a_blob_which_is_no_bundle_does_not_stop_the_leader(
         publisher.record(record(packed, packed.counts(draw(rng, 20)), seq=2))
         until(settled(store, 3, pending=1), "the good one is counted")
         store.close()
+
+
+def test_a_round_looks_at_few_of_the_bundles_that_nobody_knows(
+    any_store: SqlStore, packed: Packed, rng: np.random.Generator
+) -> None:
+    """Windows may name any number of them; what is known is found among them all."""
+    sane, count = record(packed, packed.counts(draw(rng, 5))), PENDING_BUNDLES + 50
+    odd = [replace(sane, device="odd", seq=at, bundle=rng.bytes(32)) for at in range(count)]
+    file = manifest.decode(packed.manifest_bytes).file(manifest.PROFILE_FILE)
+    with any_store.transaction() as tx:
+        tx.add_windows([window_of(telemetry.encode(one), one.seq) for one in odd])
+        tx.add_windows([window_of(telemetry.encode(sane), 0)])
+        tx.put_blob(packed.digest, packed.manifest_bytes, 0)
+        tx.put_blob(file.sha256, packed.stored, 0)
+    with any_store.reading() as tx:
+        assert tx.waiting_bundles() == [packed.digest]
+        newest = [one.bundle.hex() for one in odd[: -PENDING_BUNDLES - 1 : -1]]
+        assert tx.unknown_bundles(PENDING_BUNDLES) == newest
+    term = Term(config_of("mqtt://127.0.0.1:1", 0), any_store, Topics(FLEET), lambda: 0)
+    asked: list[str] = []
+
+    class Asked:
+        def want(self, bundles: list[str]) -> None:
+            asked.extend(bundles)
+
+    term._fetcher = Asked()  # type: ignore[assignment]
+    with any_store.transaction() as tx:
+        term._number = tx.begin_term()
+    for _ in range(3):
+        term._count()
+    assert asked == newest, "looked for once, as the pause is not over"
+    with any_store.reading() as tx:
+        assert tx.totals().pending == count
+        assert [one.device for one in tx.all_detectors()] == ["pi-1"]
 
 
 def test_fixed_parts_take_every_device_once(
