@@ -25,6 +25,8 @@ FAILED_COST = 10.0
 BURST_S = 10.0
 """A bucket holds what flows into it in so long."""
 HEAVY_WAIT_S = 10.0
+HEAVY_MAX = 8
+"""Of long questions, answered or waiting: each holds a worker thread, and health needs one too."""
 STREAMS_MAX = 100
 
 
@@ -53,6 +55,7 @@ class Service:
         self._addresses = Buckets(per_s, burst)
         self._tokens = Buckets(per_s, burst)
         self._heavy = threading.Lock()
+        self._heavy_places = threading.Semaphore(HEAVY_MAX)
         self._streams = threading.Semaphore(STREAMS_MAX)
         self.overview = overview.Kept(self.store, self.clock_ms, self.clock_s).overview
 
@@ -92,14 +95,18 @@ class Service:
     @contextmanager
     def heavy(self) -> Iterator[None]:
         """One at a time: what reads much and computes long. Raises HTTPException: 503."""
-        if not self._heavy.acquire(timeout=HEAVY_WAIT_S):
-            raise HTTPException(
-                503, "another long question is being answered", {"Retry-After": "5"}
-            )
+        busy = HTTPException(503, "another long question is being answered", {"Retry-After": "5"})
+        if not self._heavy_places.acquire(blocking=False):
+            raise busy
         try:
-            yield
+            if not self._heavy.acquire(timeout=HEAVY_WAIT_S):
+                raise busy
+            try:
+                yield
+            finally:
+                self._heavy.release()
         finally:
-            self._heavy.release()
+            self._heavy_places.release()
 
     def open_stream(self) -> None:
         """Count a stream that begins. Raises HTTPException: 503."""

@@ -2,14 +2,18 @@
 
 import itertools
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import jsonschema
 import pytest
 from api_kit import EVIL, Client, token
+from fleet_kit import until
+from starlette.exceptions import HTTPException
 
-from edge_fleet.api import server
+from edge_fleet.api import server, service
 from edge_fleet.dashboard import files
 from edge_fleet.options import now_ms
 from edge_fleet.store.sql import SqlStore
@@ -245,6 +249,32 @@ def test_guessing_tokens_costs_more_than_asking(filled: SqlStore) -> None:
         second = client.get("/api/v1/bundles", headers=guess)
         assert first.status_code == 401
         is_problem(second, 429)
+
+
+def test_only_a_few_wait_for_a_long_question_to_be_answered(store: SqlStore) -> None:
+    """The others' worker threads are free at once."""
+    ours = service.Service(store, now_ms, time.monotonic)
+    busy: list[int] = []
+    answered: list[int] = []
+
+    def ask(number: int) -> None:
+        try:
+            with ours.heavy():
+                answered.append(number)
+        except HTTPException as error:
+            assert error.headers and "Retry-After" in error.headers
+            busy.append(error.status_code)
+
+    with ThreadPoolExecutor(45) as pool:
+        with ours.heavy():
+            asked = [pool.submit(ask, number) for number in range(45)]
+            until(lambda: len(busy) == 45 - (service.HEAVY_MAX - 1), "the others are sent away", 60)
+            assert set(busy) == {503} and not answered
+        for each in asked:
+            each.result()
+    assert len(answered) == service.HEAVY_MAX - 1
+    with ours.heavy():
+        pass
 
 
 def test_faults_of_the_store_tell_nothing_of_it(client: Client, filled: SqlStore) -> None:
