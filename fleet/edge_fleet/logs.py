@@ -42,6 +42,10 @@ class TextForm(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)sZ %(levelname)s %(message)s", "%FT%T")
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
+        """One line, whatever is in it: only a traceback has several."""
+        return clean(super().formatMessage(record))
+
     def format(self, record: logging.LogRecord) -> str:
         """The record as lines of text."""
         lines = black_out(super().format(record)).splitlines()

@@ -50,6 +50,19 @@ def test_a_record_is_one_line_of_ascii_with_its_fields() -> None:
     }
 
 
+def test_what_a_client_or_a_device_words_begins_no_line_of_text() -> None:
+    forged = "2026-09-21T14:13:20Z WARNING the audit was verified"
+    one = record("%s %s %s %.1f ms", "GET", f"/x\n{forged}\u2028{forged}\r\n", 401, 1.0)
+    [line] = logs.TextForm().format(one).splitlines()
+    assert line.startswith("2026-09-21T14:13:20Z WARNING GET /x") and line.endswith(" 401 1.0 ms")
+    try:
+        raise ValueError("x")
+    except ValueError:
+        one.exc_info = sys.exc_info()
+    first, *trace = logs.TextForm().format(one).splitlines()
+    assert first == line and trace[-1] == "ValueError: x"
+
+
 @pytest.mark.parametrize(("said", "left"), SECRETS.items())
 @pytest.mark.parametrize("form", [logs.json_form(), logs.TextForm()])
 def test_no_secret_is_said_in_any_form(said: str, left: str, form: logging.Formatter) -> None:
