@@ -99,6 +99,7 @@ def serve(
         int,
         typer.Option(
             min=0,
+            max=9999,
             envvar="EDGE_FLEET_ORDINAL",
             help="Number of this collector; its MQTT session carries it.",
         ),

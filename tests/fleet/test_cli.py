@@ -43,6 +43,13 @@ def edge_fleet(*words: str, **environment: str) -> "subprocess.CompletedProcess[
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("number", "code"), [("-1", 2), ("9999", 1), ("10000", 2)])
+def test_an_ordinal_is_one_that_every_store_can_hold(db: str, number: str, code: int) -> None:
+    """And none of those that stand for other locks. ``--window-s`` ends what gets further."""
+    tried = run("serve", "--fleet", FLEET, "--ordinal", number, "--window-s", "0", db=db)
+    assert tried.exit_code == code, tried.output
+
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
