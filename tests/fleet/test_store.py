@@ -163,7 +163,7 @@ def test_an_alarm_is_open_until_it_is_resolved_once(any_store: SqlStore) -> None
         one, two = tx.add_alarm(alarm()), tx.add_alarm(alarm("pi-2"))
         assert one != two
         assert tx.resolved([one, two, 999]) == {999}
-        assert tx.resolve([one, 999], 80, "sensor replaced") == [one]
+        assert tx.resolve([one, 999], 80, "sensor\0 replaced") == [one]
         assert tx.resolve([one], 90, "again") == []
         assert tx.resolved([one, two]) == {one}
     with any_store.reading() as tx:

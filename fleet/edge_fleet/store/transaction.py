@@ -512,6 +512,7 @@ class SqlTransaction(
 
     def resolve(self, ids: Sequence[int], now_ms: int, comment: str) -> list[int]:
         closed: list[int] = []
+        comment = comment.replace("\0", "")  # which PostgreSQL's text cannot hold
         for some in _parts(sorted(set(ids))):
             closed += self._connection.execute(
                 update(alarms)
