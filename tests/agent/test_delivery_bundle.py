@@ -37,15 +37,24 @@ def test_a_delivered_slot_answers_as_the_bundle_does(
     device.enroll(root=repository.shelf.first_root())
     pointer = device.refresh(now=now, synchronised=True).pointer
     slot = tmp_path / "pi1" / "slots" / opened.digest
-    device.fetch(
-        pointer.models["pump"].stable,
-        name="pump",
-        into=slot,
-        accept=lambda manifest: None,
-        progress=lambda done, total: None,
-        stop=threading.Event(),
-    )
+
+    def fetch() -> None:
+        device.fetch(
+            pointer.models["pump"].stable,
+            name="pump",
+            into=slot,
+            accept=lambda manifest: None,
+            progress=lambda done, total: None,
+            stop=threading.Event(),
+        )
+
+    fetch()
     (tmp_path / "pump.edgepack").write_bytes(tiny_bundle("1.0"))
     row = {"temp": 0.3, "hum": -1.2, "rpm": 0.1, "volt": 2.0}
     delivered, original = Model.from_slot(slot), Model.open(tmp_path / "pump.edgepack")
     assert delivered.predict([row]) == original.predict([row])
+
+    (slot / "manifest.json").unlink()
+    (slot / "manifest.json").symlink_to("/proc/self/mem")  # EIO, as a bad block gives
+    fetch()
+    assert Model.from_slot(slot).predict([row]) == original.predict([row])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,10 +32,11 @@ from edge_agent.sources import ANY_SOURCE, Choice, order
 from edge_contract.broker_url import BrokerUrl
 from edge_contract.bundle import MANIFEST_MEMBER
 from edge_contract.errors import InputFault, MachineFault, PeerFault
-from edge_contract.manifest import Manifest
+from edge_contract.manifest import MANIFEST_MAX_BYTES, Manifest
 from edge_contract.messages import Pointer, Release
 from edge_contract.mirrors import check_mirror
 from edge_contract.names import check_sha256
+from edge_contract.ports.disk import read_bounded
 from edge_contract.ports.mqtt import LinkConfig
 from edge_contract.ports.retained import SILENCE_S, Retained
 from edge_contract.topics import SENTINEL_FILE, Topics
@@ -273,8 +274,9 @@ class Delivery:
     def _kept(self, release: Release, into: Path) -> bytes | None:
         """The manifest as an earlier attempt left it, unchecked."""
         kept = self._store.manifest(release.sha256)
-        if kept is None and (into / MANIFEST_MEMBER).is_file():
-            return (into / MANIFEST_MEMBER).read_bytes()
+        if kept is None:
+            with suppress(InputFault):  # none, or on a bad block: it is fetched
+                return read_bounded(into / MANIFEST_MEMBER, MANIFEST_MAX_BYTES)
         return kept
 
     def _unfinished(self) -> set[str]:
