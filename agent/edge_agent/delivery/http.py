@@ -116,7 +116,7 @@ class Connection:
 
     def _send(self, parts: SplitResult, headers: dict[str, str]) -> http.client.HTTPResponse:
         origin = (parts.scheme, parts.netloc)
-        path = parts.path or "/"
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             with self._watch.waiting(), _faults(origin):
                 # A server that said `Connection: close` has been taken at its word.

@@ -165,6 +165,6 @@ def _retry_s(said: str, now: datetime) -> float:
         return float(said)
     try:
         at = email.utils.parsedate_to_datetime(said)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return _RETRY_DEFAULT_S
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())

@@ -310,6 +310,22 @@ def test_a_mirror_that_asked_for_rest_is_left_alone_until_then(
         assert len(server.requests) == requests
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Mon, 01 Jan 99999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2029 00:00:00 +99999999999999",
+        "9" * 400,
+        "\xb2",
+    ],
+)
+def test_a_time_to_wait_that_is_none_costs_the_next_source_nothing(
+    said: str, rogue: Start, tmp_path: Path
+) -> None:
+    shelf, _ = run(tmp_path, rogue(status("503 Busy", f"Retry-After: {said}")).url)
+    assert len(shelf.gave) == len(PLAN) - ON_DISK
+
+
 @pytest.mark.parametrize("answer", [lambda r: r.over.wait(), slow_body, slow_header])
 def test_a_stop_ends_any_wait_for_a_mirror(answer: Answer, rogue: Start, tmp_path: Path) -> None:
     stop, asked = threading.Event(), threading.Event()
@@ -335,6 +351,23 @@ def test_a_redirection_is_followed_to_another_server(rogue: Start, tmp_path: Pat
     shelf, _ = run(tmp_path, f"{gate.url}/a")
     assert shelf.gave == []
     assert target.requests == [(f"/a/{FILE.sha256}", SPAN)]
+
+
+def test_a_redirection_to_a_signed_address_keeps_its_signature(
+    rogue: Start, tmp_path: Path
+) -> None:
+    signed = f"/store/{FILE.sha256}?X-Amz-Expires=60&X-Amz-Signature=0%2F1"
+
+    def answer(request: Request) -> None:
+        if request.path == signed:
+            partial(request, REST)
+        elif request.path.startswith("/store/"):
+            request.head("403 Forbidden", "Content-Length: 0")
+        else:
+            request.head("302 Found", "Content-Length: 0", f"Location: {signed}")
+
+    shelf, _ = run(tmp_path, rogue(answer).url)
+    assert shelf.gave == []
 
 
 class Sips:
