@@ -13,6 +13,7 @@ By looking, not by inotify: that hears nothing of a network share, where cameras
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import logging
@@ -50,6 +51,8 @@ name that is too long or no UTF-8: no answer could be named after it."""
 DONE, FAILED = "done", "failed"
 RESULT_MAX_BYTES = 16 * 1024**2
 _AT_ONCE = 1000
+_NOT_ITS_OWN = frozenset({errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Why a file is not read now for which it is not to blame: it is gone, or the machine is short."""
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -230,19 +233,19 @@ class Watcher:
         return Result(file=mark, model=model_name, version=version, error=problem)
 
     def _read(self, mark: Mark) -> bytes:
-        """The bytes of a regular file, no link. Raises InputFault; FileNotFoundError; OSError."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        """The bytes of a regular file, no link. Raises InputFault; OSError for ``_NOT_ITS_OWN``.
+
+        A file that cannot be read would stand in the way of all that come after it.
+        """
         path = self._folder / mark.name
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise InputFault(f"{mark.name} is no regular file")
         try:
-            opened = os.open(path, flags)
-        except PermissionError as error:  # it would stand in the way of all that come after it
+            data = _regular(path, self._size_max + 1)
+        except PermissionError as error:
             raise InputFault(f"{mark.name} may not be read by this agent") from error
-        with os.fdopen(opened, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputFault(f"{mark.name} is no regular file")
-            data = file.read(self._size_max + 1)
+        except OSError as error:
+            if error.errno in _NOT_ITS_OWN:
+                raise
+            raise InputFault(f"{mark.name} cannot be read: {error.strerror or error}") from error
         if len(data) > self._size_max:
             raise InputFault(f"{mark.name} is over the limit of {self._size_max} bytes")
         if not data:
@@ -306,10 +309,14 @@ class Watcher:
             kept = []
             with os.scandir(self._folder / where) as entries:
                 for entry in entries:
-                    if not entry.name.startswith("."):
-                        kept.append((entry.stat(follow_symlinks=False).st_ctime_ns, entry.path))
+                    with contextlib.suppress(OSError):  # one that is gone, or sick, costs no other
+                        if not entry.name.startswith(".") and not entry.is_dir(
+                            follow_symlinks=False
+                        ):
+                            kept.append((entry.stat(follow_symlinks=False).st_ctime_ns, entry.path))
             for _, path in sorted(kept)[: max(len(kept) - 2 * self._settings.keep, 0)]:
-                Path(path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    Path(path).unlink()
 
     def _say(self, what: str) -> None:
         """Once, until something else is said or goes well."""
@@ -330,6 +337,17 @@ def _is_meant(name: str) -> bool:
         return len(name.encode()) <= NAME_MAX_BYTES
     except UnicodeEncodeError:
         return False
+
+
+def _regular(path: Path, size_max: int) -> bytes:
+    """Up to so many bytes of a regular file, no link. Raises InputFault for another; OSError."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise InputFault(f"{path.name} is no regular file")
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(opened, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InputFault(f"{path.name} is no regular file")
+        return file.read(size_max)
 
 
 def _csv(model: Model, data: bytes) -> list[Prediction]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -214,6 +215,43 @@ def test_a_file_that_may_not_be_read_or_meets_a_bug_hurts_no_other(
     assert desk.names("done") == ["good.json", "good.json.json"]
     assert "internal error" in desk.result("failed", "buggy.json").error.what
     assert "may not be read" in desk.result("failed", "locked.json").error.what
+
+
+def test_a_file_on_a_bad_block_fails_and_one_that_the_machine_is_too_short_for_waits(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, sick = os.open, {"bad.json": errno.EIO, "later.json": errno.EMFILE}
+
+    def guarded(path, *more, **named):
+        if code := sick.get(Path(path).name):
+            raise OSError(code, os.strerror(code))
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, "open", guarded)
+    for i, name in enumerate(["bad.json", "good.json", "later.json"]):
+        os.utime(desk.put(name), ns=(10**18 + i, 10**18 + i))
+    assert desk.look() == 2
+    assert "cannot be read: Input/output error" in desk.result("failed", "bad.json").error.what
+    assert desk.names("done") == ["good.json", "good.json.json"]
+    assert desk.names(".") == ["later.json"]
+    del sick["later.json"]
+    assert desk.look() == 1
+    assert desk.names(".") == []
+
+
+def test_a_folder_among_what_was_handled_stays_and_keeps_nothing_else(
+    tmp_path: Path, pump: Model
+) -> None:
+    desk = Desk(tmp_path / "in", pump, keep=1)
+    for where in ("done", "failed"):
+        (desk.folder / where / "archive").mkdir()
+    for i in range(4):
+        desk.put(f"{i}.json")
+        desk.put(f"wrong{i}.json", "{")
+        desk.look()
+    assert desk.names("done") == ["3.json", "3.json.json"]
+    assert desk.names("failed") == ["wrong3.json", "wrong3.json.json"]
+    assert all((desk.folder / where / "archive").is_dir() for where in ("done", "failed"))
 
 
 def test_the_oldest_of_what_was_handled_goes(tmp_path: Path, pump: Model) -> None:
