@@ -7,6 +7,7 @@ no other row its answer. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import zipfile
@@ -218,7 +219,8 @@ def _number(cell: str) -> float | int | str | None:
     if math.isnan(value):
         return None
     if abs(value) >= _EXACT and cell.strip().lstrip("+-").isdigit():
-        return int(cell)
+        with contextlib.suppress(ValueError):  # of more digits than Python reads: infinite, or 0s
+            return int(cell)
     return value
 
 

@@ -94,6 +94,8 @@ BAD = [
     ("1,2,3,4,5", "5 cells, the header has 4"),
     ("inf,1,1,1", "feature 'temp' is infinite"),
     ("1e39,1,1,1", "feature 'temp' is 1e+39, which float32 cannot hold"),
+    ("9" * 5000 + ",1,1,1", "feature 'temp' is infinite"),
+    ("-" + "0" * 5000 + "9" * 100 + ",1,1,1", "feature 'temp' is -1e+100, which float32"),
     ("1_000,1,1,1", "feature 'temp' is '1_000', expected a number"),
     (",1,1,1", "feature 'temp' is missing"),
     ("1,N/A,1,1", "feature 'hum' is missing"),
