@@ -36,9 +36,9 @@ class Tensor(Struct, frozen=True, omit_defaults=True, kw_only=True):
 def sample(array: NDArray[np.generic], rows: int) -> NDArray[np.float32] | None:
     """The elements that are looked at, float32 ``[rows, elements]``, a copy.
 
-    None where the tensor has another number of rows, or holds text.
+    None where the tensor has another number of rows, or none, or holds text.
     """
-    if array.ndim < 1 or len(array) != rows or array.dtype.kind not in "biuf":
+    if not rows or array.ndim < 1 or len(array) != rows or array.dtype.kind not in "biuf":
         return None
     flat = array.reshape(rows, -1)
     step = step_of(flat.shape[1])

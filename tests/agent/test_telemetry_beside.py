@@ -117,6 +117,15 @@ def test_calls_of_any_size_have_the_same_figures(large: int) -> None:
     assert [beside.columns["tensor", "x:mean"], beside.columns["projection", "x:pc2"]] == [0, 7]
 
 
+@pytest.mark.parametrize("large", [1, 10**9], ids=["each at once", "together"])
+def test_a_call_without_rows_has_no_figures(large: int) -> None:
+    beside = Beside(TENSORS, (), large=large)
+    empty, one = np.zeros((0, 3, 4), np.float32), np.ones((1, 3, 4), np.float32)
+    taken = [beside.take({"x": empty, "y": one}, 0), beside.take({"x": one}, 1)]
+    found = beside.values(np.zeros((1, 0)), taken, [0, 1])
+    assert (found.shape, found[0, 0]) == ((1, len(beside.columns)), 1.0)
+
+
 def test_another_shape_is_counted_without_directions_and_none_at_all_as_missing() -> None:
     beside = Beside(TENSORS, ())
     wide, fit = np.ones((2, 20), np.float32), np.zeros((1, 12), np.float32)

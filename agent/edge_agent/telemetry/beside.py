@@ -148,7 +148,7 @@ def _sample(array: NDArray[Any] | None, rows: int) -> NDArray[np.float32] | None
 
 def _counts(array: NDArray[Any], rows: int) -> bool:
     """It has a row for each row of the call, and numbers in them."""
-    return array.ndim > 0 and len(array) == rows and array.dtype.kind in "biuf"
+    return rows > 0 and array.ndim > 0 and len(array) == rows and array.dtype.kind in "biuf"
 
 
 def _parts(array: NDArray[Any], rows: int, elements: int) -> Iterator[NDArray[np.float32]]:
