@@ -141,6 +141,19 @@ def test_a_person_sees_what_was_wrong(db: str, filled: list[Record]) -> None:
     assert isinstance(nothing.exception, InputFault)
 
 
+def test_a_time_that_no_calendar_holds_costs_no_table(
+    db: str, store: SqlStore, filled: list[Record]
+) -> None:
+    late = replace(filled[0], seq=99, end_ms=2**53)
+    with store.transaction() as tx:
+        tx.add_windows([window_of(telemetry.encode(late), now_ms())])
+    shown = run("records", "show", "pi-1", db=db)
+    assert shown.exit_code == 0, shown.exception
+    rows = shown.output.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["-", "2023-11-14", "2023-11-14"]
+    assert "2023-11-14 22:14:20" in shown.output
+
+
 def test_records_are_exported_and_read_back(
     db: str, filled: list[Record], packed: Packed, tmp_path: Path
 ) -> None:

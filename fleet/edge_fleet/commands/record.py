@@ -18,6 +18,7 @@ from edge_contract.ports import disk
 from edge_fleet import disclosure, terminal
 from edge_fleet.commands.device import meant as devices_meant
 from edge_fleet.commands.export import K
+from edge_fleet.device_reports import instant
 from edge_fleet.opening import lacking, opened
 from edge_fleet.options import DEFAULT_DB, Db, Json, now_ms, period_ms
 
@@ -233,8 +234,8 @@ def _as_hex(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _time(at_ms: int) -> str:
-    at = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}"
+    """As ``instant``, easier to read; a device may name a time that no calendar holds."""
+    return (instant(at_ms) or "-").replace("T", " ").removesuffix("Z")
 
 
 def _finding(code: int, monitor: object) -> str:
