@@ -203,11 +203,12 @@ def _expiries(config: LinkConfig, topics: Topics, wait_s: float) -> dict[str, in
     roots = [topics.metadata(f"{number}.root.json") for number in range(1, ROOTS_MAX + 1)]
     stamp = topics.metadata("timestamp.json")
     got = _retained(config, topics, [stamp, *roots[:6]], wait_s)
-    if roots[5] in got:
-        got = {**got, **_retained(config, topics, roots[6:], wait_s)}
     found: dict[str, _Signed] = {}
-    newest = [got[topic] for topic in roots if topic in got]
-    _read(found, "root", newest[-1] if newest else None)
+    _read(found, "root", got.get(roots[5]))
+    if found:
+        got = {**got, **_retained(config, topics, roots[6:], wait_s)}
+    for topic in roots:  # after the newest is what says that there is no newer one
+        _read(found, "root", got.get(topic))
     _read(found, "timestamp", got.get(stamp))
     if "timestamp" in found:
         named = found["timestamp"].meta.get("snapshot.json")

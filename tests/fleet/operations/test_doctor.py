@@ -107,6 +107,7 @@ def test_sound_accounts_on_a_real_broker_have_nothing_wrong_with_them(start_brok
             TOPICS.metadata(SENTINEL_FILE): b"{}",
             TOPICS.metadata("1.root.json"): metadata("root", 400),
             TOPICS.metadata("2.root.json"): metadata("root", 300),
+            TOPICS.metadata("3.root.json"): b'{"absent":true}',
             TOPICS.metadata("timestamp.json"): metadata("timestamp", 3, {"snapshot.json": 7}),
             TOPICS.metadata("7.snapshot.json"): metadata("snapshot", 5, {"targets.json": 4}),
             TOPICS.metadata("4.targets.json"): metadata("targets", 90),
@@ -124,6 +125,15 @@ def test_sound_accounts_on_a_real_broker_have_nothing_wrong_with_them(start_brok
         "TUF snapshot expires in 5.0 days"
     ]
     assert "secret" not in found.url
+
+
+def test_the_newest_of_many_roots_is_the_one_that_counts() -> None:
+    with BrokerThread(BrokerConfig()) as broker:
+        roots = {TOPICS.metadata(f"{n}.root.json"): metadata("root", 100 + n) for n in range(1, 9)}
+        absent = {TOPICS.metadata("9.root.json"): b'{"absent":true}'}
+        publish(broker.url, {TOPICS.metadata(SENTINEL_FILE): b"{}", **roots, **absent})
+        found = asking_broker.ask(config(broker.url), TOPICS, [])
+    assert {role: (at - NOW) / DAY_MS for role, at in found.expiries.items()} == {"root": 108}
 
 
 def test_missing_and_excessive_rights_are_named(start_broker) -> None:  # type: ignore[no-untyped-def]
