@@ -75,14 +75,21 @@ def target(broker: str, fleet: str, prefix: str = DEFAULT_PREFIX, ca: str = "") 
 
 
 @contextmanager
-def connected(chosen: Target | None) -> Iterator[Retained | None]:
-    """A connection, made before anything is signed; None where no broker was named."""
-    from edge_release.publication import connect  # noqa: PLC0415 - `inspect` needs no extra
+def connected(
+    repository: Repository, chosen: Target | None, *, replace: bool = False
+) -> Iterator[Retained | None]:
+    """A connection, made before anything is signed; None where no broker was named.
+
+    Raises InputFault when the broker holds this fleet of another publisher, unless ``replace``.
+    """
+    from edge_release import publication  # noqa: PLC0415 - `inspect` needs no extra
 
     if chosen is None:
         yield None
         return
-    with connect(chosen.link, chosen.topics) as broker:
+    with publication.connect(chosen.link, chosen.topics) as broker:
+        if not replace:
+            publication.check_publisher(repository, chosen.topics, broker)
         yield broker
 
 
@@ -103,7 +110,7 @@ def signed(
 ) -> tuple[T, Synced | None, float]:
     """Sign a change and put it on the broker, if one is named; and the seconds that took."""
     started = time.monotonic()
-    with repository.locked(), connected(chosen) as link:
+    with repository.locked(), connected(repository, chosen) as link:
         made = change()
         synced = put(repository, chosen, link, title)
     return made, synced, time.monotonic() - started

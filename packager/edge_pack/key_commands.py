@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 KEYS = Path("keys")
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of keys.")]
+_MadeFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", envvar="EDGE_PACK_KEYS", help="The folder of keys.")
+]
 _Role = Annotated[
     str, typer.Argument(metavar="ROLE", help="root, targets, models, rollout, snapshot, timestamp.")
 ]
@@ -172,7 +175,7 @@ def _init(
     )
 
 
-def _status(folder: _Folder = KEYS, *, as_json: JsonOption = False) -> None:
+def _status(folder: _MadeFolder = KEYS, *, as_json: JsonOption = False) -> None:
     from edge_release import fingerprint, keyring  # noqa: PLC0415
     from edge_release.repository import Repository  # noqa: PLC0415
 
@@ -341,7 +344,7 @@ def _renew(
             due = [] if outcome.done else due
         renewed = repository.renew(now=_now())
         for each in targets:
-            with connected(each) as link:
+            with connected(repository, each) as link:
                 put(repository, each, link, f"syncing fleet {each.topics.fleet}")
     late = (*(row.role for row in due), *renewed.due)
     key_printing.show_renewed(renewed, outcome, late, as_json=as_json)

@@ -75,6 +75,9 @@ Signs snapshot and timestamp anew when they are past half their life and their k
 A broker that holds a newer state, signed by another copy of the keys, is not touched. Is that copy
 lost, and this one from a backup: --overtake signs this state under versions above the broker's.
 
+A fleet that keys of another root published is not touched either, by no command: its devices would
+refuse these. --replace puts this publisher in the other's place all the same.
+
 Examples:
 
   edge-pack sync --fleet home --broker mqtt://localhost
@@ -242,6 +245,9 @@ def _sync(
     overtake: Annotated[
         bool, typer.Option("--overtake", help="The newer copy of the keys is lost.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The broker's other publisher is gone for good.")
+    ] = False,
     keys: KeysOption = KEYS,
     prefix: PrefixOption = DEFAULT_PREFIX,
     ca: CaOption = "",
@@ -254,7 +260,7 @@ def _sync(
     chosen = target(broker, fleet, prefix, ca)
     repository = _open(keys, passphrase_file)
     started = time.monotonic()
-    with repository.locked(), connected(chosen) as link:
+    with repository.locked(), connected(repository, chosen, replace=replace) as link:
         assert link is not None
         overview.check_fleet(repository, fleet)
         if overtake:
@@ -292,7 +298,7 @@ def _gc(
             found = garbage.find(repository, chosen.topics, keep=keep)
             release_printing.show_garbage(found, dropped, dry_run=True, as_json=as_json)
             return
-        with connected(chosen) as link:
+        with connected(repository, chosen) as link:
             assert link is not None
             repository.trim(keep, [fleet], now=_now())
             put(repository, chosen, link, f"syncing fleet {fleet}")
@@ -329,13 +335,14 @@ def _status(
 
 
 def _compared(repository: Repository, chosen: Target) -> release_printing.Held:
-    from edge_release.publication import compare  # noqa: PLC0415
+    from edge_release.publication import check_publisher, compare  # noqa: PLC0415
 
-    with connected(chosen) as link, bar("comparing") as progress:
+    with connected(repository, chosen, replace=True) as link, bar("comparing") as progress:
         assert link is not None
         try:
+            check_publisher(repository, chosen.topics, link, look_only=True)
             missing = compare(repository, chosen.topics, link, progress=progress)
-        except PeerFault as fault:
+        except (InputFault, PeerFault) as fault:
             return release_printing.Held(False, fault.what)
     if not missing.put_messages:
         return release_printing.Held(True)

@@ -30,6 +30,7 @@ from edge_contract.ports.mqtt import LinkConfig, Ticket
 from edge_contract.ports.retained import SENTINEL, SILENCE_S, TOMBSTONE, TOPICS_MAX, Retained
 from edge_contract.topics import SENTINEL_FILE, Topics
 from edge_release import metadata, roles
+from edge_release.create import fingerprint
 from edge_release.repository import Repository
 from edge_release.shelf import METADATA_MAX_BYTES, prefixed, versioned
 
@@ -70,6 +71,35 @@ def connect(
     retained = Retained(link, sentinel=topics.metadata(SENTINEL_FILE), silence_s=silence_s)
     retained.start(timeout_s)
     return retained
+
+
+def check_publisher(
+    repository: Repository, topics: Topics, broker: Retained, *, look_only: bool = False
+) -> None:
+    """Raise InputFault when the broker holds the fleet of another publisher: a wrong key folder.
+
+    What counts is a first root that signed itself; junk, which anybody with the right may put
+    there, is mended like anything else. First puts the sentinel, without which an empty broker
+    cannot be told from a silent one; with ``look_only`` it does not, and PeerFault says so.
+    """
+    if not look_only:
+        sentinel = topics.metadata(SENTINEL_FILE)
+        broker.link.publish(sentinel, SENTINEL, retain=True).wait(ACK_S)
+    topic = topics.metadata(versioned(roles.ROOT, 1))
+    there = broker.get([topic], size_max=METADATA_MAX_BYTES).get(topic, b"")
+    if there == repository.shelf.first_root():
+        return
+    try:
+        root = metadata.parse_role(there, roles.ROOT, "the broker's root")
+    except InputFault:
+        return
+    if metadata.signed_by(root.signed, roles.ROOT, root)[1]:
+        raise InputFault(
+            f"the broker holds fleet {topics.fleet} of another publisher, whose root is"
+            f" {fingerprint(there)}; devices that were enrolled with it refuse these keys",
+            advice="Is --keys the right folder? Only where the other publisher is gone for good:"
+            " `edge-pack sync --replace` puts this one in its place; devices are enrolled again.",
+        )
 
 
 def sync(

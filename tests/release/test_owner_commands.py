@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from edge_contract import bundle as bundles
 from edge_contract.bundle import Bundle
 from edge_contract.errors import EdgeError
+from edge_fleet.broker import BrokerThread
 from edge_pack.cli import app
 from edge_release import create
 from edge_release.repository import Repository
@@ -319,3 +321,58 @@ def test_a_wrong_file_to_take_signatures_from_is_no_reason_to_drop_the_change(
         assert "Name the pending.json of the same change" in done.stderr
         assert "--discard" not in done.stderr
         assert pending.read_bytes() == before
+
+
+def test_a_wrong_folder_of_keys_touches_no_fleet(
+    tmp_path: Path, embedded: Any, new_bundle: New, files: Any
+) -> None:
+    to = f"--fleet home --broker {embedded.url}"
+    for keys in ("ours", "theirs"):
+        good(tmp_path, f"keys init {keys}")
+    bundle = write(tmp_path, new_bundle("1.0", seed=1, size_bytes=500))
+    good(tmp_path, f"publish {bundle} --keys ours --channel stable {to}")
+    before = files(tmp_path / "theirs")
+    before["repository/lock"] = b""
+    for line in (
+        f"publish {bundle} --keys theirs --channel stable {to}",
+        f"publish {bundle} --keys theirs --channel stable --new-fleet {to}",
+    ):
+        done = run(tmp_path, line)
+        assert done.returncode == 2, done.stdout
+        assert "of another publisher" in done.stderr
+        assert "--replace" in done.stderr
+    assert files(tmp_path / "theirs") == before, "nothing was signed"
+    assert "the broker holds all of it" in good(tmp_path, f"status --keys ours {to}")
+
+    # Who has such a fleet elsewhere is told so; who took over is not stopped.
+    with BrokerThread() as other:
+        elsewhere = f"--fleet home --broker {other.url}"
+        good(tmp_path, f"publish {bundle} --keys theirs --channel stable {elsewhere}")
+    assert run(tmp_path, f"sync --keys theirs {to}").returncode == 2
+    done = run(tmp_path, f"status --keys theirs {to}")
+    assert done.returncode == 1
+    assert "of another publisher" in done.stdout
+    good(tmp_path, f"sync --keys theirs --replace {to}")
+    assert "the broker holds all of it" in good(tmp_path, f"status --keys theirs {to}")
+    assert run(tmp_path, f"sync --keys ours {to}").returncode == 2
+
+
+def test_junk_in_the_place_of_a_root_stops_nobody(
+    tmp_path: Path, hostile: Any, new_bundle: New
+) -> None:
+    world, broker = hostile
+    bundle = write(tmp_path, new_bundle("1.0", seed=1, size_bytes=500))
+    to = f"--fleet home --broker {broker.url}"
+    other = tmp_path / "other"
+    create(other, "home", now=datetime.now(UTC))
+    signed = json.loads(Repository(other).shelf.first_root())
+    signed["signed"]["version"] = 2  # and so not what its own keys signed
+    for junk in (b"junk", json.dumps(signed).encode()):
+        world.put(world.topics.metadata("1.root.json"), junk)
+        good(tmp_path, f"publish {bundle} --channel stable {to}")
+        assert "the broker holds all of it" in good(tmp_path, f"status {to}")
+
+
+def test_status_of_keys_takes_the_folder_from_the_environment(tmp_path: Path) -> None:
+    good(tmp_path, "keys init plant")
+    assert "timestamp" in good(tmp_path, "keys status", EDGE_PACK_KEYS="plant")
