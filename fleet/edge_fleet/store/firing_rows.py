@@ -112,11 +112,9 @@ class FiringRows:
             .where(firings.c.trigger == trigger)
             .group_by(firings.c.bundle, firings.c.state)
         )
+        columns: list[Any] = [column for column in firings.c if column is not firings.c.evidence]
         found = self._connection.execute(
-            select(
-                *(column for column in firings.c if column is not firings.c.evidence),
-                literal(b"", LargeBinary).label("evidence"),
-            )
+            select(*columns, literal(b"", LargeBinary).label("evidence"))
             .where(
                 firings.c.trigger == trigger,
                 firings.c.at_ms < before_ms,
