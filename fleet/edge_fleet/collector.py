@@ -2,7 +2,8 @@
 
 Guards: a message is acknowledged after the transaction that keeps it, never before; so whatever
 kills this process, the broker sends again what was not kept, and the store keeps it once. A message
-that makes no sense is counted and acknowledged. While the store fails nothing is acknowledged and
+that makes no sense is counted and acknowledged, and so is one that this program cannot stand
+(``poison``). While the store fails nothing is acknowledged and
 nothing is lost: the batch is tried again.
 """
 
@@ -19,7 +20,7 @@ from edge_contract.broker_url import BrokerUrl
 from edge_contract.errors import MachineFault
 from edge_contract.ports.mqtt import FILTERS_MAX, Link, LinkConfig, Message, Ticket
 from edge_contract.topics import DEFAULT_PREFIX, Topics
-from edge_fleet import intake, tracing, twins
+from edge_fleet import intake, poison, tracing, twins
 from edge_fleet.drift.budget import Budget
 from edge_fleet.error_watch import ErrorWatch
 from edge_fleet.evidence import Evidence, Outcome
@@ -28,6 +29,7 @@ from edge_fleet.library import Library
 from edge_fleet.sharing import SHARED, Part
 from edge_fleet.store.base import (
     AsideSeen,
+    Counted,
     EventSeen,
     Fault,
     ReportSeen,
@@ -290,13 +292,39 @@ class Collector:
             log.warning("the store takes records again")
 
     def _keep(self, batch: Sequence[_Item]) -> None:
-        with tracing.span("collect", messages=len(batch)), self._store.transaction() as tx:
-            outcome = self._keep_items(tx, self._read(batch))
-        unknown = set(outcome.unknown)
+        unknown: set[str] = set()
+
+        def keep(some: Sequence[_Item]) -> None:
+            with tracing.span("collect", messages=len(some)), self._store.transaction() as tx:
+                outcome = self._forgetting(lambda: self._keep_items(tx, self._read(some)))
+            unknown.update(outcome.unknown)
+
+        poison.apart(batch, keep, self._set_aside)
         for profile in batch:
             if isinstance(profile, _Profile):
                 self._learn(profile)
         self._fetcher.want(unknown)
+
+    def _forgetting(self, count: Callable[[], Outcome]) -> Outcome:
+        """What memory holds of a transaction that failed is not what the store has."""
+        try:
+            return count()
+        except Exception:
+            self._evidence.forget()
+            raise
+
+    def _set_aside(self, item: _Item, error: Exception) -> None:
+        """Count a message as a fault, so that it is acknowledged and never comes again."""
+        device = ""
+        if isinstance(item, _Arrived):
+            device = intake.sender(self._topics, item.message.topic)
+        with self._store.transaction() as tx:
+            self._give_up(tx, device, error)
+
+    def _give_up(self, tx: Transaction, device: str, error: Exception) -> None:
+        fault = Fault(device, poison.KIND, poison.told(error), self._clock_ms())
+        tx.add_faults([fault])
+        self._log_faults([fault], error)
 
     def _read(self, batch: Sequence[_Item]) -> list[intake.Item]:
         now = self._clock_ms()
@@ -358,13 +386,26 @@ class Collector:
         self._count_pending(profile.bundle)
 
     def _count_pending(self, bundle: str) -> None:
-        while True:
+        unknown: set[str] = set()
+
+        def count(some: Sequence[Window]) -> None:
             with self._store.transaction() as tx:
-                windows = tx.pending(bundle, PENDING_BATCH)
-                outcome = self._evidence.count(tx, windows, self._clock_ms())
+                now = self._clock_ms()
+                outcome = self._forgetting(lambda: self._evidence.count(tx, some, now))
                 tx.add_faults(outcome.faults)
-            if not windows or outcome.unknown:
+            unknown.update(outcome.unknown)
+
+        def refuse(window: Window, error: Exception) -> None:
+            with self._store.transaction() as tx:
+                tx.mark([window.key], Counted.REFUSED)
+                self._give_up(tx, window.device, error)
+
+        while not unknown:
+            with self._store.reading() as tx:
+                windows = tx.pending(bundle, PENDING_BATCH)
+            if not windows:
                 return
+            poison.apart(windows, count, refuse)
 
     def _acknowledge(self, batch: Sequence[_Item]) -> None:
         """What came over a former connection is not ours to acknowledge: it comes again."""
@@ -406,12 +447,14 @@ class Collector:
             }
         )
 
-    def _log_faults(self, faults: Sequence[Fault]) -> None:
+    def _log_faults(self, faults: Sequence[Fault], error: Exception | None = None) -> None:
         for fault in faults:
             key = (fault.device, fault.kind)
             if key not in self._logged and len(self._logged) < LOGGED_MAX:
                 self._logged.add(key)
-                log.warning("%s from %r: %r", fault.kind, fault.device, fault.detail)
+                log.warning(
+                    "%s from %r: %r", fault.kind, fault.device, fault.detail, exc_info=error
+                )
 
 
 def _conflicts(tx: Transaction, windows: Sequence[Window], fresh: Sequence[Window]) -> list[Fault]:

@@ -331,9 +331,9 @@ def _summed(
     for at, one in enumerate(grown, start=len(some.kept)):
         members[one.place].append(at)
     sums, apart = [], set()
-    for place, at in members.items():
+    for place, whose in members.items():
         try:
-            sums.append(_sum(known, span, start_ms, everything, at))
+            sums.append(_sum(known, span, start_ms, everything, whose))
         except InputFault:
             apart.add(place)
     return sums, len({one.place for one in sums} - {one.place for one in grown}), apart

@@ -80,6 +80,14 @@ def read(topics: Topics, topic: str, payload: bytes, *, retained: bool, now_ms: 
     return Fault(device, "topic", f"nothing of ours on {topic}", now_ms)
 
 
+def sender(topics: Topics, topic: str) -> str:
+    """Whose topic it is; "" where it is nobody's."""
+    try:
+        return topics.parse(topic).device
+    except InputFault:
+        return ""
+
+
 def _window(device: str, payload: bytes, now_ms: int) -> Window | Fault:
     record = telemetry.decode(payload)
     timed = int(telemetry.latency_of(record).sum())

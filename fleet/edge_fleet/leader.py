@@ -21,14 +21,22 @@ from dataclasses import dataclass
 from edge_contract.errors import MachineFault
 from edge_contract.ports.mqtt import Link, Message
 from edge_contract.topics import Topics
-from edge_fleet import intake, twins
+from edge_fleet import intake, poison, twins
 from edge_fleet.collector import PENDING_BUNDLES, CollectorConfig, now_ms, until_kept
 from edge_fleet.election import whenever_free
 from edge_fleet.evidence import Evidence
 from edge_fleet.fetcher import Fetcher
 from edge_fleet.library import Library
 from edge_fleet.sharing import state_filters
-from edge_fleet.store.base import Fault, ReportSeen, StatusSeen, Store, Transaction
+from edge_fleet.store.base import (
+    Counted,
+    Fault,
+    ReportSeen,
+    StatusSeen,
+    Store,
+    Transaction,
+    Window,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +53,9 @@ STATE_MAX = 500
 
 class Deposed(Exception):
     """Another leads."""
+
+
+_THROUGH = (MachineFault, Deposed)
 
 
 @dataclass(frozen=True)
@@ -151,13 +162,21 @@ class Term:
 
     def _keep(self, batch: Sequence[Message | _Profile]) -> None:
         """Births, last wills and reports; and profiles, whose windows count in the next round."""
-        if not batch:
-            return
+        messages = [one for one in batch if isinstance(one, Message)]
+        if messages:
+            poison.apart(messages, self._keep_messages, self._set_aside, through=_THROUGH)
+        profiles = [one for one in batch if isinstance(one, _Profile)]
+        if profiles:
+            with self._governing() as tx:
+                for one in profiles:
+                    for sha256, data in one.blobs.items():
+                        tx.put_blob(sha256, data, self._clock_ms())
+
+    def _keep_messages(self, some: Sequence[Message]) -> None:
         now = self._clock_ms()
         items = [
             intake.read(self._topics, one.topic, one.payload, retained=one.retain, now_ms=now)
-            for one in batch
-            if isinstance(one, Message)
+            for one in some
         ]
         with self._governing() as tx:
             tx.hold_devices(one.device for one in items)
@@ -169,10 +188,14 @@ class Term:
                 elif isinstance(item, ReportSeen):
                     tx.report(item)
             tx.add_faults(faults)
-            for one in batch:
-                if isinstance(one, _Profile):
-                    for sha256, data in one.blobs.items():
-                        tx.put_blob(sha256, data, now)
+
+    def _set_aside(self, message: Message, error: Exception) -> None:
+        with self._governing() as tx:
+            self._give_up(tx, intake.sender(self._topics, message.topic), error)
+
+    def _give_up(self, tx: Transaction, device: str, error: Exception) -> None:
+        tx.add_faults([Fault(device, poison.KIND, poison.told(error), self._clock_ms())])
+        log.warning("a message of %r is left out", device, exc_info=error)
 
     def _count(self) -> None:
         """One batch of each bundle of which windows wait and whose profile is known."""
@@ -187,10 +210,23 @@ class Term:
         self._fetcher.want(unknown)
         self._waiting = known
         for bundle in known:
-            with self._governing() as tx:
+            with self._store.reading() as tx:
                 windows = tx.waiting_windows(bundle, BATCH)
-                outcome = self._evidence.count(tx, windows, self._clock_ms())
-                tx.add_faults(outcome.faults)
+            poison.apart(windows, self._count_windows, self._refuse, through=_THROUGH)
+
+    def _count_windows(self, some: Sequence[Window]) -> None:
+        with self._governing() as tx:
+            try:
+                outcome = self._evidence.count(tx, some, self._clock_ms())
+            except Exception:
+                self._evidence.forget()  # the store has none of it
+                raise
+            tx.add_faults(outcome.faults)
+
+    def _refuse(self, window: Window, error: Exception) -> None:
+        with self._governing() as tx:
+            tx.mark([window.key], Counted.REFUSED)
+            self._give_up(tx, window.device, error)
 
     def _beat(self) -> None:
         """Leave for reports who leads and that it lives."""

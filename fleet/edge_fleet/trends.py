@@ -181,11 +181,14 @@ def _encode(hour: Hour) -> bytes:
     def packed(counts: NDArray[np.int64]) -> bytes:
         return telemetry.pack_counts(np.minimum(counts, COUNT_MAX))
 
-    single = (min(one, COUNT_MAX) for one in (hour.windows, hour.rows, hour.refused, hour.failed))
-    errors = tuple(min(one, COUNT_MAX) for one in hour.errors)
     return _ENCODER.encode(
-        _Hour(_SCHEMA, *single, packed(hour.counts), packed(hour.latency), errors, hour.findings)
-    )
+        _Hour(
+            _SCHEMA, min(hour.windows, COUNT_MAX), min(hour.rows, COUNT_MAX),
+            min(hour.refused, COUNT_MAX), min(hour.failed, COUNT_MAX),
+            packed(hour.counts), packed(hour.latency),
+            tuple(min(one, COUNT_MAX) for one in hour.errors), hour.findings,
+        )
+    )  # fmt: skip
 
 
 def _decode(known: Known, data: bytes) -> Hour:
