@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Row,
+    Select,
     String,
     Table,
     Text,
@@ -113,15 +114,14 @@ class FiringRows:
             .group_by(firings.c.bundle, firings.c.state)
         )
         columns: list[Any] = [column for column in firings.c if column is not firings.c.evidence]
+        statement: Select[Any] = select(*columns, literal(b"", LargeBinary).label("evidence"))
         found = self._connection.execute(
-            select(*columns, literal(b"", LargeBinary).label("evidence"))
-            .where(
+            statement.where(
                 firings.c.trigger == trigger,
                 firings.c.at_ms < before_ms,
                 firings.c.state.in_(["done", "failed", "dry-run"]),
                 firings.c.number.not_in(newest),
-            )
-            .order_by(firings.c.number)
+            ).order_by(firings.c.number)
         )
         return [firing_of(row) for row in found]
 
