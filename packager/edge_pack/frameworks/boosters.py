@@ -216,8 +216,10 @@ def frame(rows: Rows, names: Sequence[str], categories: Mapping[int, Sequence[An
         if i in categories:
             known = list(categories[i])
             cells = column.tolist()
-            if known and all(isinstance(item, int | bool) for item in known):
-                cells = [None if cell != cell else int(cell) for cell in cells]  # noqa: PLR0124
+            if not any(isinstance(item, str) for item in known):
+                meant = {float(item): item for item in known}
+                none = int(max(meant, default=0)) + 1  # whole, since XGBoost takes no other number
+                cells = [None if cell != cell else meant.get(cell, none) for cell in cells]  # noqa: PLR0124
             new = sorted({cell for cell in cells if cell is not None and cell not in known})
             kind = pandas.CategoricalDtype(pandas.Index(known + new))
             columns[name] = pandas.Series(pandas.Categorical(cells, dtype=kind))

@@ -21,7 +21,7 @@ from edge_pack.intake import INPUT, Column
 from edge_pack.runtimes import TARGET_ML, V5_ML
 from edge_pack.trees import cuts, emit_v3, emit_v5
 from edge_pack.trees.columns import Derived, derive
-from edge_pack.trees.form import ABOVE_ZERO, Codes, Forest, Link
+from edge_pack.trees.form import ABOVE_ZERO, Codes, Forest, Link, Rounding
 from edge_pack.trees.graph import (
     DOUBLE,
     FLOAT,
@@ -198,7 +198,7 @@ def _ranks(
         return graph.add("Gather", [table, place], axis=0)
     # Comparing finds numbers exactly; one that equals none is at 0, a missing one at the end.
     at = graph.weight(np.array([derived.numbers.index(codes.raw)]), f"number_{codes.raw}")
-    picked = graph.add("Gather", [numbers, at], axis=1)
+    picked = _rounded(graph, graph.add("Gather", [numbers, at], axis=1), codes.rounding)
     known = graph.weight(np.array(codes.known, dtype=np.float64), f"known_{number}")
     same = graph.add("Equal", [picked, known])
     hits = graph.add("Concat", [same, graph.add("IsNaN", [picked])], axis=1)
@@ -209,6 +209,17 @@ def _ranks(
     order = [codes.unknown, *range(len(codes.known)), codes.missing]
     table = graph.weight(ranks[order], f"ranks_{number}")
     return graph.add("Gather", [table, graph.add("Cast", [place], to=INT64)], axis=0)
+
+
+def _rounded(graph: Graph, picked: str, rounding: Rounding) -> str:
+    """A column of float64 as it is looked up."""
+    if rounding == "exact":
+        return picked
+    if rounding == "float32 down":
+        lower = graph.add("Floor", [graph.add("Cast", [picked], to=FLOAT)])
+        return graph.add("Cast", [lower], to=DOUBLE)
+    size = graph.add("Floor", [graph.add("Abs", [picked])])
+    return graph.add("Mul", [graph.add("Sign", [picked]), size])
 
 
 def _has_margin(forest: Forest) -> bool:

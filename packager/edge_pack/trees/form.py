@@ -21,6 +21,10 @@ from edge_contract.manifest import Label
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+Rounding = Literal["exact", "toward zero", "float32 down"]
+"""What happens to a number before its code is looked up: nothing; its fraction is cut off; it is
+rounded to float32 and then down."""
+
 LEAF, LEQ, LT, MEMBER = 0, 1, 2, 3
 """What a node asks: nothing; ``x <= cut``; ``x < cut``; ``code(x)`` is in a set of codes."""
 
@@ -46,6 +50,7 @@ class Codes:
             for its code in one column and compared with cuts in its own.
         parts: codes of raw columns of text, where this column is their combination: its code
             counts through theirs, the last one fastest; ``known`` is empty.
+        rounding: of numbers that are looked up; ``known`` are whole where it is not "exact".
     """
 
     column: int
@@ -53,6 +58,7 @@ class Codes:
     text: bool = False
     source: int = -1
     parts: tuple[Codes, ...] = ()
+    rounding: Rounding = "exact"
 
     @property
     def size(self) -> int:
@@ -84,9 +90,17 @@ class Codes:
         where: dict[object, int] = {value: code for code, value in enumerate(self.known)}
         codes = [
             self.missing if _missing(value) else where.get(value, self.unknown)
-            for value in values.tolist()
+            for value in self._rounded(values).tolist()
         ]
         return np.array(codes, dtype=np.float64)
+
+    def _rounded(self, values: NDArray[Any]) -> NDArray[Any]:
+        if self.rounding == "exact":
+            return values
+        if self.rounding == "toward zero":
+            return np.trunc(values)
+        with np.errstate(over="ignore"):
+            return np.floor(values.astype(np.float32))
 
 
 def _missing(value: object) -> bool:

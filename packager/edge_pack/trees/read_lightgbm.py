@@ -1,7 +1,8 @@
 """Reads LightGBM's text format (version v3 and v4) into a ``Forest``.
 
 Guards: LightGBM compares ``value <= threshold`` in float64; what NaN and zero do is a property of
-each node (``Tree::NumericalDecision`` and ``CategoricalDecision`` in its include/LightGBM/tree.h);
+each node (``Tree::NumericalDecision`` and ``CategoricalDecision`` in its include/LightGBM/tree.h,
+of which the latter cuts off a code's fraction);
 what one of its leaves or objectives does that is not understood here is refused.
 
 Pure.
@@ -161,7 +162,10 @@ def category_codes(found: Document) -> dict[int, Codes]:
         known = stored.get(column, tuple(range(top + 1)))
         text = any(isinstance(item, str) for item in known)
         codes[column] = Codes(
-            column, tuple(map(str, known)) if text else tuple(map(float, known)), text
+            column,
+            tuple(map(str, known)) if text else tuple(map(float, known)),
+            text,
+            rounding="exact" if column in stored else "toward zero",
         )
     return codes
 

@@ -2,7 +2,8 @@
 
 Guards: XGBoost compares ``value < split`` with both in float32 and adds leaves in float32;
 a category outside the model, or none, follows the default side as its C++ does
-(``common::Decision``: not in the set means left).
+(``common::Decision``: not in the set means left). A code is the whole number that a float32 holds
+(``AsCat``), one below 0 is none (``InvalidCat``).
 
 Pure.
 """
@@ -19,7 +20,7 @@ import numpy as np
 from edge_contract.errors import BuildFault
 from edge_contract.manifest import Label
 from edge_pack.trees.assemble import Sets, Tree, assemble
-from edge_pack.trees.form import ABOVE_ZERO, LT, MEMBER, Codes, Forest, Link
+from edge_pack.trees.form import ABOVE_ZERO, LT, MEMBER, Codes, Forest, Link, Rounding
 
 _OBJECTIVES: dict[str, tuple[Link, str]] = {
     "binary:logistic": ("sigmoid", "binary"),
@@ -78,6 +79,11 @@ def read(
     kept = _kept(model, rounds)
     link, meaning = _objective(learner)
     outputs = _outputs(learner["learner_model_param"])
+    if meaning == "binary" and outputs > 1:
+        raise BuildFault(
+            f"the XGBoost model predicts {outputs} labels a row",
+            advice="Train one classifier for each label and build one bundle for each.",
+        )
     categories = _categories(model, learner)
     sets = Sets()
     trees = [
@@ -157,8 +163,11 @@ def _categories(model: Mapping[str, Any], learner: Mapping[str, Any]) -> dict[in
     for column in sorted({*highest, *(i for i, kind in enumerate(types) if kind == "c")}):
         # Without a data frame's categories, raw values are the codes themselves.
         known = stored.get(column) or tuple(range(highest.get(column, -1) + 1))
+        rounding: Rounding = "exact" if stored.get(column) else "float32 down"
         texts = tuple(item for item in known if isinstance(item, str))
-        found[column] = Codes(column, texts or tuple(map(float, known)), text=bool(texts))
+        found[column] = Codes(
+            column, texts or tuple(map(float, known)), text=bool(texts), rounding=rounding
+        )
     return found
 
 

@@ -14,6 +14,8 @@ import xgboost
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 
+from edge_contract.errors import BuildFault
+
 Make = Callable[[int, int], pd.DataFrame]
 
 ROWS, UNSEEN = 1500, 6000
@@ -184,6 +186,7 @@ def test_lightgbm_categories_of_a_data_frame(
     unseen.loc[::40, "site"] = "a site that nobody has seen"
     unseen.loc[::41, "pump"] = None
     unseen.loc[::43, "code"] = 7
+    unseen.loc[::47, "code"] = 9.5  # no category of a data frame
     seen = see(model, known, unseen)
     assert seen.flips == 0
     assert seen.difference < FLOAT32
@@ -197,7 +200,71 @@ def test_lightgbm_categories_of_whole_numbers(sites: Make, answers_of: Any, see:
     unseen.loc[::40, "code"] = 1000
     unseen.loc[::41, "code"] = -2
     unseen.loc[::43, "code"] = np.nan
-    assert see(model, known[columns], unseen[columns]).flips == 0
+    _with_fractions(unseen)
+    seen = see(model, known[columns], unseen[columns])
+    assert seen.flips == 0
+    assert seen.difference < FLOAT32
+
+
+def _with_fractions(frame: pd.DataFrame) -> None:
+    """Codes that are no whole numbers; the libraries make them whole, each in its own way."""
+    for start, code in enumerate((9.5, 39.99999999999, 40.7, -0.5, 0.5, 3.2)):
+        frame.loc[start::47, "code"] = code
+
+
+@pytest.mark.parametrize("onehot", [1, 10], ids=["partitions", "one-hot"])
+def test_xgboost_categories_of_whole_numbers(
+    onehot: int, sites: Make, answers_of: Any, see: Any
+) -> None:
+    known, unseen = (
+        frame[["reading", "code"]].copy() for frame in (sites(ROWS, 9), sites(UNSEEN, 10))
+    )
+    known.loc[::6, "code"] = 0.0
+    unseen.loc[::40, "code"] = 1000
+    unseen.loc[::41, "code"] = -2
+    unseen.loc[::43, "code"] = np.nan
+    _with_fractions(unseen)
+    model = _xgb(enable_categorical=True, feature_types=["q", "c"], max_cat_to_onehot=onehot)
+    model.fit(known.to_numpy(), answers_of(known, 2))
+    seen = see(model, known, unseen)
+    assert seen.flips == 0
+    assert seen.difference < FLOAT32
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("native", [False, True], ids=["estimator", "native"])
+def test_xgboost_with_several_labels_a_row_is_refused(
+    native: bool, labels: int, plain: Make, see: Any
+) -> None:
+    known = plain(200, 15)
+    several = (known.to_numpy()[:, -labels:] > 0).astype(int)
+    if native:
+        options = {"objective": "binary:logistic", "num_target": labels}
+        model: Any = xgboost.train(options, xgboost.DMatrix(known, several), 2)
+    else:
+        model = xgboost.XGBClassifier(n_estimators=2, n_jobs=1).fit(known, several)
+    with pytest.raises(BuildFault, match=f"predicts {labels} labels a row") as refusal:
+        see(model, known, known)
+    assert "one classifier for each label" in refusal.value.advice
+
+
+def test_lightgbm_categories_that_are_truth_values(sites: Make, answers_of: Any, see: Any) -> None:
+    known, unseen = (
+        frame[["reading", "code"]].copy() for frame in (sites(ROWS, 13), sites(UNSEEN, 14))
+    )
+    for frame in (known, unseen):
+        frame["code"] = (frame.code > 6).astype(float)
+    trained = known.assign(code=pd.Categorical(known.code > 0))
+    model = _lgb(min_data_per_group=5).fit(trained, answers_of(known, 2))
+    assert model.booster_.pandas_categorical == [[False, True]]
+    direct = model.predict_proba(unseen.assign(code=pd.Categorical(unseen.code > 0)))
+    seen = see(model, known, unseen)
+    assert np.abs(seen.original.scores - direct).max() == 0
+    assert seen.converted.forest.codes
+    strange = unseen[:200].assign(code=[2.0, np.nan, 0.5, 1.0] * 50)
+    for each in (seen, see(model, known, strange)):
+        assert each.flips == 0
+        assert each.difference < FLOAT32
 
 
 CATBOOST_CATEGORIES = {
