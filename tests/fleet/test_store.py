@@ -265,8 +265,9 @@ def test_a_wrong_url_is_refused(
 
 def test_a_store_that_cannot_be_opened_is_the_machines_fault(tmp_path: Path) -> None:
     (tmp_path / "junk.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(MachineFault, match="not a database"):
+    with pytest.raises(MachineFault, match="not a database") as fault:
         open_store(f"sqlite:///{tmp_path}/junk.db", create=True)
+    assert "Name the SQLite file of a fleet" in fault.value.advice
     with pytest.raises(MachineFault, match="unable to open"):
         open_store(f"sqlite:///{tmp_path}/no/such/folder/x.db", create=True)
 

@@ -6,7 +6,7 @@ else about it, and what is there can still be read.
 
 from __future__ import annotations
 
-from sqlite3 import SQLITE_FULL
+from sqlite3 import SQLITE_FULL, SQLITE_NOTADB
 
 from edge_contract.errors import MachineFault
 
@@ -24,6 +24,9 @@ def fault_of(store: str, cause: BaseException) -> MachineFault:
     code = getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorcode", None)
     if code[0] == _DISK_FULL or code[1] == SQLITE_FULL:
         return Full(said, advice="Make room on its disk; until then it is read and not written.")
+    if code[1] == SQLITE_NOTADB:
+        advice = "Name the SQLite file of a fleet, or another path for a new one."
+        return MachineFault(said, advice=advice)
     return MachineFault(
         said, advice="Check that it is reachable, writable and that its disk is not full."
     )
