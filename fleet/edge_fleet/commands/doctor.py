@@ -178,7 +178,8 @@ def _examined(
             usable = not seen.error and seen.version == VERSION
             facts = _of_fleet(facts, store if usable else None, of, tls, wait_s)
     except EdgeError as error:
-        facts = Facts(now_ms(), StoreFacts(db.rpartition("@")[2], error=error.what), machine)
+        failed = StoreFacts(db.rpartition("@")[2], error=error.what, advice=error.advice)
+        facts = Facts(now_ms(), failed, machine)
         facts = _of_fleet(facts, None, of, tls, wait_s)
     if http:
         facts = _with(facts, http=asking_store.http(http, now_ms, wait_s))

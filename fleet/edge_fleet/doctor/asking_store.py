@@ -49,7 +49,7 @@ def ask(store: SqlStore, clock_ms: Callable[[], int], *, deep: bool) -> StoreFac
                 return _sqlite(store, connection, version, missing, deep=deep)
             return _postgres(store, connection, version, missing, clock_ms)
     except EdgeError as error:
-        return StoreFacts(str(store), error=error.what)
+        return StoreFacts(str(store), error=error.what, advice=error.advice)
 
 
 def _sqlite(

@@ -156,8 +156,10 @@ def _rights(it: BrokerFacts) -> Iterator[Finding]:
 def _store(it: StoreFacts, known: int) -> Iterator[Finding]:
     area = "store"
     if it.error:
-        yield Finding(area, "broken", it.error, "nothing is kept, and nothing acknowledged",
-                      "Check the address, that its server runs, and its disk.")  # fmt: skip
+        yield Finding(
+            area, "broken", it.error, "nothing is kept, and nothing acknowledged",
+            it.advice or "Check the address, that its server runs, and its disk.",
+        )  # fmt: skip
         return
     if it.version is None:
         yield Finding(area, "broken", f"{it.url} holds no fleet", "there is nothing to look at",

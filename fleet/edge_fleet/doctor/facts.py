@@ -42,6 +42,7 @@ class StoreFacts(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: ``sqlite`` or ``postgresql``. version: of its schema; None: it holds no fleet.
+        error, advice: why it cannot be looked at and what to do; "" when it can.
         damage: what SQLite's check said; "": nothing.
         fsync_ms: the median of a few; 0: not measured. free_bytes: -1 where not known.
         settings: PostgreSQL's, by name. server: its version as a number, such as 150004.
@@ -51,6 +52,7 @@ class StoreFacts(msgspec.Struct, frozen=True):
     url: str
     kind: str = ""
     error: str = ""
+    advice: str = ""
     version: int | None = None
     damage: str = ""
     size_bytes: int = 0

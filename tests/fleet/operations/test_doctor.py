@@ -380,6 +380,10 @@ def test_every_finding_that_is_not_well_says_why_and_what_to_do() -> None:
     assert all(each.why and each.advice for each in found)
 
 
+def told_of_the_store(found: dict[str, list[dict[str, str]]]) -> str:
+    return " ".join(each["advice"] for each in found["findings"] if each["area"] == "store")
+
+
 # -- HTTP and the command ------------------------------------------------------------------
 
 
@@ -430,6 +434,11 @@ def test_the_command_says_all_of_it_as_json_and_by_its_exit_code(
     assert "secret" not in json.dumps(found)
     code, found = doctor("--db", f"sqlite:///{tmp_path}/none.db", "--broker", "none")
     assert code == 4 and "there is no database" in json.dumps(found)
+    assert "Name it with --db" in told_of_the_store(found)
+    (tmp_path / "rows.csv").write_text("a,b\n" * 400)
+    code, found = doctor("--db", f"sqlite:///{tmp_path}/rows.csv", "--broker", "none")
+    assert code == 4 and "not a database" in json.dumps(found)
+    assert "Name the SQLite file of a fleet" in told_of_the_store(found)
     done = CliRunner().invoke(cli.app, ["doctor", "--db", db, "--wait-s", "-1"])
     assert isinstance(done.exception, InputFault)
 
