@@ -17,7 +17,7 @@ from edge_pack.extras import need
 PURPOSE = "converting scikit-learn to ONNX"
 Width = Callable[[Any, int], int]
 """Columns that a fitted step gives for so many columns."""
-FLOAT, STRING, DOUBLE = 1, 8, 11
+FLOAT, INT64, STRING, DOUBLE = 1, 7, 8, 11
 """TensorProto.DataType (onnx.proto3)."""
 
 

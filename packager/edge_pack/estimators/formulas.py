@@ -219,6 +219,50 @@ def isotonic(e: Emitter, x: Any) -> Any:
     return _piecewise(e, value, xs, np.stack([ys[:-1], slopes], axis=1)[..., None])
 
 
+def one_hot(e: Emitter, x: Any) -> Any:
+    """1 in the column of the category that a number is; a dropped category has no column."""
+    dropped = e.step.drop_idx_
+    parts = []
+    for column, known in enumerate(e.step.categories_):
+        found = _categories(e, _column(e, x, column), known)
+        if dropped is not None and dropped[column] is not None:
+            kept = np.delete(np.arange(len(known)), int(dropped[column]))
+            found = e.Gather(found, kept.astype(np.int64), axis=1)
+        parts.append(found)
+    return e.Concat(*parts, axis=1)
+
+
+def ordinal(e: Emitter, x: Any) -> Any:
+    """The position of the category that a number is; what the step says for any other."""
+    unknown = -1.0 if e.step.unknown_value is None else float(e.step.unknown_value)
+    parts = []
+    for column, known in enumerate(e.step.categories_):
+        value = _column(e, x, column)
+        found = _categories(e, value, known)
+        code = e.MatMul(found, e.const(np.arange(len(known))[:, None]))
+        any_known = e.MatMul(found, e.const(np.ones((len(known), 1))))
+        code = e.Where(e.Greater(any_known, e.const([0.0])), code, e.const([unknown]))
+        if np.isnan(np.asarray(known, dtype=np.float64)).any():
+            missing = float(e.step.encoded_missing_value)
+            code = e.Where(e.IsNaN(value), e.const([missing]), code)
+        parts.append(code)
+    return e.Concat(*parts, axis=1)
+
+
+def _column(e: Emitter, x: Any, column: int) -> Any:
+    return e.Gather(x, np.array([column], dtype=np.int64), axis=1)
+
+
+def _categories(e: Emitter, value: Any, known: NDArray[Any]) -> Any:
+    """1 where a value [rows, 1] is the category, [rows, categories]; NaN may be one."""
+    categories = np.asarray(known, dtype=np.float64)[None, :]
+    found = e.number(e.Equal(value, e.const(categories)))
+    holes = np.isnan(categories)
+    if not holes.any():
+        return found
+    return e.Add(found, e.Mul(e.number(e.IsNaN(value)), e.const(holes)))
+
+
 def squares(e: Emitter, x: Any, points: NDArray[Any]) -> Any:
     """Squared Euclidean distance of each row to each point, [rows, points]."""
     apart = e.Sub(e.Unsqueeze(x, np.array([1])), e.const(points[None]))

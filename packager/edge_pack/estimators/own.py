@@ -6,7 +6,9 @@ name (``patterns``), never written as if it were the default.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -140,10 +142,14 @@ def threshold_of(step: Any) -> float:
     return 0.5 if step.threshold == "auto" else float(step.threshold)
 
 
+def _answers(step: Any, _columns: int) -> int:
+    return int(step.transformer_.n_features_in_)
+
+
 def _target(e: Emitter, _x: Any) -> Any:
     """The inner regressor, then the way back."""
     (value,) = e.inner(e.step.regressor_, "value")
-    column = e.Reshape(value, np.array([-1, 1], dtype=np.int64))
+    column = e.Reshape(value, np.array([-1, _answers(e.step, 0)], dtype=np.int64))
     back = e.step.transformer_
     if type(back).__name__ == "FunctionTransformer":
         return formulas.elementwise(e, column, back.inverse_func)
@@ -188,7 +194,7 @@ _REGRESSORS: dict[str, tuple[Callable[[Emitter, Any], Any], emit.Width]] = {
     "sklearn.cross_decomposition.PLSCanonical": (_crossed, _targets),
     "sklearn.kernel_ridge.KernelRidge": (_kernel_ridge, _targets),
     "sklearn.isotonic.IsotonicRegression": (formulas.isotonic, lambda _step, _columns: 1),
-    "sklearn.compose.TransformedTargetRegressor": (_target, lambda _step, _columns: 1),
+    "sklearn.compose.TransformedTargetRegressor": (_target, _answers),
 }
 _LABELLERS: dict[str, Callable[[Emitter, Any], tuple[Any, Any]]] = {
     "sklearn.covariance.EllipticEnvelope": formulas.outlying,
@@ -229,6 +235,9 @@ def teach() -> None:
             emit.register_classifier(found, scores)
     text.teach()
     _teach_imputer()
+    _teach_encoder("SklearnOneHotEncoder", formulas.one_hot)
+    _teach_encoder("SklearnOrdinalEncoder", formulas.ordinal)
+    _teach_network()
     _teach_zipmap()
 
 
@@ -265,6 +274,68 @@ def _teach_imputer() -> None:
     supported = need("skl2onnx._supported_operators", PURPOSE)
     imputer = need("sklearn.impute", PURPOSE).SimpleImputer
     supported.update_registered_converter(imputer, "EdgePackSimpleImputer", shape, convert)
+
+
+def _teach_encoder(alias: str, formula: Callable[[Emitter, Any], Any]) -> None:
+    """Categories that are numbers are compared as such: skl2onnx cuts 2.5 to a known 2.
+
+    Those of text stay skl2onnx's, column by column.
+    """
+    registration = need("skl2onnx.common._registration", PURPOSE)
+    shapes = need("skl2onnx.common.data_types", PURPOSE)
+    stock = registration.get_converter(alias)._fct
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        texts = [isinstance(given.type, shapes.StringTensorType) for given in operator.inputs]
+        if all(texts):
+            stock(scope, operator, container)
+            return
+        e = Emitter(container, scope, operator)
+        whole = isinstance(operator.outputs[0].type, shapes.Int64TensorType)
+        kind, parts, start = emit.INT64 if whole else emit.FLOAT, [], 0
+        for given, is_text in zip(operator.inputs, texts, strict=True):
+            stop = start + int(given.type.shape[1])
+            part = _part(scope, given, operator.raw_operator, slice(start, stop))
+            start = stop
+            if is_text:
+                stock(scope, part, container)
+                found: Any = part.output_full_names
+            else:
+                inner = Emitter(container, scope, part)
+                found = formula(inner, inner.x())
+            parts.append(e.Cast(found, to=kind))
+        e.give(e.Concat(*parts, axis=1))
+
+    registration.register_converter(alias, convert, overwrite=True)
+
+
+def _part(scope: Any, given: Any, step: Any, columns: slice) -> SimpleNamespace:
+    """What a converter reads of an operator, for some columns of an encoder."""
+    part = copy.copy(step)
+    part.categories_ = step.categories_[columns]
+    if getattr(step, "drop_idx_", None) is not None:
+        part.drop_idx_ = step.drop_idx_[columns]
+    name = scope.get_unique_variable_name("encoded")
+    return SimpleNamespace(inputs=[given], raw_operator=part, output_full_names=name)
+
+
+def _teach_network() -> None:
+    """MLPRegressor of several outputs: skl2onnx writes them below each other in one column."""
+    registration = need("skl2onnx.common._registration", PURPOSE)
+    stock = registration.get_converter("SklearnMLPRegressor")._fct
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        step = operator.raw_operator
+        if step.n_outputs_ == 1:
+            stock(scope, operator, container)
+            return
+        name = scope.get_unique_variable_name("below")
+        inner = SimpleNamespace(inputs=operator.inputs, raw_operator=step, output_full_names=name)
+        stock(scope, inner, container)
+        e = Emitter(container, scope, operator)
+        e.give(e.Reshape(name, np.array([-1, step.n_outputs_], dtype=np.int64)))
+
+    registration.register_converter("SklearnMLPRegressor", convert, overwrite=True)
 
 
 def _teach_zipmap() -> None:
