@@ -98,9 +98,9 @@ class Codes:
         if self.rounding == "exact":
             return values
         if self.rounding == "toward zero":
-            return np.trunc(values)
+            return np.asarray(np.trunc(values))
         with np.errstate(over="ignore"):
-            return np.floor(values.astype(np.float32))
+            return np.asarray(np.floor(values.astype(np.float32)))
 
 
 def _missing(value: object) -> bool:
