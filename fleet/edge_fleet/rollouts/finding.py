@@ -46,7 +46,7 @@ def share(name: str, gate: AnyGate, some: int, of: int, what: str) -> Finding:
     verdict: Verdict = "holds" if some <= limit * of + 1e-9 else "fails"
     value = some / of if of else None
     said = f"{some} of {of} {what}"
-    return Finding(name, verdict, value, limit, of, gate.least, said, _state(of))
+    return Finding(name, verdict, value, limit, of, gate.least, said, state_of(of))
 
 
 def evidence(
@@ -58,10 +58,10 @@ def evidence(
     fails = log_evidence(rate, some, of) >= -math.log(alpha)
     value = some / of if of else None
     verdict: Verdict = "fails" if fails else "holds"
-    return Finding(name, verdict, value, rate, of, gate.least, said, _state(of))
+    return Finding(name, verdict, value, rate, of, gate.least, said, state_of(of))
 
 
-def _state(of: int) -> State:
+def state_of(of: int) -> State:
     """Of nothing there is nothing to say."""
     return "passing" if of else "cannot judge"
 
@@ -70,6 +70,14 @@ def cannot(name: str, gate: AnyGate, why: str) -> Finding:
     """There is nothing to judge by."""
     limit = float(gate.limit or 0)
     return Finding(name, "holds", None, limit, 0, gate.least, why, "cannot judge")
+
+
+def too_early(finding: Finding) -> Finding:
+    """The same of a rollout that has no devices."""
+    said = "no device was chosen for this rollout"
+    return replace(
+        finding, verdict="open", value=None, sample=0, said=said, state="waiting", interval=None
+    )
 
 
 def in_time(finding: Finding, gate: AnyGate, waited_ms: int) -> Finding:

@@ -140,7 +140,8 @@ def _installed(rollout: Rollout, gate: AnyGate, standing_of: dict[str, Standing]
     elif len(wave) - bad < limit * len(wave) - 1e-9:
         verdict = "fails"
     said = f"{there} of {len(wave)} devices of the wave run the version, {bad} failed or are late"
-    return Finding("installed", verdict, share, limit, len(wave), gate.least, said)
+    state = finding.state_of(len(wave))
+    return Finding("installed", verdict, share, limit, len(wave), gate.least, said, state)
 
 
 def _quality(rollout: Rollout, gate: AnyGate, reports: Reports) -> Finding:

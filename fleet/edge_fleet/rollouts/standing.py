@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from edge_fleet.rollouts import choosing, gates, whom
+from edge_fleet.rollouts import choosing, finding, gates, whom
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.finding import Finding
 from edge_fleet.rollouts.order import Order
@@ -158,13 +158,26 @@ def of(rollout: Rollout, reports: Reports, now_ms: int) -> Standing:
         unable_said=whom.unable_named(order, reports, meant),
         devices=_counted(where.values()),
         troubled=tuple(sorted(d for d, one in where.items() if one in gates.BAD))[:TROUBLED_MAX],
-        gates=tuple(gates.findings(rollout, reports, where, now_ms)),
+        gates=_gates(rollout, reports, where, now_ms),
         started_ms=rollout.started_ms,
         baking_ms=rollout.baking_ms,
         notes=rollout.notes,
         each=_waves(rollout, where, able),
         order=order,
         trial=rollout.trial,
+    )
+
+
+def _gates(
+    rollout: Rollout, reports: Reports, where: dict[str, gates.Standing], now_ms: int
+) -> tuple[Finding, ...]:
+    """Before it has devices nothing passes: what there is to count is of others that run it."""
+    found = gates.findings(rollout, reports, where, now_ms)
+    if rollout.members or rollout.trial:
+        return tuple(found)
+    queued = rollout.phase == "queued"
+    return tuple(
+        finding.too_early(one) if queued or one.verdict != "fails" else one for one in found
     )
 
 

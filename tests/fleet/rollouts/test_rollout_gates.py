@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from rollout_world import MINUTE_MS, began, plant
 
-from edge_fleet.rollouts import finding, gates, plan
+from edge_fleet.rollouts import finding, gates, plan, standing
 from edge_fleet.rollouts import order as orders
 from edge_fleet.rollouts.order import Gate, Gates, Order
 from edge_fleet.rollouts.state import Rollout
@@ -95,8 +96,6 @@ def test_a_sample_that_is_too_small_waits_and_past_its_deadline_fails(
 def test_each_gate_stops_the_wave_and_says_why(
     facts: dict[str, object], gate: str, rng: np.random.Generator
 ) -> None:
-    from msgspec.structs import replace
-
     world = plant(rng, 20)
     wanted = replace(order(), digest="a" * 64)
     for name in world.seen:
@@ -116,8 +115,6 @@ def test_each_gate_stops_the_wave_and_says_why(
 
 def test_a_device_that_has_not_heard_the_wish_says_nothing_of_it(rng: np.random.Generator) -> None:
     """It still shows the version as refused, from an earlier time that it was tried."""
-    from msgspec.structs import replace
-
     world = plant(rng, 20)
     rollout: Rollout = began(world, order())
     for name in world.seen:
@@ -152,3 +149,33 @@ def test_nothing_is_asked_of_a_device_that_another_rollout_holds(rng: np.random.
     first = effects[0].device
     _, left = plan.step(rollout, world.reports(taken=frozenset({first})), world.now_ms)
     assert {want.device for want in left} == {want.device for want in effects} - {first}
+
+
+def test_a_rollout_without_devices_lets_no_gate_pass(rng: np.random.Generator) -> None:
+    """What there is to count then is of devices that run the version by another's word."""
+    world = plant(rng, 20)
+    world.facts = {"rows": 12900, "failed": 0}
+    held = {"d0000": 1}
+    first = plan.start(2, replace(order(), queue=True), world.reports(), world.now_ms, held)
+    assert (first.phase, first.members) == ("queued", {})
+    shown = standing.of(first, world.reports(), world.now_ms).gates
+    assert {one.state for one in shown} == {"waiting"}
+    assert {one.said for one in shown} == {"no device was chosen for this rollout"}
+    world.facts = {"rows": 12900, "failed": 12900}
+    queued = standing.of(first, world.reports(), world.now_ms).gates
+    assert {one.state for one in queued} == {"waiting"}, "and none fails"
+    begun = began(world, order())
+    shown = standing.of(begun, world.reports(), world.now_ms).gates
+    assert [one.gate for one in shown if one.state == "failed"] == ["errors"], "as the planner says"
+
+
+def test_a_wave_without_devices_passes_nothing_and_holds_nothing_up(
+    rng: np.random.Generator,
+) -> None:
+    world = plant(rng, 20)
+    rollout = world.run(began(world, order()), 3)
+    later = replace(rollout, wave=1)
+    where = gates.standings(later, world.reports(), world.now_ms)
+    installed = gates.findings(later, world.reports(), where, world.now_ms)[0]
+    assert installed.said.startswith("0 of 0 devices of the wave run the version")
+    assert (installed.state, installed.verdict) == ("cannot judge", "holds")
