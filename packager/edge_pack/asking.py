@@ -19,6 +19,19 @@ from edge_pack.subject import Converted, Original, Subject
 from edge_pack.tables import Table
 
 Ask = Callable[[Rows], Answers]
+_OFFSETS = (
+    "Most often values with a large offset at fine resolution do not survive float32: subtract "
+    "the offset before the model, and train on the difference."
+)
+
+
+def _far(feature: Feature) -> bool:
+    """Whether a number's middle is 10,000 of its steps away from 0; 10 ranges without steps."""
+    low, high = feature.minimum, feature.maximum
+    if low is None or high is None:
+        return False
+    step = feature.resolution or (high - low) / 1000
+    return abs(low + high) / 2 > 1e4 * step
 
 
 @dataclass(frozen=True)
@@ -55,8 +68,8 @@ class Asked:
 
     @property
     def hint(self) -> str:
-        """What the original's steps suggest to do if parity fails, or ""."""
-        return self.source.hint
+        """What the original's steps or the data suggest to do if parity fails, or ""."""
+        return self.source.hint or (_OFFSETS if any(map(_far, self.features)) else "")
 
     def model_answers(self, session: Session) -> Answers:
         """What a loaded model says to all rows."""
@@ -84,6 +97,7 @@ def ask(
     original = source.original(takes, given)
     answers = original.answer(given)
     inference.check_finite(answers)
+    _check_steady(takes, given, original.answer)
     free = [column.name for column in takes.columns if column.free]
     rows, answers = _with_probes(given, free, answers, original.answer)
     _check_labels(answers, original.labels)
@@ -99,6 +113,25 @@ def _check_room(features: Sequence[Feature]) -> None:
             f"{MANIFEST_MAX_BYTES}",
             advice="Shorten the names and the lists of categories, or have fewer features: "
             "combine or select them before the model, and train on those.",
+        )
+
+
+_STEADY_ROWS = 8
+_STEADY = 1e-4
+"""Threads that add up in another order stay far below it."""
+
+
+def _check_steady(takes: Intake, given: Rows, answer: Ask) -> None:
+    """Say that the original answers the same rows otherwise when it is asked again."""
+    few = given
+    if takes.batch != "whole":
+        few = given.take(np.arange(min(_STEADY_ROWS, given.count)))
+    again = parity.compare(answer(few), answer(few))
+    if again.flips or again.diff_max > _STEADY:
+        raise InputFault(
+            "the original model answers the same rows differently when it is asked twice",
+            advice="It draws random numbers or keeps something from call to call: switch dropout "
+            "off when it predicts, and let it answer from its inputs alone.",
         )
 
 

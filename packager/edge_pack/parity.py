@@ -232,9 +232,9 @@ def _bound(figure: float) -> float:
     return next(step for step in steps if step >= max(figure, BOUND_MIN) * (1 - 1e-4))
 
 
-_OFFSETS = (
-    "Most often values with a large offset at fine resolution do not survive float32: subtract "
-    "the offset before the model, and train on the difference."
+_UNKNOWN = (
+    "The rows above show where: take steps out of the model until it holds, to find the one that "
+    "converts otherwise."
 )
 
 
@@ -242,7 +242,7 @@ def refusal(comparison: Comparison, budget: Budget, given: int, hint: str = "") 
     """What to say when the budget does not hold.
 
     Args:
-        given: rows of the user's own data. hint: what this model's steps suggest to do.
+        given: rows of the user's own data. hint: what the model's steps, or the data, suggest.
     """
     lines = [
         "the converted model does not answer like the original",
@@ -256,6 +256,6 @@ def refusal(comparison: Comparison, budget: Budget, given: int, hint: str = "") 
         lines.append(f"  {where}: {row.original} -> {row.bundle}, difference {row.diff:.4g}")
     return BuildFault(
         "\n".join(lines),
-        advice=f"{hint or _OFFSETS} --max-flips and --max-diff "
+        advice=f"{hint or _UNKNOWN} --max-flips and --max-diff "
         "widen the budget; --force seals the bundle anyway and says so in its manifest.",
     )

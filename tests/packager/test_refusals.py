@@ -9,17 +9,20 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from msgspec.structs import replace as with_fields
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.svm import SVR
+from sklearn.svm import SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from edge_contract.errors import BuildFault, InputFault
-from edge_pack import reading
+from edge_contract.manifest import Feature
+from edge_pack import asking, reading
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -91,6 +94,28 @@ def test_a_step_without_conversion_is_named(wine: Any, pack: Any) -> None:
     with pytest.raises(BuildFault, match="functiontransformer") as refusal:
         pack(model, frame.join(target), "kind")
     assert "before the model" in refusal.value.advice
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("inner", [LogisticRegression(), LinearSVC()])
+def test_a_threshold_of_decisions_is_named(inner: Any, wine: Any, pack: Any) -> None:
+    frame, target = wine
+    method = "decision_function" if hasattr(inner, "predict_proba") else "auto"
+    model = FixedThresholdClassifier(inner, threshold=0.3, response_method=method)
+    with pytest.raises(BuildFault, match=r"FixedThreshold.*decision_function") as refusal:
+        pack(model.fit(frame, target == target.iloc[0]), frame)
+    assert "predict_proba" in refusal.value.advice
+
+
+def test_offsets_are_blamed_only_where_there_are_some() -> None:
+    meter = Feature(name="a", minimum=1_700_000.25, maximum=1_700_900, resolution=0.25)
+    for feature, blamed in (
+        (meter, True),
+        (with_fields(meter, resolution=None), True),
+        (Feature(name="a", minimum=0.5, maximum=9.5, resolution=0.01), False),
+        (Feature(name="a", type="category"), False),
+    ):
+        assert asking._far(feature) == blamed
 
 
 def test_an_unknown_step_is_named(wine: Any, pack: Any) -> None:

@@ -160,6 +160,18 @@ def _categorical_trees(step: Any) -> Reason:
     )
 
 
+def _by_decision(step: Any) -> Reason:
+    method, inner = step.response_method, getattr(step, "estimator_", step.estimator)
+    if method == "auto" and not hasattr(inner, "predict_proba"):
+        method = "decision_function"
+    if method != "decision_function":
+        return None
+    return (
+        "its threshold is of decision_function, the graph has probabilities",
+        "Use an estimator with predict_proba, and response_method='predict_proba'.",
+    )
+
+
 def _always(what: str, advice: str) -> Callable[[Any], Reason]:
     return lambda _step: (what, advice)
 
@@ -179,6 +191,8 @@ _REFUSED: dict[str, Callable[[Any], Reason]] = {
     ),
     "FunctionTransformer": _unknown_function,
     "TransformedTargetRegressor": _unknown_way_back,
+    "FixedThresholdClassifier": _by_decision,
+    "TunedThresholdClassifierCV": _by_decision,
     "SplineTransformer": _setting("extrapolation", ("constant", "continue"), "constant"),
     "QuantileTransformer": _quantiles,
     "Nystroem": _setting("kernel", ("rbf", "linear"), "rbf"),

@@ -49,8 +49,8 @@ def of_module(name: str, made: Any, source: bytes, notice: Any, declared: Declar
             f"{name} returns a {type(made).__name__}, not a torch.nn.Module",
             advice="Return the module, or a pair of the module and its example inputs.",
         )
-    if made.training:
-        notice(f"{name} returns a module in training mode: switched to eval()")
+    if any(part.training for part in made.modules()):
+        notice(f"{name} returns a module, or a part of one, in training mode: switched to eval()")
         made.eval()
     made = made.cpu()
     names = _arguments(name, made)

@@ -45,6 +45,22 @@ class Dense(nn.Module):
         return self.end(self.layers(readings))
 
 
+class Random(Dense):
+    def forward(self, x):
+        return self.layers(nn.functional.dropout(x, 0.5))
+
+
+class Remembers(Dense):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1, 6))
+
+    def forward(self, x):
+        found = self.layers(x + self.seen)
+        self.seen.add_(x.mean(0, keepdim=True))
+        return found
+
+
 class Image(nn.Module):
     def __init__(self):
         super().__init__()
@@ -123,11 +139,20 @@ stream = fixed(lambda: Stream().eval())
 tokens = fixed(lambda: (Tokens().eval(), {"ids": torch.arange(40).reshape(4, 10),
                                           "weight": torch.rand(4)}))
 training = fixed(lambda: nn.Sequential(nn.Linear(6, 2), nn.Dropout(0.9)))
+partly = fixed(lambda: nn.Sequential(nn.Linear(6, 2), nn.Dropout(0.9)).eval())
+random = fixed(lambda: Random().eval())
+remembers = fixed(lambda: Remembers().eval())
 decides = fixed(lambda: Decides().eval())
 branches = fixed(lambda: Branches().eval())
 svd = fixed(lambda: Svd().eval())
 pair = fixed(lambda: Pair().eval())
 half = fixed(lambda: Dense().bfloat16().eval())
+
+
+def awake():
+    made = partly()
+    made[1].train()
+    return made
 
 
 def fails():
@@ -259,6 +284,17 @@ def test_what_runs_and_what_is_switched_off_is_said(nets: Any) -> None:
     assert any("is code: building runs it" in text for text in said)
     assert any("training mode: switched to eval()" in text for text in said)
     assert not subject.call.training  # type: ignore[attr-defined]
+    awake = sources.load(nets("awake"), said.append)
+    assert not any(part.training for part in awake.call.modules())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["random", "remembers"])
+def test_a_model_that_answers_otherwise_when_asked_again_is_refused(
+    name: str, nets: Any, ship: Any
+) -> None:
+    with pytest.raises(InputFault, match="differently when it is asked twice") as caught:
+        ship(nets(name), {"x": np.random.default_rng(0).normal(size=(20, 6))})
+    assert "dropout" in caught.value.advice
 
 
 def test_a_branch_by_cond_becomes_an_if(nets: Any, ship: Any) -> None:
