@@ -6,12 +6,9 @@ import {
   Ago, Badge, Card, duration, Empty, Icon, Loaded, number, Page, percent, plural, Shares, short, Stat,
 } from "../parts.js";
 import { link } from "../router.js";
+import { PHASES } from "./rollout_words.js";
 
 const EVERY_MS = 10_000;
-const PHASES = {
-  running: "info", paused: "warn", waiting: "warn", halted: "bad", aborted: "off",
-  "rolling-back": "bad", "rolled-back": "off", finished: "good",
-};
 
 export default function Overview() {
   const found = useGet("overview", {}, EVERY_MS);
@@ -71,7 +68,7 @@ function Notes({ of }) {
 function sitesNote(of) {
   const count = of.sites.length + of.sites_left_off;
   const left = of.sites_left_off ? `, the ${of.sites.length} largest` : "";
-  return `${number(count)} by the label site${left}; size: devices, colour: share online`;
+  return `${number(count)} by the label site${left}; size: devices, colour: alarms and share online`;
 }
 
 /** Health in four steps, each with its word: colour is not alone. */
@@ -169,10 +166,10 @@ function Rollouts({ of }) {
     ${of.rollouts.length === 0
       ? html`<${Empty} title="No rollout yet">edge-fleet rollout start NAME@VERSION begins one.<//>`
       : html`<ul class="list">
-          ${[...active, ...ended].map((one) => html`<li key=${one.id}>
+          ${[...active, ...ended].map((one) => [one, PHASES[one.phase] ?? ["off", one.phase]]).map(([one, [tone, word]]) => html`<li key=${one.id}>
             <div class="list-main">
               <a href=${link(["rollouts", String(one.id)])}>${one.model} ${one.version}</a>
-              <${Badge} tone=${PHASES[one.phase] ?? "off"}>${one.phase}<//>
+              <${Badge} tone=${tone}>${word}<//>
               ${one.active && html`<span class="soft">wave ${one.wave} of ${one.waves}</span>`}
               <span class="soft end"><${Ago} at=${one.updated} /></span>
             </div>

@@ -9,15 +9,9 @@ import {
 } from "../parts.js";
 import { may } from "../roles.js";
 import { link, refine } from "../router.js";
-import { GATES, POLICIES } from "./rollout_words.js";
+import { GATES, PHASES, POLICIES } from "./rollout_words.js";
 import { Start } from "./start.js";
 
-const PHASES = {
-  running: ["info", "running"], paused: ["warn", "paused"], waiting: ["warn", "waits for a person"],
-  halted: ["bad", "halted"], aborted: ["off", "aborted"], "rolling-back": ["warn", "rolling back"],
-  "rolled-back": ["bad", "rolled back"], finished: ["good", "finished"], queued: ["off", "waits its turn"],
-  released: ["good", "back on the channel"],
-};
 const ACTIVE = ["running", "paused", "waiting", "rolling-back"];
 const WHERE = {
   installed: ["good", "installed"], asked: ["info", "under way"], chosen: ["off", "not asked yet"],
