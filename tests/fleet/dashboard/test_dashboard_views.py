@@ -16,8 +16,8 @@ from views_kit import DEVICES, EVIL, MODEL, VERSION, Week, worded
 
 from edge_fleet.api import server
 from edge_fleet.options import now_ms
-from edge_fleet.rollouts import facts, words
-from edge_fleet.rollouts.words import Saying
+from edge_fleet.rollouts import facts
+from edge_fleet.rollouts.words import Saying, say
 from edge_fleet.store.sql import open_store
 
 Open = Callable[..., Browsing]
@@ -213,7 +213,7 @@ def test_a_rollout_is_tried_out_started_watched_and_stopped(
     viewer.to(f"rollouts/{number}", "boiler 2.0")
     for name in ("Stop", "Pause", "Roll back"):
         assert viewer.page.get_by_role("button", name=name, exact=True).count() == 0
-    words.say(filled.store, number, "rollback", Saying("ann", now_ms()))
+    say(filled.store, number, "rollback", Saying("ann", now_ms()))
     for path, title in (("", "Fleet"), (f"rollouts/{number}", "boiler 2.0")):
         viewer.to(path, title)
         badge = viewer.page.locator(".badge").filter(has_text=re.compile("^rolling back$"))
