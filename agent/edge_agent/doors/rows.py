@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -29,6 +30,8 @@ MISSING_NUMBERS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 _TRUTH = {"true": 1.0, "false": 0.0}
 _EXACT = 2**53
 _DELIMITERS = ",;\t"
+_QUOTED = re.compile(r'"[^"]*"')
+"""What lies between quotes delimits nothing."""
 
 
 class Block(NamedTuple):
@@ -72,7 +75,7 @@ class CsvRows:
         first = next(lines, "").removeprefix("\ufeff")
         if not first.strip():
             raise InputFault("the CSV file has no header", advice="Name the columns first.")
-        delimiter = max(_DELIMITERS, key=first.count)
+        delimiter = max(_DELIMITERS, key=_QUOTED.sub("", first).count)
         self._lines = lines
         self._reader = csv.reader(_after(first, lines), delimiter=delimiter, strict=True)
         try:

@@ -65,7 +65,8 @@ def _inner(step: Any) -> Any:
 
 def _missing_text(step: Any) -> None:
     """Tell a fitted copy that missing text arrives as "": an ONNX string is never NaN."""
-    if type(step).__name__ == "SimpleImputer" and is_text(step.statistics_):
+    imputes = type(step).__name__ == "SimpleImputer" and is_text(step.statistics_)
+    if imputes and not isinstance(step.missing_values, str):  # "?" and its like stay what they are
         step.missing_values = ""
     for number, known in enumerate(getattr(step, "categories_", ())):
         if is_text(known):

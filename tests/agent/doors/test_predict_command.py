@@ -79,8 +79,8 @@ def test_every_row_of_a_file_is_answered_in_order(pump: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
 def test_columns_go_by_name_others_are_left_alone(pump: Path, delimiter: str, start: str) -> None:
-    text = 'time,volt,"temp",rpm,hum\nnow,0,0.5,2,-1\n\n"a\nb",0,0.5,2,-1\n'
-    Path("rows.csv").write_text(start + text.replace(",", delimiter))
+    text = 'time,volt,"temp",rpm,hum,"a;; b|| c\t\t"\nnow,0,0.5,2,-1,0\n\n"a\nb",0,0.5,2,-1,0\n'
+    Path("rows.csv").write_text(start + text.replace(",", delimiter).replace("||", ",,"))
     out, err = run("pump.edgepack", "rows.csv", "--json")
     first, second = (json.loads(line) for line in out.splitlines())
     assert first["label"] == second["label"] == Model.open(pump).predict(ROW).label

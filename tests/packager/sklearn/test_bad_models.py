@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 from sklearn.tree import DecisionTreeClassifier
 
+from edge_agent import Model
 from edge_contract.errors import BuildFault, EdgeError, InputFault
 
 
@@ -169,6 +171,24 @@ def test_text_with_missing_values(strategy: str, rows: pd.DataFrame, pack: Any) 
     built = pack(model, frame, quantize="none")
     assert built.manifest.parity.flips == 0
     assert {f.name: f.missing for f in built.manifest.features}["site"] == "allow"
+
+
+def test_a_word_that_stands_for_missing_text_is_filled_though_no_given_row_has_it(
+    rows: pd.DataFrame, pack: Any, tmp_path: Path
+) -> None:
+    frame = rows[["a", "site"]].astype({"site": object})
+    train = frame.copy()
+    train.loc[::7, "site"] = "?"
+    filled = SimpleImputer(missing_values="?", strategy="most_frequent")
+    encoder = make_pipeline(filled, OneHotEncoder(handle_unknown="ignore"))
+    columns = ColumnTransformer([("c", encoder, ["site"])], remainder="passthrough")
+    model = make_pipeline(columns, LogisticRegression()).fit(train, train.site == "?")
+    asked = pd.DataFrame({"a": [0.5, -0.5], "site": ["?", "?"]})
+    pack(model, frame, quantize="none")
+    with Model.open(tmp_path / "model.edgepack") as bundle:
+        answers = bundle.predict(asked)
+    for answer, wanted in zip(answers, model.predict_proba(asked)[:, 1], strict=True):
+        assert [*answer.probabilities.values()][1] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_rare_categories_are_refused_by_name(rows: pd.DataFrame, pack: Any) -> None:
