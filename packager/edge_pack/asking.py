@@ -97,10 +97,10 @@ def ask(
     original = source.original(takes, given)
     answers = original.answer(given)
     inference.check_finite(answers)
-    _check_steady(takes, given, original.answer)
     free = [column.name for column in takes.columns if column.free]
     rows, answers = _with_probes(given, free, answers, original.answer)
     _check_labels(answers, original.labels)
+    _check_steady(takes, given, original.answer)
     return Asked(source, table, takes, features, rows, given.count, answers, original)
 
 
