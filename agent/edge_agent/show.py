@@ -19,6 +19,12 @@ from edge_contract.messages import Calibrated, ModelReport
 LOOK_S = 0.5
 _BAR = 24
 _PLAIN_WIDTH = 1000
+_FRESHNESS = {
+    "verified": "signed and fresh",
+    "unverified": "signed; whether it is fresh is not known (the clock is not synchronised)",
+    "expired": "signed and expired",
+    "none": "none yet",
+}
 
 
 def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
@@ -30,7 +36,8 @@ def lines(found: AgentStatus, zone: tzinfo = UTC) -> list[str]:
         f"device      {found.device} of fleet {found.fleet}, channel {found.channel}",
         f"agent       {state}, boot {found.boot}",
         f"broker      {found.broker}: {link}",
-        f"metadata    {found.freshness}, desired revision {found.revision}, clock {clock}",
+        f"metadata    {_FRESHNESS.get(found.freshness, found.freshness)}, desired revision"
+        f" {found.revision}, clock {clock}",
         f"waiting     {found.spool_records} telemetry records, {found.events_waiting} events",
     ]
     if found.doubt:
@@ -68,12 +75,14 @@ def _utc(at_ms: int) -> str:
 
 def _model(name: str, model: ModelReport, found: AgentStatus, zone: tzinfo) -> Iterator[str]:
     active = f"{model.active} ({model.digest[:12]})" if model.active else "no version"
-    yield f"model       {name}: {active} committed, {model.phase}"
+    phase = "" if model.phase == "committed" else f", {model.phase}"
+    yield f"model       {name}: {active} committed{phase}"
     if model.factory:
         yield f"  factory   {model.factory} answers, for want of a better one"
     if model.candidate:
         fetched = f", {_fetched(model)}" if model.phase == "fetching" else ""
-        trial = ", answers on trial" if model.phase == "trial" else ""
+        answers = "answers" if found.running else "was"
+        trial = f", {answers} on trial" if model.phase == "trial" else ""
         yield f"  candidate {model.candidate}{fetched}{trial}"
     if model.beside:
         yield f"  beside    {model.beside}"
