@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 
 Number = Annotated[int, typer.Argument(help="Its number; 0: the newest one.")]
+One = Annotated[int, typer.Argument(help="Its number; without one, or 0: all.")]
 
 Broker = Annotated[
     str, typer.Option(envvar="EDGE_BROKER", help="Where to see whether it is published.")
@@ -143,7 +144,7 @@ def start(
 
 
 @app.command()
-def status(number: Number = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+def status(number: One = 0, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """How rollouts stand: waves, devices, and what each gate says. Without a number: all.
 
     Exit code 1: the one named (or, of all, the newest) was halted, rolled back or waits.

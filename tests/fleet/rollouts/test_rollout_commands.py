@@ -98,6 +98,7 @@ def test_a_rollout_is_begun_paused_resumed_and_rolled_back_by_hand(
     assert rollout("rollback", db=db).exit_code == 0
     turn(fleet, 3)
     assert {d.models["pump"] for d in fleet.heard.values()} == {"stable"}
+    assert "without one, or 0: all" in " ".join(rollout("status", "--help", db=db).output.split())
     ended = rollout("status", "1", "--json", db=db)
     assert (ended.exit_code, json.loads(ended.output)[0]["phase"]) == (1, "rolled-back")
     assert [note["phase"] for note in json.loads(ended.output)[0]["notes"]][:2] == [
