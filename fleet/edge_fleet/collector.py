@@ -21,6 +21,7 @@ from edge_contract.errors import MachineFault
 from edge_contract.ports.mqtt import FILTERS_MAX, Link, LinkConfig, Message, Ticket
 from edge_contract.topics import DEFAULT_PREFIX, Topics
 from edge_fleet import intake, poison, tracing, twins
+from edge_fleet.alarm_log import log_raised
 from edge_fleet.drift.budget import Budget
 from edge_fleet.error_watch import ErrorWatch
 from edge_fleet.evidence import Evidence, Outcome
@@ -28,6 +29,7 @@ from edge_fleet.fetcher import Fetcher
 from edge_fleet.library import Library
 from edge_fleet.sharing import SHARED, Part
 from edge_fleet.store.base import (
+    Alarm,
     AsideSeen,
     Counted,
     EventSeen,
@@ -297,6 +299,7 @@ class Collector:
         def keep(some: Sequence[_Item]) -> None:
             with tracing.span("collect", messages=len(some)), self._store.transaction() as tx:
                 outcome = self._forgetting(lambda: self._keep_items(tx, self._read(some)))
+            log_raised(outcome.alarms)
             unknown.update(outcome.unknown)
 
         poison.apart(batch, keep, self._set_aside)
@@ -357,10 +360,11 @@ class Collector:
                 tx.report(item)
         events = [item for item in items if isinstance(item, EventSeen)]
         tx.add_events(events)
+        raised: list[Alarm] = []
         asides = tx.add_asides([item for item in items if isinstance(item, AsideSeen)])
         if asides:
             tx.alone("labels")
-            self._errors.count(tx, asides, self._clock_ms())
+            raised = self._errors.count(tx, asides, self._clock_ms())
         faults += filter(None, map(twins.told, events))
         outcome = Outcome()
         if self._counts:
@@ -368,6 +372,7 @@ class Collector:
                 outcome = self._evidence.count(tx, fresh, self._clock_ms(), marked=counted)
         tx.add_faults(faults + outcome.faults)
         self._log_faults(faults + outcome.faults)
+        outcome.alarms += raised
         return outcome
 
     def _countable(self, tx: Transaction, windows: Sequence[Window]) -> set[str]:
@@ -393,6 +398,7 @@ class Collector:
                 now = self._clock_ms()
                 outcome = self._forgetting(lambda: self._evidence.count(tx, some, now))
                 tx.add_faults(outcome.faults)
+            log_raised(outcome.alarms)
             unknown.update(outcome.unknown)
 
         def refuse(window: Window, error: Exception) -> None:

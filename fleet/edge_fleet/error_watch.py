@@ -12,7 +12,6 @@ only one that sees answers turn wrong.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,8 +29,6 @@ from edge_fleet.library import Known, Library
 from edge_fleet.quality.betting import BETS, ErrorDetector
 from edge_fleet.store.base import Alarm, AsideKind, AsideSeen, Transaction
 from edge_fleet.store.firings import LabelEvidence
-
-log = logging.getLogger(__name__)
 
 SOURCE, FEATURE, KIND = "labels", "error rate", "errors-up"
 NO_MONITOR = -1
@@ -168,5 +165,4 @@ def _alarm(
         explanation=explanations.encode(said),
         scope="fleet",
     )
-    log.warning("errors: %s %s: %s", alarm.model, alarm.version, said.text)
     return replace(alarm, id=tx.add_alarm(alarm))

@@ -12,7 +12,6 @@ bundle has another detector. Groups of devices count the same windows before the
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,8 +34,6 @@ from edge_fleet.group_evidence import GroupEvidence
 from edge_fleet.kept import Batch
 from edge_fleet.library import Known, Library
 from edge_fleet.store.base import Alarm, Counted, Detector, Fault, Transaction, Window
-
-log = logging.getLogger(__name__)
 
 HISTORY_WINDOWS = 500
 """How far back an alarm looks for its beginning."""
@@ -292,8 +289,6 @@ class _History:
             self._tx, alarm, explanation.kind, self._now_ms, self._events[monitor]
         )
         alarm = replace(alarm, parent=parent)
-        if parent is None:
-            log.warning("drift: %s %s: %s", alarm.device, alarm.feature, explanation.text)
         return replace(alarm, id=self._tx.add_alarm(alarm))
 
     def _before(self, last: Window) -> Batch:

@@ -10,7 +10,6 @@ themselves again when it is resolved.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,8 +26,6 @@ from edge_fleet.drift.groups import EVERY_DEVICE, GroupState, GroupTable, Pace
 from edge_fleet.library import Known
 from edge_fleet.store.base import Alarm, Transaction, Window
 from edge_fleet.store.groups import Group
-
-log = logging.getLogger(__name__)
 
 SOLO_SHARE = 2 / 3
 """An event of which one device holds more of the evidence is that device's."""
@@ -205,7 +202,6 @@ class GroupEvidence:
         alarm = replace(alarm, parent=self.parent(tx, alarm, explanation.kind, now_ms))
         alarm = replace(alarm, id=tx.add_alarm(alarm))
         _adopt(tx, alarm, explanation.kind, set(members.names))
-        log.warning("drift: %s %s: %s", alarm.device, alarm.feature, explanation.text)
         return alarm
 
     def _members(

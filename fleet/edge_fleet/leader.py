@@ -22,6 +22,7 @@ from edge_contract.errors import MachineFault
 from edge_contract.ports.mqtt import Link, Message
 from edge_contract.topics import Topics
 from edge_fleet import intake, poison, twins
+from edge_fleet.alarm_log import log_raised
 from edge_fleet.collector import PENDING_BUNDLES, CollectorConfig, now_ms, until_kept
 from edge_fleet.election import whenever_free
 from edge_fleet.evidence import Evidence
@@ -222,6 +223,7 @@ class Term:
                 self._evidence.forget()  # the store has none of it
                 raise
             tx.add_faults(outcome.faults)
+        log_raised(outcome.alarms)
 
     def _refuse(self, window: Window, error: Exception) -> None:
         with self._governing() as tx:

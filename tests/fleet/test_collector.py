@@ -41,8 +41,8 @@ def quiet(packed: Packed, rng: np.random.Generator, **where: Any) -> telemetry.R
 
 
 def test_windows_become_evidence_and_one_alarm_names_device_and_feature(
-    any_broker: Any, publisher: Publisher, store: SqlStore, packed: Packed,
-    rng: np.random.Generator,
+    *, any_broker: Any, publisher: Publisher, store: SqlStore, packed: Packed,
+    rng: np.random.Generator, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     publisher.bundle(packed)
     begin_ms = now_ms() - 40 * 60_000
@@ -63,6 +63,9 @@ def test_windows_become_evidence_and_one_alarm_names_device_and_feature(
     assert (alarm.feature, alarm.kind) == ("temperature", "mean-up")
     assert alarm.since in [reports.instant(begin_ms + at * 60_000) for at in range(18, 23)]
     assert alarm.evidence >= alarm.threshold
+    assert [text for text in caplog.messages if text.startswith("drift: ")] == [
+        f"drift: pi-2 temperature: {alarm.what}"
+    ]
     own = [level for level in found.levels if level.scope == "device"]
     assert own[0].device == "pi-2"
     assert own[0].feature == "temperature"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -15,6 +15,7 @@ from edge_contract import messages, telemetry
 from edge_contract import profile as profiles
 from edge_contract.profile import Profile
 from edge_fleet import reports
+from edge_fleet.alarm_log import log_raised
 from edge_fleet.cli import app
 from edge_fleet.cohorts import NAME_MAX_CHARS, cohort_name, cohorts_of
 from edge_fleet.drift import explain, groups
@@ -374,6 +375,28 @@ def test_after_a_restart_and_a_failure_groups_count_on_and_each_window_once(
             each.state for each in other.all_groups()
         ]
         assert [each.windows for each in other.all_groups()] == [18]
+
+
+def test_alarms_are_logged_once_they_are_kept(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A transaction that fails is tried again, and raises the same."""
+    raised: list[Alarm] = []
+    for _ in range(60):
+        fleet.hour += 1
+        windows = fleet.windows(dict.fromkeys(names(3), 0.9), 60)
+        with pytest.raises(RuntimeError, match="full"), fleet.store.transaction() as tx:
+            raised = fleet.evidence.count(tx, tx.add_windows(windows), fleet.now_ms).alarms
+            raise RuntimeError("full")
+        fleet.evidence.forget()
+        if raised:
+            break
+        with fleet.store.transaction() as tx:
+            fleet.evidence.count(tx, tx.add_windows(windows), fleet.now_ms)
+    assert raised
+    assert caplog.messages == [], "nobody kept it"
+    log_raised([replace(raised[0], parent=None), replace(raised[0], parent=1, scope="device")])
+    assert [text.partition(":")[0] for text in caplog.messages] == ["drift"]
 
 
 def test_the_commands_show_events_and_close_them_with_what_is_under(fleet: Fleet, db: str) -> None:
