@@ -395,8 +395,9 @@ def test_alarms_are_logged_once_they_are_kept(
             fleet.evidence.count(tx, tx.add_windows(windows), fleet.now_ms)
     assert raised
     assert caplog.messages == [], "nobody kept it"
-    log_raised([replace(raised[0], parent=None), replace(raised[0], parent=1, scope="device")])
-    assert [text.partition(":")[0] for text in caplog.messages] == ["drift"]
+    one = replace(raised[0], parent=None)
+    log_raised([one, replace(one, parent=1, scope="device"), replace(one, source="labels")])
+    assert [text.partition(":")[0] for text in caplog.messages] == ["drift", "errors"]
 
 
 def test_the_commands_show_events_and_close_them_with_what_is_under(fleet: Fleet, db: str) -> None:
