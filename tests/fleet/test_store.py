@@ -80,6 +80,17 @@ def test_a_transaction_that_fails_keeps_nothing(any_store: SqlStore) -> None:
         assert tx.alarms(open_only=False) == []
 
 
+def test_a_value_without_room_is_no_failure_of_the_store(any_store: SqlStore) -> None:
+    """MachineFault would be tried again for ever."""
+    with (
+        pytest.raises((InputFault, OverflowError), match=r"range|too large"),
+        any_store.transaction() as tx,
+    ):
+        tx.put_blob(BUNDLE, b"one", 2**70)
+    with any_store.reading() as tx:
+        assert tx.blob(BUNDLE) is None
+
+
 def test_the_same_key_with_other_bytes_is_told_apart(any_store: SqlStore) -> None:
     with any_store.transaction() as tx:
         tx.add_windows([window(rows=10)])

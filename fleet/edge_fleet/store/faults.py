@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlite3 import SQLITE_FULL, SQLITE_NOTADB
 
-from edge_contract.errors import MachineFault
+from edge_contract.errors import InputFault, MachineFault
 
 _DISK_FULL = "53100"
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
@@ -18,9 +18,14 @@ class Full(MachineFault):
     """The store's disk, or what it may take of it, is used up; what is there can be read."""
 
 
+def refused(store: str, cause: BaseException) -> InputFault:
+    """A value that the database has no room for is its giver's fault: trying again helps nobody."""
+    return InputFault(f"the store {store} takes no such value: {_first_line(cause)}")
+
+
 def fault_of(store: str, cause: BaseException) -> MachineFault:
     """What ``cause``, an error of the database's driver, is to a person."""
-    said = f"the store {store} failed: {str(cause).strip().splitlines()[0]}"
+    said = f"the store {store} failed: {_first_line(cause)}"
     code = getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorcode", None)
     if code[0] == _DISK_FULL or code[1] == SQLITE_FULL:
         return Full(said, advice="Make room on its disk; until then it is read and not written.")
@@ -30,3 +35,7 @@ def fault_of(store: str, cause: BaseException) -> MachineFault:
     return MachineFault(
         said, advice="Check that it is reachable, writable and that its disk is not full."
     )
+
+
+def _first_line(cause: BaseException) -> str:
+    return str(cause).strip().partition("\n")[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, NoSuchModuleError, SQLAlchemyError
 
 from edge_contract.errors import InputFault, MachineFault
 from edge_fleet.store import faults, migrations
@@ -224,6 +224,8 @@ class SqlStore:
     def _reaching(self) -> Iterator[None]:
         try:
             yield
+        except DataError as error:
+            raise faults.refused(str(self), error.orig or error) from error
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
             raise faults.fault_of(str(self), cause) from error
