@@ -48,15 +48,25 @@ def reads_names(model: Any) -> bool:
 
 def spelled_out(model: Any) -> Any:
     """The model, or a copy whose steps list the columns that they pick from a name to a name."""
+    if not any(_named_slices(step) for _, step in walk(model)):
+        return model
     copied = copy.deepcopy(model)
-    found = False
     for _, step in walk(copied):
-        for i, (name, inner, picked) in enumerate(getattr(step, "transformers_", ())):
-            if isinstance(picked, slice) and _names_in(picked):
-                listed = _picked(picked, [str(each) for each in step.feature_names_in_])
-                step.transformers_[i] = (name, inner, listed)
-                found = True
-    return copied if found else model
+        for i in _named_slices(step):
+            name, inner, picked = step.transformers_[i]
+            listed = _picked(picked, [str(each) for each in step.feature_names_in_])
+            step.transformers_[i] = (name, inner, listed)
+    return copied
+
+
+def _named_slices(step: Any) -> list[int]:
+    """Of a ColumnTransformer's parts, those that pick columns from a name to a name."""
+    parts = getattr(step, "transformers_", ())
+    return [
+        i
+        for i, (_, _, picked) in enumerate(parts)
+        if isinstance(picked, slice) and _names_in(picked)
+    ]
 
 
 def text_columns(model: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
