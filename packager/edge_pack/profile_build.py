@@ -133,14 +133,15 @@ def _directions(
     for name, column in zip(projection.names, values.T, strict=True):
         held_out = column[counted]
         finite = held_out[np.isfinite(held_out)]
+        mean, std = moments(finite)
         monitor = Monitor(
             name=name,
             kind="quantile",
             source="projection",
             edges=quantile_edges(finite, directions.BINS),
             counts=(),
-            mean=_rounded(finite.mean()),
-            std=_rounded(finite.std()),
+            mean=_rounded(mean, std),
+            std=_rounded(std, std),
         )
         effect = 1.0
         if order is not None:
@@ -320,21 +321,25 @@ def errors_of(errors: NDArray[np.float64]) -> Errors | None:
     known = errors[np.isfinite(errors)]
     if not len(known):
         return None
-    low, lower, middle, upper, high = np.quantile(known, ERROR_QUANTILES).tolist()
+    (mean, std), (size, _) = moments(known), moments(np.abs(known))
+    low, lower, middle, upper, high = (
+        _rounded(each, size) for each in np.quantile(known, ERROR_QUANTILES).tolist()
+    )
     return Errors(
         rows=len(known),
-        mean=_rounded(known.mean()),
-        std=_rounded(known.std()),
-        absolute=_rounded(np.abs(known).mean()),
-        quantiles=(
-            _rounded(low), _rounded(lower), _rounded(middle), _rounded(upper), _rounded(high)
-        ),
-    )  # fmt: skip
+        mean=_rounded(mean, size),
+        std=_rounded(std, size),
+        absolute=_rounded(size, size),
+        quantiles=(low, lower, middle, upper, high),
+    )
 
 
-def _rounded(figure: float) -> float:
-    """Four digits: sums of sums, which processors add up in their own ways."""
-    return float(f"{figure:.4g}")
+def _rounded(figure: float, size: float) -> float:
+    """Four digits, and none far below ``size``: processors add up in their own ways.
+
+    The mean of a regression's errors on the rows it was fitted to is 0 but for that.
+    """
+    return 0.0 if abs(figure) <= 1e-9 * size else float(f"{figure:.4g}")
 
 
 def _scores(

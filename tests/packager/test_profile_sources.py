@@ -19,7 +19,7 @@ from edge_fleet.drift.edetector import DriftTable, advance
 from edge_pack import directions, power, reading
 from edge_pack.answers import Answers
 from edge_pack.intake import Rows
-from edge_pack.profile_build import Order, build
+from edge_pack.profile_build import Order, build, errors_of
 
 NOTHING = Outputs(tensors=("y",))
 
@@ -213,3 +213,16 @@ def test_a_tensors_rows_are_counted_by_a_device_as_by_the_build() -> None:
     assert sources == {"tensor", "projection"} and profile.tensors[0].top == 255
     (projection,) = profile.projections
     assert (projection.elements, projection.groups, projection.directions) == (300, 150, 20)
+
+
+def test_what_rounding_leaves_of_a_mean_error_is_no_figure() -> None:
+    """On the rows that a regression was fitted to it is 0, and each processor's own noise."""
+    errors = np.array([40.0, -10.0, -30.0])
+    figures = {errors_of(errors + noise) for noise in (0.0, 2e-14, -3e-15)}
+    [found] = figures
+    assert found is not None
+    assert (found.mean, found.absolute) == (0.0, 26.67)
+    huge = errors_of(np.array([1e300, -1e300]))
+    assert huge is not None and huge.std == 1e300
+    none = errors_of(np.zeros(3))
+    assert none is not None and none.quantiles == (0.0,) * 5
