@@ -90,6 +90,8 @@ def test_windows_are_counted_once_while_others_are_merged(
         send = Publisher(broker.url)
         send.bundle(packed)
         with collecting(broker.url, any_store):
+            send.record(quiet(packed, rng, device="pi-first", seq=0))
+            until(settled(any_store, 1), "known: what waits for a profile goes when it is old")
             thread = threading.Thread(target=compact)
             thread.start()
             try:
@@ -98,18 +100,18 @@ def test_windows_are_counted_once_while_others_are_merged(
                         [quiet(packed, rng, device=f"pi-{i % 4}", seq=50 * part + i // 4)
                          for i in range(200)]
                     )  # fmt: skip
-                until(settled(any_store, 800), "all counted")
+                until(settled(any_store, 801), "all counted")
                 until(lambda: failed or sum(one.windows for one in done), "some are merged")
             finally:
                 enough.set()
                 thread.join(120)
         send.close()
     assert failed == []
-    assert rows_counted(any_store, packed) == 800 * 20
+    assert rows_counted(any_store, packed) == 801 * 20
     with any_store.reading() as tx:
         assert {d.device: (d.windows, d.rows) for d in tx.all_detectors()} == {
-            f"pi-{i}": (200, 4000) for i in range(4)
-        }
+            "pi-first": (1, 20), **{f"pi-{i}": (200, 4000) for i in range(4)}
+        }  # fmt: skip
     assert fault_kinds(any_store) == {}
 
 

@@ -351,4 +351,6 @@ def test_shipped_regression(kind: str, exact: Any) -> None:
 def test_several_values_a_row(kind: str, exact: Any) -> None:
     bunch = datasets.load_linnerud(as_frame=True)
     model = make_pipeline(StandardScaler(), REGRESSORS[kind]).fit(bunch.data, bunch.target)
-    assert exact(model, bunch.data, bunch.data).diff_max < DIFF_MAX
+    found = exact(model, bunch.data, bunch.data)
+    sizes = bunch.target.abs().max() / bunch.target.std()  # a waist varies by a tenth of itself
+    assert found.diff_max < sizes.max() * np.finfo(np.float32).eps
