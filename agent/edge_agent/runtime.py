@@ -213,6 +213,10 @@ class Session:
             finding = _unfit(info, value)
             if finding:
                 return InputFault(f"input tensor {name!r} {finding}", code="shape")
+            if value.dtype.kind in "OUS" and not _is_utf8(value):
+                return InputFault(
+                    f"input tensor {name!r} holds text that is no UTF-8", code="value"
+                )
         if said.startswith(_CLOSED):
             return MachineFault(said)
         if any(words in said for words in _NO_MEMORY):
@@ -324,6 +328,15 @@ def _unfit(info: TensorInfo, value: object) -> str:
         want is None or want == got for want, got in zip(info.shape, value.shape, strict=True)
     )
     return "" if fits else f"has shape {value.shape}, the model expects {info.shape}"
+
+
+def _is_utf8(texts: NDArray[Any]) -> bool:
+    """False for a lone surrogate, which Python's text may hold."""
+    try:
+        "".join(map(str, texts.ravel().tolist())).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_loadable(error: Exception) -> InputFault | MachineFault:

@@ -111,6 +111,15 @@ def test_a_regression_and_a_model_with_text(regression_bundle, mixed_bundle) -> 
     assert site.predict({"temp": 1, "hum": 0, "site": "never seen"}).label in (0, 1)
 
 
+def test_text_that_is_no_utf8_is_the_callers_fault(mixed_bundle) -> None:
+    """A fault of the machine's would count against the version."""
+    site = Model.from_bundle(bundles.read(mixed_bundle()))
+    row = {"temp": 1, "hum": 0, "site": "lyon"}
+    with pytest.raises(InputFault, match="holds text that is no UTF-8"):
+        site.predict({**row, "site": "\ud800"})
+    assert site.predict(row).label == 1
+
+
 def test_a_model_of_whole_tensors(seal_bundle) -> None:
     from onnx import TensorProto, helper
 

@@ -6,13 +6,21 @@ import logging
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from edge_contract.errors import EdgeError
-from edge_fleet.api import audit_routes, page_routes, problems, rollout_routes, routes, view_routes
+from edge_fleet.api import (
+    asking,
+    audit_routes,
+    page_routes,
+    problems,
+    rollout_routes,
+    routes,
+    view_routes,
+)
 from edge_fleet.api.access_log import AccessLog
 from edge_fleet.api.changing import Absent, Conflict, Reused
 from edge_fleet.api.described import openapi
@@ -56,11 +64,8 @@ def application(service: Service) -> ASGIApp:
     )
     app.state.service = service
     app.include_router(routes.bare)
-    app.include_router(routes.router)
-    app.include_router(rollout_routes.router)
-    app.include_router(page_routes.router)
-    app.include_router(audit_routes.router)
-    app.include_router(view_routes.router)
+    for each in (routes, rollout_routes, page_routes, audit_routes, view_routes):
+        app.include_router(each.router, dependencies=[Depends(asking.only_known)])
     app.router.routes.extend(files.routes())
     app.add_exception_handler(EdgeError, _fault)
     app.add_exception_handler(HTTPException, _refused)

@@ -63,6 +63,18 @@ IdempotencyKey = Annotated[
 ]
 
 
+def only_known(request: Request) -> None:
+    """Raises HTTPException 422 for a parameter that the path does not have.
+
+    A misspelt ``stat=open`` would list every alarm as if that were the answer.
+    """
+    known = [each.alias for each in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise HTTPException(422, f"the path has no parameter {name[:40]!r}: {there}")
+
+
 def service(request: Request) -> Service:
     """The one of this application."""
     found: Service = request.app.state.service

@@ -26,11 +26,13 @@ FILES, FILE_COST = "/dashboard/", 0.05
 """A page is two dozen files, each given from memory: several people behind one address look at it,
 and none of them meets a refusal for it."""
 HSTS = "max-age=31536000"
+_DESCRIBED = "/openapi.json describes every path and its parameters."
+ADVICE = {404: _DESCRIBED, 405: _DESCRIBED, 422: _DESCRIBED}
 
 
 def answer(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """A problem as a response."""
-    body = problems.encode(problems.problem(status, detail))
+    body = problems.encode(problems.problem(status, detail, ADVICE.get(status, "")))
     return Response(body, status, headers, problems.CONTENT_TYPE)
 
 

@@ -239,6 +239,31 @@ def test_a_file_on_a_bad_block_fails_and_one_that_the_machine_is_too_short_for_w
     assert desk.names(".") == []
 
 
+def test_a_file_that_cannot_be_moved_is_answered_once_and_stops_no_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As root moves anything, the kernel's refusal for another user is put in here."""
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.name == "a.json":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    for name in ("a.json", "b.json"):
+        desk.put(name)
+    assert desk.look(times=4) == 2
+    assert desk.told == ["a.json", "b.json"]
+    assert "a.json is answered but cannot be moved: Operation not permitted" in caplog.messages
+    assert (desk.folder / "done" / "a.json.json").exists()
+    desk.begin()
+    assert desk.look(times=4) == 1, "it is known by its answer after a restart"
+    assert desk.told == ["a.json", "b.json"]
+    desk.put("a.json", json.dumps({**ROW, "temp": 0.75}))
+    assert desk.look() == 1, "another file of that name is answered"
+
+
 def test_a_folder_among_what_was_handled_stays_and_keeps_nothing_else(
     tmp_path: Path, pump: Model
 ) -> None:

@@ -184,7 +184,8 @@ def test_wrong_questions_are_refused_as_problems(client: Client) -> None:
         (400, "devices?label=site"), (400, "devices?cursor=zzz"), (400, "events?cursor=zzz"),
         (422, "alarms/0"), (422, "alarms/99999999999999999999"), (422, "alarms/x"),
         (422, "devices?model=a%00b"), (422, "devices/a%00b"), (422, "quality?hours=nan"),
-        (422, "quality?hours=0"), (404, "nothing"), (404, "alarms/123456"),
+        (422, "quality?hours=0"), (422, "devices?stat=online"), (404, "nothing"),
+        (404, "alarms/123456"),
         (400, "alarms?cursor=" + "A" * 1000), (422, "alarms?cursor=" + "A" * 1001),
     ]:  # fmt: skip
         is_problem(admin.get(f"/api/v1/{path}"), status)
