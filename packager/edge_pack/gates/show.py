@@ -16,11 +16,19 @@ def rows(manifest: Manifest) -> Iterator[Row]:
     """Name and text of every figure of all rows, the gates, and the baseline."""
     for metric in manifest.metrics:
         if not metric.slice:
-            yield metric.name, _figure(metric)
+            yield metric.name + _of_whom(metric, manifest), _figure(metric)
     if manifest.gates:
         yield "gates", _gates(manifest.gates)
     if manifest.baseline is not None:
         yield from _baseline(manifest.baseline)
+
+
+def _of_whom(metric: Metric, manifest: Manifest) -> str:
+    """Which of two labels a figure is of: the last one; of outliers, the outlier."""
+    labels = manifest.outputs.labels
+    if len(labels) != 2 or metric.name not in ("precision", "recall", "f1"):
+        return ""
+    return " of outliers" if manifest.task == "outliers" else escape(f" of {labels[-1]}")
 
 
 def _figure(metric: Metric) -> str:

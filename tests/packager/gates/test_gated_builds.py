@@ -346,8 +346,10 @@ def test_the_command_takes_it_all_and_says_what_failed(make: Any, tmp_path: Path
         "accuracy[site=graz]", "regressions", "memory",
     ]  # fmt: skip
     assert {one["check"] for one in found["data"]} >= {"missing values"}
+    positive = found["manifest"]["outputs"]["labels"][1]
     shown = CliRunner().invoke(app, ["inspect", out])
-    assert all(part in shown.output for part in ("95 %", "site=graz", "gates", "against pump 1.0"))
+    for part in ("95 %", "site=graz", "gates", "against pump 1.0", f"recall of {positive}"):
+        assert part in shown.output
     failed = CliRunner().invoke(app, [*given, "--require", "f1>=1.5"])
     assert isinstance(failed.exception, BuildFault)
 
