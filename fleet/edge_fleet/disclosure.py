@@ -54,10 +54,8 @@ def parts(monitor: Monitor, counts: NDArray[np.int64], k: int) -> tuple[Part, ..
     """
     if len(counts) != monitor.cells or (len(counts) and int(counts.min()) < 0):
         raise InputFault(f"{len(counts)} counts for the {monitor.cells} cells of {monitor.name!r}")
-    merged = [
-        _neighbours([Part((cell,), int(counts[cell]), len(line) > 1) for cell in line], k)
-        for line in _chains(monitor)
-    ]
+    rows: list[int] = counts.tolist()
+    merged = [_neighbours(line, rows, k) for line in _chains(monitor)]
     return _pooled(monitor, list(chain.from_iterable(merged)), k)
 
 
@@ -125,21 +123,21 @@ def _chains(monitor: Monitor) -> list[list[int]]:
     return [line, *([cell] for cell in rest)]
 
 
-def _neighbours(line: list[Part], k: int) -> list[Part]:
-    """Merge the smallest part with its smaller neighbour until none is small, or one is left."""
-    while len(line) > 1:
-        rows = [part.rows for part in line]
-        small = [(part.rows, at) for at, part in enumerate(line) if _small(part, k)]
-        if not small:
-            break
-        _, at = min(small)
-        sides = [side for side in (at - 1, at + 1) if 0 <= side < len(line)]
+def _neighbours(line: list[int], of: Sequence[int], k: int) -> list[Part]:
+    """Merge the smallest part with its smaller neighbour until none is small, or one is left.
+
+    ``of``: rows of every cell.
+    """
+    cells: list[tuple[int, ...]] = [(cell,) for cell in line]
+    rows, ordered = [of[cell] for cell in line], len(line) > 1
+    while len(rows) > 1 and (least := min((size for size in rows if 0 < size < k), default=0)):
+        at = rows.index(least)
+        sides = [side for side in (at - 1, at + 1) if 0 <= side < len(rows)]
         filled = [side for side in sides if rows[side]] or sides
         low = min(at, min(filled, key=rows.__getitem__))
-        first, second = line[low : low + 2]
-        both = Part((*first.cells, *second.cells), first.rows + second.rows, ordered=True)
-        line[low : low + 2] = [both]
-    return line
+        cells[low : low + 2] = [cells[low] + cells[low + 1]]
+        rows[low : low + 2] = [rows[low] + rows[low + 1]]
+    return [Part(which, size, ordered) for which, size in zip(cells, rows, strict=True)]
 
 
 def _pooled(monitor: Monitor, found: list[Part], k: int) -> tuple[Part, ...]:

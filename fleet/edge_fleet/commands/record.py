@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import track
 
 from edge_contract import durations, telemetry
 from edge_contract.errors import InputFault
@@ -112,7 +114,11 @@ def export(
         raise lacking(error) from error
     with opened(db) as store, store.reading() as tx:
         each = _found(tx, device=device, model=model, since_ms=since_ms, limit=limit, k=k)
-        maps = [readable.to_cbor(one) for one in each]
+        console = Console(stderr=True)
+        shown = track(
+            each, "records", console=console, transient=True, disable=not console.is_terminal
+        )
+        maps = [readable.to_cbor(one) for one in shown]
     if str(out) == "-":
         sys.stdout.buffer.write(b"".join(maps))
         sys.stdout.buffer.flush()
