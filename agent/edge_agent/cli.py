@@ -197,12 +197,12 @@ def status(
 
       edge-agent status --json | jq .models
     """
-    settings = _load(config)
+    chosen = _load(config)
     if follow:
         if check:
             raise InputFault("--follow never ends, so that --check has nothing to say")
-        show.follow(lambda: local.read(settings), sys.stdout, as_json=as_json)
-    found = local.read(settings)
+        show.follow(lambda: local.read(chosen), sys.stdout, as_json=as_json)
+    found = local.read(chosen)
     if as_json:
         typer.echo(wire.encode_json(found).decode())
     else:
@@ -210,6 +210,19 @@ def status(
             typer.echo(line)
     if check and not local.healthy(found, time.time()):
         raise typer.Exit(1)
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting with its default, as TOML with comments.
+
+    Examples:
+
+      edge-agent settings | less
+
+      edge-agent settings > agent.toml
+    """
+    typer.echo(service.example().decode(), nl=False)
 
 
 def _load(path: Path) -> Config:

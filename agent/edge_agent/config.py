@@ -172,7 +172,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
         plural = "faults" if len(faults) > 1 else "fault"
         raise InputFault(
             f"{path} has {len(faults)} {plural}:{listed}",
-            advice="agent.example.toml shows every setting with its default.",
+            advice="`edge-agent settings` prints every setting with its default.",
         )
     return replace(config, password=password, passwords=passwords)
 

@@ -18,7 +18,7 @@ ROOT_MAX_BYTES = 512 * 1024
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 TEMPLATE = """\
-# Written by `edge-agent enroll`. Every setting: agent.example.toml
+# Written by `edge-agent enroll`. Every setting: `edge-agent settings`
 
 [agent]
 device = "{device}"

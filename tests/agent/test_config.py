@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from edge_agent import config as configs
+from edge_agent.cli import app
 from edge_agent.config import PASSWORD_VARIABLE, Config
 from edge_agent.settings import Broker, Download, Http, Identity, Telemetry, Update, Watch
 from edge_agent.steps import TrialRules
@@ -47,6 +49,7 @@ def test_a_short_file_is_filled_with_defaults(tmp_path: Path) -> None:
 def test_the_example_is_complete_valid_and_shows_the_defaults(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "agent" / "agent.example.toml"
     text = example.read_text()
+    assert CliRunner().invoke(app, ["settings"]).output == text
     config = load(tmp_path, text)
     short = load(tmp_path, GOOD)
     assert (config.telemetry, config.trial, config.update, config.download) == (
