@@ -47,9 +47,11 @@ BEGIN, END = "<!-- benchmarks/monitoring.py -->", "<!-- end -->"
 PROMISED = 1.0
 """False alarms in 30 days."""
 DAYS, DEVICES = 30, 1000
-DEVICE_TOLERANCE = 0.6
+DEVICE_TOLERANCE = 0.8
 """Devices differ by .05 in each number (``streams``), which is .11 along the narrow direction of a
-pair: five times that. A tolerance of .25 raised 1,370 alarms in a month of 300 devices."""
+pair, and so do the two devices of the reference: the farthest of 1,000 is .71 off. A tolerance of
+.6 raised 37 alarms in a year, by 13 streams, each of them .62 to .71 off; one of .25 raised 1,370
+in a month of 300 devices."""
 BURN_IN_HOURS = 52
 """A group learns for two days before its devices count as independent."""
 HOURS_MAX, FLEET_HOURS = 72, 6
