@@ -10,7 +10,8 @@ its memory, open files and threads are read.
 
 A first quarter is for warming up, with a swap right after the other: the heap of a process that
 loads one model beside the other has found its size after about a hundred swaps, 2 MB above that
-after the tenth, and glibc counts as many bytes in use then as before.
+after the tenth, and glibc counts as many bytes in use then as before. The broker stays up in that
+quarter: an agent waits longer each time for one that restarts every few seconds.
 
 Growth is the slope over time of its resident set, and of the anonymous part of that, which is its
 own whatever else runs, after that quarter, with a 95 % interval: by least squares on
@@ -201,11 +202,12 @@ def drive(
         begin = time.monotonic()
         version = "2.0"
         while (passed_s := time.monotonic() - begin) < seconds:
-            time.sleep(WARM_PAUSE_S if passed_s < WARM_SHARE * seconds else min(seconds / 20, 15.0))
+            warming = passed_s < WARM_SHARE * seconds
+            time.sleep(WARM_PAUSE_S if warming else min(seconds / 20, 15.0))
             version = "1.0" if version == "2.0" else "2.0"
             done["swaps"] += 1
             swap(watch, url, 2 * done["swaps"], version)
-            if done["swaps"] % RESTART_EVERY == 0:
+            if not warming and done["swaps"] % RESTART_EVERY == 0:
                 restart()
                 done["restarts"] += 1
     return done
