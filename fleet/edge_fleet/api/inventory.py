@@ -15,15 +15,15 @@ from edge_contract.typed import json_decoder
 from edge_fleet.store.base import Transaction
 
 
-class _Hardware(Struct, frozen=True):
+class _Hardware(Struct, frozen=True, gc=False):
     machine: str = ""
 
 
-class _Model(Struct, frozen=True):
+class _Model(Struct, frozen=True, gc=False):
     active: str = ""
 
 
-class _Reported(Struct, frozen=True):
+class _Reported(Struct, frozen=True, gc=False):
     labels: dict[str, str] = {}
     models: dict[str, _Model] = {}
     hardware: _Hardware = _Hardware()
@@ -33,7 +33,7 @@ _DECODER = json_decoder(_Reported)
 _NOTHING = _Reported()
 
 
-class Line(Struct, frozen=True):
+class Line(Struct, frozen=True, gc=False):
     """A device.
 
     ``running``: the version of each model that answers there, by its report; where it never made

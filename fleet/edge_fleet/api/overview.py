@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
@@ -127,9 +127,9 @@ def _sites(
     seen: Sequence[Line], states: Sequence[Liveness], alarmed: Mapping[str, int]
 ) -> tuple[SiteView, ...]:
     """The largest first."""
-    counted: dict[str, Counter[str]] = {}
+    counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for one, how in zip(seen, states, strict=True):
-        of = counted.setdefault(one.labels.get(SITE, "")[:TEXT_MAX_CHARS], Counter())
+        of = counted[one.labels.get(SITE, "")[:TEXT_MAX_CHARS]]
         of[how] += 1
         of["alarms"] += alarmed.get(one.device, 0)
     found = [
@@ -165,13 +165,15 @@ def place(labels: Mapping[str, str]) -> tuple[float, float] | None:
 
 def _versions(seen: Sequence[Line], states: Sequence[Liveness]) -> tuple[ShareView, ...]:
     """By model, the version with most devices first; the rarest are one entry ``other``."""
+    running = Counter(
+        (model[:TEXT_MAX_CHARS], version[:TEXT_MAX_CHARS], how == "online")
+        for one, how in zip(seen, states, strict=True)
+        for model, version in one.running.items()
+    )
     devices: Counter[tuple[str, str]] = Counter()
-    online: Counter[tuple[str, str]] = Counter()
-    for one, how in zip(seen, states, strict=True):
-        for model, version in one.running.items():
-            key = model[:TEXT_MAX_CHARS], version[:TEXT_MAX_CHARS]
-            devices[key] += 1
-            online[key] += how == "online"
+    for (model, version, _), count in running.items():
+        devices[model, version] += count
+    online = {key: running[*key, True] for key in devices}
     ranked = [key for key, _ in devices.most_common()]
     found = [ShareView(*key, devices[key], online[key]) for key in ranked[:VERSIONS_MAX]]
     rest = ranked[VERSIONS_MAX:]

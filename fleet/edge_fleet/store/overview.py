@@ -5,14 +5,19 @@ Guards: each is one statement; none reads a window of another device.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from edge_fleet.store.rollouts import Wish
 from edge_fleet.store.rollups import Kept
 
 
-class DeviceRow(NamedTuple):
-    """A device as its row holds it; ``reported``: JSON, b"" where it never reported."""
+class DeviceRow(Struct, frozen=True, gc=False):
+    """A device as its row holds it; ``reported``: JSON, b"" where it never reported.
+
+    Nothing in it can hold it: ten thousand that the garbage collector leaves alone.
+    """
 
     device: str
     online: bool

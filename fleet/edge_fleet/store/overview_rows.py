@@ -11,6 +11,8 @@ from edge_fleet.store.rollups import Kept
 from edge_fleet.store.tables import alarms, detectors, devices, metadata, sums, windows
 
 _COUNTED = 1
+AT_ONCE = 500
+"""Rows that live at once: ten thousand are work for the garbage collector."""
 
 
 class OverviewRows:
@@ -19,10 +21,10 @@ class OverviewRows:
     _connection: Connection
 
     def device_rows(self, after: str = "") -> list[DeviceRow]:
-        columns = [devices.c[name] for name in DeviceRow._fields]
+        columns = [devices.c[name] for name in DeviceRow.__struct_fields__]
         statement = select(*columns).where(devices.c.device > after).order_by(devices.c.device)
         found = self._connection.execute(statement)
-        return [DeviceRow(*row) for row in found.all()]
+        return [DeviceRow(*row) for some in found.partitions(AT_ONCE) for row in some]
 
     def unreported_counted(self) -> list[tuple[str, str, str]]:
         order = (detectors.c.device, detectors.c.model, detectors.c.boot, detectors.c.seq)

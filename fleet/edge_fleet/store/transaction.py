@@ -558,17 +558,19 @@ class SqlTransaction(
                 .where(not_counted, windows.c.counted == as_what)
             )
 
+        sums = func.sum(devices.c.windows), func.sum(devices.c.rows), func.max(devices.c.seen_ms)
+        known = self._connection.execute(select(func.count(), *sums).select_from(devices)).one()
         return Totals(
-            devices=one(select(func.count()).select_from(devices)),
-            windows=one(select(func.sum(devices.c.windows))),
-            rows=one(select(func.sum(devices.c.rows))),
+            devices=known[0],
+            windows=int(known[1] or 0),
+            rows=int(known[2] or 0),
+            newest_ms=int(known[3] or 0),
             pending=one(counted(Counted.PENDING)),
             refused=one(counted(Counted.REFUSED)),
             open_alarms=one(
                 select(func.count()).select_from(alarms).where(alarms.c.resolved_ms.is_(None))
             ),
             faults=one(select(func.sum(faults.c["count"]))),
-            newest_ms=one(select(func.max(devices.c.seen_ms))),
         )
 
     def put_blob(self, sha256: str, data: bytes, now_ms: int) -> None:
