@@ -6,14 +6,13 @@ import logging
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from edge_contract.errors import EdgeError
 from edge_fleet.api import (
-    asking,
     audit_routes,
     page_routes,
     problems,
@@ -65,7 +64,7 @@ def application(service: Service) -> ASGIApp:
     app.state.service = service
     app.include_router(routes.bare)
     for each in (routes, rollout_routes, page_routes, audit_routes, view_routes):
-        app.include_router(each.router, dependencies=[Depends(asking.only_known)])
+        app.include_router(each.router)
     app.router.routes.extend(files.routes())
     app.add_exception_handler(EdgeError, _fault)
     app.add_exception_handler(HTTPException, _refused)

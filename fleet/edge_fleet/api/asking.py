@@ -19,7 +19,7 @@ from edge_fleet.api.changing import COMMENT_MAX_CHARS, KEY_MAX_CHARS, Said
 from edge_fleet.api.service import Service
 from edge_fleet.api.wrapping import BODY_MAX_BYTES
 from edge_fleet.rollouts.selector import CHARS_MAX
-from edge_fleet.store.api import ApiToken
+from edge_fleet.store.api import ApiToken, Role
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `edge-fleet api-tokens create`.")
 _SAID = json_decoder(Said)
@@ -63,7 +63,17 @@ IdempotencyKey = Annotated[
 ]
 
 
-def only_known(request: Request) -> None:
+def service(request: Request) -> Service:
+    """The one of this application."""
+    found: Service = request.app.state.service
+    return found
+
+
+Ours = Annotated[Service, Depends(service)]
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def _only_known(request: Request) -> None:
     """Raises HTTPException 422 for a parameter that the path does not have.
 
     A misspelt ``stat=open`` would list every alarm as if that were the answer.
@@ -75,26 +85,23 @@ def only_known(request: Request) -> None:
             raise HTTPException(422, f"the path has no parameter {name[:40]!r}: {there}")
 
 
-def service(request: Request) -> Service:
-    """The one of this application."""
-    found: Service = request.app.state.service
+def _caller(request: Request, ours: Service, role: Role) -> ApiToken:
+    """Who asks; then whether the question can be meant: a stranger learns nothing of it."""
+    found = ours.caller(request, role)
+    _only_known(request)
     return found
 
 
-Ours = Annotated[Service, Depends(service)]
-_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-
-
 def _viewer(request: Request, ours: Ours, _: _Credentials) -> ApiToken:
-    return ours.caller(request, "viewer")
+    return _caller(request, ours, "viewer")
 
 
 def _operator(request: Request, ours: Ours, _: _Credentials) -> ApiToken:
-    return ours.caller(request, "operator")
+    return _caller(request, ours, "operator")
 
 
 def _admin(request: Request, ours: Ours, _: _Credentials) -> ApiToken:
-    return ours.caller(request, "admin")
+    return _caller(request, ours, "admin")
 
 
 Viewer = Annotated[ApiToken, Depends(_viewer)]
