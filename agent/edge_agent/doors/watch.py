@@ -101,7 +101,7 @@ class Watcher:
         self._tell = tell
         self._folder = Path(settings.folder)
         self._seen: dict[str, Seen] = {}
-        self._stuck: dict[str, Mark] = {}
+        self._stuck: set[Mark] = set()
         self._said = ""
         self._readers: tuple[str, Images | None, Sounds | None] = ("", None, None)
         self._stopping = threading.Event()
@@ -148,11 +148,11 @@ class Watcher:
             name: was if (was := self._seen.get(name)) and was.mark == mark else Seen(mark, now_s)
             for name, mark in found.items()
         }
-        self._stuck = {name: mark for name, mark in self._stuck.items() if found.get(name) == mark}
+        self._stuck.intersection_update(found.values())
         ready = [
             each.mark
-            for name, each in self._seen.items()
-            if now_s - each.since_s >= self._settings.settle_s and name not in self._stuck
+            for each in self._seen.values()
+            if now_s - each.since_s >= self._settings.settle_s and each.mark not in self._stuck
         ]
         handled = 0
         for mark in sorted(ready, key=lambda each: (each.mtime_ns, each.name))[:_AT_ONCE]:
@@ -304,7 +304,7 @@ class Watcher:
             (self._folder / mark.name).rename(self._folder / where / name)
         except PermissionError as error:  # another user's, in a folder with the sticky bit
             log.warning("%s is answered but cannot be moved: %s", mark.name, error.strerror)
-            self._stuck[mark.name] = mark
+            self._stuck.add(mark)
             return
         sync_directory(self._folder / where)
         sync_directory(self._folder)

@@ -12,14 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from edge_contract.errors import EdgeError
-from edge_fleet.api import (
-    audit_routes,
-    page_routes,
-    problems,
-    rollout_routes,
-    routes,
-    view_routes,
-)
+from edge_fleet.api import audit_routes, page_routes, problems, rollout_routes, routes, view_routes
 from edge_fleet.api.access_log import AccessLog
 from edge_fleet.api.changing import Absent, Conflict, Reused
 from edge_fleet.api.described import openapi
@@ -63,8 +56,11 @@ def application(service: Service) -> ASGIApp:
     )
     app.state.service = service
     app.include_router(routes.bare)
-    for each in (routes, rollout_routes, page_routes, audit_routes, view_routes):
-        app.include_router(each.router)
+    app.include_router(routes.router)
+    app.include_router(rollout_routes.router)
+    app.include_router(page_routes.router)
+    app.include_router(audit_routes.router)
+    app.include_router(view_routes.router)
     app.router.routes.extend(files.routes())
     app.add_exception_handler(EdgeError, _fault)
     app.add_exception_handler(HTTPException, _refused)
